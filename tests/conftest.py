@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from w2s_chains import GuidePair, HuggingFaceGuide, HuggingFaceProposer, LogRatioScorer
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def proposer() -> HuggingFaceProposer:
+    """A tiny Llama with a byte-level vocabulary; its answers rarely end by themselves."""
+    return HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
+
+
+@pytest.fixture
+def pair() -> GuidePair:
+    """Two tiny Llamas with the proposer's vocabulary."""
+    base = tiny.llama(320, seed=1)
+    tokenizer = tiny.byte_tokenizer()
+    return GuidePair(
+        HuggingFaceGuide(tiny.noisy(base), tokenizer), HuggingFaceGuide(base, tokenizer)
+    )
+
+
+@pytest.fixture
+def foreign_pair() -> GuidePair:
+    """Two tiny GPT-2s with another vocabulary than the proposer's."""
+    tokenizer = tiny.byte_tokenizer(360, bos=True, name="other")
+    base = tiny.gpt2(360, seed=2)
+    return GuidePair(
+        HuggingFaceGuide(tiny.noisy(base), tokenizer), HuggingFaceGuide(base, tokenizer)
+    )
+
+
+@pytest.fixture
+def scorer(pair: GuidePair) -> LogRatioScorer:
+    return LogRatioScorer(pair)
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny models as from_pretrained reads them: proposer, tuned, untuned, gpt2, windowed."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    root = tmp_path_factory.mktemp("models")
+    base = tiny.llama(320, seed=1)
+    windowed = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, sliding_window=8,
+        )
+    )  # fmt: skip
+    models = {
+        "proposer": tiny.llama(320),
+        "tuned": tiny.noisy(base),
+        "untuned": base,
+        "gpt2": tiny.gpt2(320, seed=3),
+        "windowed": windowed,
+    }
+    folders = {}
+    for name, model in models.items():
+        folders[name] = root / name
+        model.save_pretrained(folders[name])
+        tiny.byte_tokenizer().save_pretrained(folders[name])
+    return folders

@@ -1,0 +1,144 @@
+"""Tiny random models and their tokenizers: large initial weights, or all differences vanish."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+TEXT = [
+    "The movie was great and the plot of the film is a joy to watch, really.",
+    "A boring film; the acting was terrible and I left before the end!",
+    "電影很好看 😀 and the 映画 was fun 🎬🍿 for everyone.",
+    "def main():\n    return 1\n\nprint(main())",
+]
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@functools.cache
+def byte_tokenizer(
+    size: int = 320, bos: bool = False, name: str = "bytes"
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, as GPT-2 and Llama-3 have it: most emoji and CJK are split into bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    tokenizer.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>" if bos else None,
+        eos_token="</s>",
+        chat_template=CHATML,
+        name_or_path=name,
+    )
+
+
+@functools.cache
+def sentencepiece_tokenizer(size: int = 400) -> PreTrainedTokenizerFast:
+    """BPE over pieces with byte fallback, as Llama-2 has it: decoding drops a leading space."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.train_from_iterator(
+        [line for line in TEXT if line.isascii()],
+        trainers.BpeTrainer(vocab_size=size, special_tokens=pieces, show_progress=False),
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", name_or_path="pieces"
+    )
+
+
+def llama(vocabulary: int, seed: int = 0, **options: Any) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        **{
+            "vocab_size": vocabulary,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.3,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            **options,
+        }
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def gpt2(vocabulary: int, seed: int = 0, **options: Any) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        **{
+            "vocab_size": vocabulary,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 512,
+            "initializer_range": 0.3,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            **options,
+        }
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def noisy(model: Any, scale: float = 0.1, seed: int = 7) -> Any:
+    """A copy whose weights are perturbed: a tuned guide that differs a little."""
+    copy = type(model)(model.config).eval()
+    copy.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in copy.parameters():
+            weight += scale * weight.std() * torch.randn(weight.shape, generator=generator)
+    return copy

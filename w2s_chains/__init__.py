@@ -1,0 +1,71 @@
+"""Weak-to-strong search: steer a large frozen model with a small tuned and a small untuned one.
+
+The core imports without langchain; ``W2SLLM`` is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
+from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
+from w2s_chains.engine import Engine, Job
+from w2s_chains.errors import W2SError
+from w2s_chains.events import Committed, Event, Failed, Finished, Scored
+from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.hypothesis import Hypothesis, Message, Prompt
+from w2s_chains.proposers import HuggingFaceProposer
+from w2s_chains.scorers import LogRatioScorer
+from w2s_chains.search import (
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Sampling,
+    SearchStrategy,
+)
+
+if TYPE_CHECKING:
+    from w2s_chains.llms import W2SLLM
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ask",
+    "BestOfN",
+    "ChunkBeamSearch",
+    "Commit",
+    "Committed",
+    "EmulatedFineTuning",
+    "Engine",
+    "Event",
+    "Expand",
+    "Failed",
+    "Finished",
+    "Guide",
+    "GuidePair",
+    "Guides",
+    "HuggingFaceGuide",
+    "HuggingFaceProposer",
+    "Hypothesis",
+    "Job",
+    "LogRatioScorer",
+    "Message",
+    "Prompt",
+    "Proposer",
+    "Sampling",
+    "SamplingParams",
+    "Score",
+    "Scored",
+    "Scorer",
+    "SearchStrategy",
+    "W2SError",
+    "W2SLLM",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "W2SLLM":
+        from w2s_chains.llms import W2SLLM
+
+        return W2SLLM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

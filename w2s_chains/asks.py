@@ -1,0 +1,97 @@
+"""What a search asks for. A strategy yields asks; the engine sends back the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from w2s_chains.hypothesis import Hypothesis
+
+if TYPE_CHECKING:
+    from w2s_chains.contracts import Guides
+
+
+def _as_tuple(value: Any) -> Any:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+MaxTokens = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+TopP = Annotated[float, Field(gt=0.0, le=1.0)]
+TopK = Annotated[int, Field(ge=1)]
+RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+
+
+class SamplingParams(BaseModel):
+    """How the proposer samples, exactly as asked: nothing is filtered unless it is set here.
+
+    Attributes:
+        max_tokens: Most tokens of an answer, the end token included.
+        temperature: Divides the logits; 0 is greedy.
+        top_p: Nucleus sampling: keep the smallest set of tokens with at least this probability.
+        top_k: Keep the k most likely tokens; None keeps all.
+        repetition_penalty: Above 1 makes tokens of the prompt and of the answer less likely
+            (Keskar et al., 2019).
+        stop: The answer ends before the first of these strings.
+        seed: The answer is a function of the prompt, the parameters and this seed; None draws a
+            fresh seed for every call.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: MaxTokens = 256
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    top_k: TopK | None = None
+    repetition_penalty: RepetitionPenalty = 1.0
+    stop: Stop = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Expand:
+    """Continue each hypothesis; answered by one list of children, in order.
+
+    A child may hang from an ancestor of its hypothesis where a stop string reaches back into
+    text that was already there.
+
+    Attributes:
+        hypotheses: What to continue; none of them finished.
+        successors: Children of each hypothesis (K).
+        chunk_tokens: Most tokens of a child (L); None goes on until the answer is finished.
+        steering: Sample every token from softmax(log p_base + steering * (log p_tuned -
+            log p_untuned)) (emulated fine-tuning, Mitchell et al., 2023).
+        sampling: How to sample; filled in by the engine.
+        seed: The seed of this search; filled in by the engine.
+        guides: The pair that steers; filled in by the engine where steering is not 0.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+    successors: int = 1
+    chunk_tokens: int | None = None
+    steering: float = 0.0
+    sampling: SamplingParams = SamplingParams()
+    seed: int = 0
+    guides: Guides | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Score:
+    """The value of each hypothesis; answered by one float for each, in order."""
+
+    hypotheses: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Commit:
+    """The text up to this hypothesis can no longer change; answered by None."""
+
+    hypothesis: Hypothesis
+
+
+Ask = Expand | Score | Commit

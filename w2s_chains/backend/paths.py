@@ -1,0 +1,104 @@
+"""What one model knows of the hypotheses: a segment for each, read when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from w2s_chains.backend.causal_lm import CausalLM, Reading
+from w2s_chains.backend.kv import Segment
+from w2s_chains.backend.text import TextTokens, common_prefix
+from w2s_chains.errors import PromptError
+from w2s_chains.hypothesis import Hypothesis
+
+
+class Paths:
+    """Segments of one model under the hypotheses they belong to; they die with them.
+
+    A hypothesis whose token ids are of this model's vocabulary is read by ids, any other by text,
+    tokenised together with the prompt. Either way only the tokens after the longest prefix shared
+    with the nearest ancestor already read are read.
+    """
+
+    def __init__(self, lm: CausalLM, text: TextTokens) -> None:
+        self.lm = lm
+        self.text = text
+        self._segments: WeakKeyDictionary[Hypothesis, Segment] = WeakKeyDictionary()
+        self._end_logprobs: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
+
+    def __contains__(self, hypothesis: Hypothesis) -> bool:
+        return hypothesis in self._segments
+
+    def __getitem__(self, hypothesis: Hypothesis) -> Segment:
+        return self._segments[hypothesis]
+
+    def keep(self, hypothesis: Hypothesis, segment: Segment) -> None:
+        """Store a segment that was read elsewhere, while a chunk was sampled."""
+        self._segments[hypothesis] = segment
+
+    def read(
+        self, hypotheses: Sequence[Hypothesis], *, scored: bool
+    ) -> list[tuple[Hypothesis, int]]:
+        """Read what is not read yet: the prompts first, each of them once, then the rest.
+
+        Args:
+            hypotheses: In any number and order.
+            scored: Whether log-probabilities are wanted.
+
+        Returns:
+            What was read, and how many tokens of it.
+
+        Raises:
+            PromptError: A text is longer than the model's context, or has no tokens at all.
+            OutOfMemoryError: One text alone does not fit.
+        """
+        missing = list(dict.fromkeys(h for h in hypotheses if h not in self._segments))
+        roots = dict.fromkeys(h.path[0] for h in missing)
+        prompts = {
+            root: Reading(segment=Segment(None, 0, self.text.prompt_ids(root.prompt)), scored=False)
+            for root in roots
+            if root not in self._segments
+        }
+        self._read(prompts)
+        answers = {h: self._reading(h, scored) for h in missing if h.parent is not None}
+        self._read(answers)
+        return [(h, r.count) for readings in (prompts, answers) for h, r in readings.items()]
+
+    def _read(self, readings: dict[Hypothesis, Reading]) -> None:
+        self.lm.read(list(readings.values()))
+        for hypothesis, reading in readings.items():
+            self._segments[hypothesis] = reading.segment
+            self._end_logprobs[hypothesis] = reading.end_logprob
+
+    def _reading(self, hypothesis: Hypothesis, scored: bool) -> Reading:
+        known = next(h for h in hypothesis.ancestors() if h in self._segments)
+        parent = self._segments[known]
+        ids = self._ids(hypothesis)
+        limit = self.lm.max_positions
+        if limit is not None and len(ids) > limit:
+            raise PromptError(
+                f"prompt and answer have {len(ids)} tokens for the model "
+                f"{self.text.tokenizer.name_or_path!r}, which has {limit} positions; shorten the "
+                "prompt or lower max_tokens"
+            )
+        shared = common_prefix(parent.path_ids(), ids)
+        segment = Segment(parent if shared else None, shared, ids[shared:])
+        end_id = self.text.end_id if hypothesis.ended else None
+        return Reading(segment=segment, scored=scored, end_id=end_id)
+
+    def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
+        """All tokens of prompt and response in this model's vocabulary."""
+        ids = hypothesis.response_ids if hypothesis.vocabulary == self.text.vocabulary else None
+        if ids is None:
+            return self.text.ids_with_response(hypothesis.prompt, hypothesis.response)
+        return (*self.text.prompt_ids(hypothesis.prompt), *ids)
+
+    def loglikelihood(self, hypothesis: Hypothesis) -> float:
+        """Log p(response | prompt) of a hypothesis that was read with scores, in nats.
+
+        Scored are the tokens after the longest prefix that prompt and prompt + response share,
+        and the end token where the model ended its turn.
+        """
+        segment = self._segments[hypothesis]
+        first = common_prefix(self.text.prompt_ids(hypothesis.prompt), segment.path_ids())
+        return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)

@@ -1,0 +1,230 @@
+"""Samples chunks: reads the last token of each parent once, then decodes all children together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from w2s_chains.asks import SamplingParams
+from w2s_chains.backend.causal_lm import CausalLM
+from w2s_chains.backend.kv import Batch, Segment
+from w2s_chains.backend.noise import log_exponential, noise_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One child to be sampled.
+
+    Attributes:
+        parents: The path so far as the proposer knows it, then as each steering model does.
+        steps: Most tokens to sample.
+        sampling: Temperature and filters.
+        place: What the random numbers are a function of, besides the number of the token.
+        n_tokens: Tokens of the answer so far.
+        weights: Weight of each steering model's log-probabilities.
+    """
+
+    parents: tuple[Segment, ...]
+    steps: int
+    sampling: SamplingParams
+    place: tuple[object, ...]
+    n_tokens: int
+    weights: tuple[float, ...] = ()
+
+    @property
+    def cost(self) -> int:
+        return self.parents[0].end + self.steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A sampled child.
+
+    Attributes:
+        segments: The new tokens, without end token, as each model knows them; in the order of
+            ``Draw.parents``.
+        ended: Whether an end token came after them.
+    """
+
+    segments: tuple[Segment, ...]
+    ended: bool
+
+
+@torch.inference_mode()
+def sample(
+    models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Iterable[int]
+) -> list[Drawn]:
+    """Sample each draw; the answer to one does not depend on the others.
+
+    With steering models, tokens come from softmax(log p_base + sum_i w_i log p_i): with weights
+    (beta, -beta) for (tuned, untuned) this is emulated fine-tuning (Mitchell et al., 2023).
+
+    Args:
+        models: The proposer, then the steering models; one vocabulary.
+        draws: What to sample; their parents are read.
+        end_ids: Tokens that end the answer.
+
+    Raises:
+        OutOfMemoryError: One draw alone does not fit.
+    """
+    ends = sorted(set(end_ids))
+    return models[0].in_batches(
+        draws, lambda draw: draw.cost, lambda batch: _sample_batch(models, batch, ends)
+    )
+
+
+def _sample_batch(
+    models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Sequence[int]
+) -> list[Drawn]:
+    steps = max(draw.steps for draw in draws)
+    device = models[0].device
+    # Children of one parent share the reading of its last token.
+    shared: dict[tuple[int, ...], int] = {}
+    parents: list[tuple[Segment, ...]] = []
+    rows: list[int] = []
+    for draw in draws:
+        key = tuple(id(segment) for segment in draw.parents)
+        if key not in shared:
+            shared[key] = len(parents)
+            parents.append(draw.parents)
+        rows.append(shared[key])
+    batches: list[Batch] = []
+    firsts: list[int] = []
+    logits: list[Tensor] = []
+    for i, model in enumerate(models):
+        batch = model.gather([(own[i], own[i].end - 1) for own in parents], room=1)
+        firsts.append(batch.filled)
+        last = torch.tensor([[own[i].ids[-1]] for own in parents], device=model.device)
+        first = model.forward(batch, last)[:, -1]
+        batches.append(batch.select(rows, room=steps - 1))
+        logits.append(first.index_select(0, torch.tensor(rows, device=first.device)))
+
+    choose = _Chooser(draws, steps, device)
+    ends = torch.tensor(end_ids, dtype=torch.long, device=device)
+    ended = torch.zeros(len(draws), dtype=torch.bool, device=device)
+    sampled: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for step in range(steps):
+        mixed, known = _mix(logits, draws, device)
+        ids = choose(mixed, step, sampled)  # [B]
+        sampled.append(ids)
+        logprobs.append(
+            torch.stack([k.gather(1, ids[:, None].to(k.device))[:, 0].to(device) for k in known])
+        )
+        ended |= torch.isin(ids, ends)
+        if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
+            break
+        logits = [
+            model.forward(batch, ids[:, None].to(model.device))[:, -1]
+            for model, batch in zip(models, batches, strict=True)
+        ]
+    taken = torch.stack(sampled, dim=1).tolist()  # [B, steps]
+    likely = torch.stack(logprobs, dim=2).tolist()  # [models, B, steps]
+    return [
+        _drawn(draw, row, taken[row], [own[row] for own in likely], batches, firsts, set(end_ids))
+        for row, draw in enumerate(draws)
+    ]
+
+
+def _may_look(device: torch.device, step: int) -> bool:
+    """Whether to look if all rows have ended: free on CPU, a synchronisation elsewhere."""
+    return device.type == "cpu" or step % 16 == 15
+
+
+def _mix(
+    logits: Sequence[Tensor], draws: Sequence[Draw], device: torch.device
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits to sample from [B, V], and each model's log-probabilities, [B, V] each.
+
+    Tables of one vocabulary may be padded differently: only tokens that all of them know count.
+    """
+    size = min(table.shape[1] for table in logits)
+    known = [table[:, :size].log_softmax(1) for table in logits]
+    mixed = logits[0][:, :size]
+    for i, own in enumerate(known[1:]):
+        weights = torch.tensor([draw.weights[i] for draw in draws], device=device)
+        mixed = mixed + weights[:, None] * own.to(device)
+    return mixed, known
+
+
+def _drawn(
+    draw: Draw,
+    row: int,
+    ids: list[int],
+    logprobs: list[list[float]],
+    batches: Sequence[Batch],
+    firsts: Sequence[int],
+    end_ids: set[int],
+) -> Drawn:
+    ids = ids[: draw.steps]
+    count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
+    ended = count < len(ids)
+    segments: list[Segment] = []
+    for parent, batch, first, own in zip(draw.parents, batches, firsts, logprobs, strict=True):
+        segment = Segment(parent, parent.end, ids[:count])
+        segment.logprobs = tuple(own[:count])
+        if not ended:
+            segment.kv = batch.slice(row, first, count)
+        segments.append(segment)
+    return Drawn(segments=tuple(segments), ended=ended)
+
+
+class _Chooser:
+    """Picks the next token of every row by the row's own sampling parameters."""
+
+    def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
+        params = [draw.sampling for draw in draws]
+        greedy = [p.temperature == 0 for p in params]
+        self.noisy = not all(greedy)
+        self.greedy = torch.tensor(greedy, device=device)[:, None]
+        self.temperature = torch.tensor([p.temperature or 1.0 for p in params], device=device)
+        self.top_p = torch.tensor([p.top_p for p in params], device=device)
+        self.top_k = torch.tensor([p.top_k or 2**31 - 1 for p in params], device=device)
+        self.filters = any(p.top_p < 1 or p.top_k is not None for p in params)
+        penalties = [p.repetition_penalty for p in params]
+        self.penalty = torch.tensor(penalties, device=device)[:, None]
+        self.penalises = any(penalty != 1 for penalty in penalties)
+        keys = [
+            [noise_key(*draw.place, draw.n_tokens + step) for draw in draws]
+            for step in range(steps if self.noisy else 0)
+        ]
+        self.keys = torch.tensor(keys, dtype=torch.int32, device=device)  # [steps, B, 2]
+        if self.penalises:
+            paths = [draw.parents[0].path_ids() for draw in draws]
+            longest = max(len(path) for path in paths)
+            # Padded with tokens of the path itself: a token counts once, however often it comes.
+            self.seen = torch.tensor(
+                [path + path[:1] * (longest - len(path)) for path in paths], device=device
+            )
+
+    def __call__(self, logits: Tensor, step: int, sampled: Sequence[Tensor]) -> Tensor:
+        """Choose from logits [B, V], after the tokens sampled in this chunk so far; ids [B]."""
+        if self.penalises:
+            logits = self._penalise(logits, sampled)
+        logits = logits / self.temperature[:, None]
+        if self.filters:
+            logits = self._filter(logits)
+        if self.noisy:
+            noise = log_exponential(self.keys[step], logits.shape[1])
+            logits = logits - noise.masked_fill_(self.greedy, 0.0)
+        return logits.argmax(1)
+
+    def _penalise(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
+        seen = torch.cat([self.seen, *(ids[:, None] for ids in sampled)], dim=1)
+        old = logits.gather(1, seen)
+        new = torch.where(old < 0, old * self.penalty, old / self.penalty)
+        return logits.scatter(1, seen, new)
+
+    def _filter(self, logits: Tensor) -> Tensor:
+        ranked, order = logits.sort(dim=1, descending=True, stable=True)
+        rank = torch.arange(logits.shape[1], device=logits.device)[None, :]
+        ranked = ranked.masked_fill(rank >= self.top_k[:, None], float("-inf"))
+        probabilities = ranked.softmax(1)
+        before = probabilities.cumsum(1) - probabilities
+        # Rows that ask for no nucleus keep all: a rounded sum must not cut their tail.
+        cut = (before >= self.top_p[:, None]) & (self.top_p < 1)[:, None]
+        ranked = ranked.masked_fill(cut, float("-inf"))
+        return torch.empty_like(logits).scatter_(1, order, ranked)

@@ -1,0 +1,228 @@
+"""Between text and one model's tokens: prompt templates, tokenisation, incremental decoding."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.hypothesis import Hypothesis, Prompt
+
+_REPLACEMENT = "\ufffd"
+_LONGEST_PENDING = 3
+"""An unfinished UTF-8 character waits for its last byte with at most three tokens."""
+_CONTEXT = 8
+"""Tokens before a chunk that are decoded with it, since some tokenizers drop a leading space."""
+
+
+class PromptTemplate(BaseModel):
+    """How one model reads a prompt.
+
+    Attributes:
+        template: Text in which ``{prompt}`` is replaced literally; other braces stay. Applied to
+            raw-string prompts, before the chat template if there is one.
+        chat: Render with the tokenizer's chat template; a raw string becomes one user turn.
+        system: System message put first, where the prompt brings none. Needs ``chat``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: str = "{prompt}"
+    chat: bool = False
+    system: str | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _has_slot(cls, value: str) -> str:
+        if "{prompt}" not in value:
+            raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
+        return value
+
+    @model_validator(mode="after")
+    def _system_needs_chat(self) -> PromptTemplate:
+        if self.system is not None and not self.chat:
+            raise ValueError("a system message needs the chat template: set chat to true")
+        return self
+
+
+class TextTokens:
+    """One model's tokenizer together with its prompt template."""
+
+    def __init__(self, tokenizer: Any, template: PromptTemplate, end_ids: Sequence[int]) -> None:
+        """Combine them.
+
+        Args:
+            tokenizer: A transformers tokenizer.
+            template: How prompts are rendered.
+            end_ids: Tokens with which the model ends its turn, besides the tokenizer's own.
+
+        Raises:
+            ConfigError: A chat template is asked for, and the tokenizer has none.
+        """
+        self.tokenizer = tokenizer
+        self.template = template
+        # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
+        # of transformers are not made for that.
+        self._lock = threading.RLock()
+        if template.chat and not tokenizer.chat_template:
+            raise ConfigError(
+                f"tokenizer of {tokenizer.name_or_path!r} has no chat template; set chat to false "
+                "and give a raw template with '{prompt}'"
+            )
+        self.prompt_ids = functools.lru_cache(maxsize=1024)(self._prompt_ids)
+        self._lead = self._start_tokens()
+        self.end_id: int | None = self._end_of_turn()
+        """The end-of-turn token that follows an answer in this model's format."""
+        known = {*end_ids, self.end_id, tokenizer.eos_token_id}
+        self.end_ids: tuple[int, ...] = tuple(sorted(i for i in known if i is not None))
+
+    @functools.cached_property
+    def vocabulary(self) -> str:
+        """Fingerprint of the vocabulary's content: equal where token ids mean the same tokens."""
+        items = sorted(self.tokenizer.get_vocab().items())
+        return hashlib.sha256(repr(items).encode()).hexdigest()
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Tokens of the rendered prompt, start token included.
+
+        Raises:
+            PromptError: The prompt has no tokens, and the model no start token.
+        """
+        if self.template.chat:
+            with self._lock:
+                ids = self.tokenizer.apply_chat_template(
+                    self._turns(prompt),
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    sanitize_control_tokens=True,
+                )["input_ids"]
+        else:
+            ids = self._encode_raw(prompt, "")
+        if not ids:
+            raise PromptError(
+                "the prompt is empty, and the model "
+                f"{self.tokenizer.name_or_path!r} has no start token to begin from; give at least "
+                "one word, or a template with text around '{prompt}'"
+            )
+        return tuple(ids)
+
+    def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
+        """Raise PromptError if the prompt and ``more`` tokens need more than ``limit`` positions."""
+        count = len(self.prompt_ids(prompt))
+        if limit is not None and count + more > limit:
+            raise PromptError(
+                f"the prompt has {count} tokens, and with {more} more for the answer that exceeds "
+                f"the {limit} positions of the {role} {self.tokenizer.name_or_path!r}; shorten the "
+                f"prompt or set max_tokens to at most {max(limit - count, 0)}"
+            )
+
+    def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """Tokens of the rendered prompt and the response, tokenised as one text."""
+        if not self.template.chat:
+            return tuple(self._encode_raw(prompt, response))
+        prompt_ids = self.prompt_ids(prompt)
+        rendered = self._chat_text(prompt)
+        if tuple(self._encode(rendered)) == prompt_ids:
+            return tuple(self._encode(rendered + response))
+        # Control tokens in the prompt's own text were defused: keep those tokens as they are.
+        return (*prompt_ids, *self._encode(response))
+
+    def decode_after(
+        self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
+    ) -> tuple[str, tuple[int, ...]]:
+        """Text of ``pending`` + ``ids`` after ``context``; bytes of an unfinished character wait.
+
+        Args:
+            context: Tokens before; their text is out already.
+            pending: Tokens that were held back before.
+            ids: New tokens.
+
+        Returns:
+            The new text, and the last tokens, at most three, that are not text yet.
+        """
+        held = [*pending, *ids]
+        context = list(context)[-_CONTEXT:]
+        known = self.decode(context)
+        shortest = max(len(held) - _LONGEST_PENDING, 0)
+        for count in range(len(held), shortest - 1, -1):
+            text = self.decode(context + held[:count])
+            if not text.endswith(_REPLACEMENT):
+                break
+        # If no break: the bytes before the last three tokens will never become a character.
+        return text[len(known) :], tuple(held[count:])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        with self._lock:
+            return self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+
+    def context(self, hypothesis: Hypothesis) -> list[int]:
+        """The last tokens before the pending ones of ``hypothesis``, prompt included."""
+        wanted = _CONTEXT + len(hypothesis.pending)
+        ids: list[int] = []
+        for node in hypothesis.ancestors():
+            ids = [*(node.token_ids or ()), *ids]
+            if len(ids) >= wanted:
+                break
+        else:
+            ids = [*self.prompt_ids(hypothesis.prompt)[-wanted:], *ids]
+        return ids[: len(ids) - len(hypothesis.pending)][-_CONTEXT:]
+
+    def _encode(self, text: str) -> list[int]:
+        with self._lock:
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _encode_raw(self, prompt: Prompt, response: str) -> list[int]:
+        rendered = self.template.template.replace("{prompt}", prompt.plain_text)
+        lead = self._lead
+        if not lead and not rendered and self.tokenizer.bos_token_id is not None:
+            lead = [self.tokenizer.bos_token_id]
+        return [*lead, *self._encode(rendered + response)]
+
+    def _start_tokens(self) -> list[int]:
+        """What the tokenizer puts before a raw text."""
+        bare = self._encode("a")
+        full = self.tokenizer("a")["input_ids"]
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return full[:at]
+        return []
+
+    def _turns(self, prompt: Prompt) -> list[dict[str, str]]:
+        turns = [{"role": m.role, "content": m.content} for m in prompt.turns]
+        if prompt.text is not None:
+            turns[0]["content"] = self.template.template.replace("{prompt}", prompt.text)
+        if self.template.system is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self.template.system})
+        return turns
+
+    def _chat_text(self, prompt: Prompt) -> str:
+        return self.tokenizer.apply_chat_template(
+            self._turns(prompt), add_generation_prompt=True, tokenize=False
+        )
+
+    def _end_of_turn(self) -> int | None:
+        """What the chat template writes right after an answer; else the tokenizer's end token."""
+        if self.template.chat:
+            mark = "answer"
+            turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
+            rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
+            after = self._encode(rendered.rpartition(mark)[2].lstrip())
+            if after and after[0] in self.tokenizer.all_special_ids:
+                return after[0]
+        return self.tokenizer.eos_token_id
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    shorter = min(len(a), len(b))
+    if tuple(a[:shorter]) == tuple(b[:shorter]):
+        return shorter
+    return next(i for i in range(shorter) if a[i] != b[i])

@@ -1,0 +1,41 @@
+"""Every error a user can cause. Each message names the value, the limit and the remedy."""
+
+
+class W2SError(Exception):
+    """Base of all errors raised by w2s_chains."""
+
+
+class ConfigError(W2SError, ValueError):
+    """A setting is missing, misspelt or out of range."""
+
+
+class ModelNotFoundError(W2SError, OSError):
+    """A model reference leads nowhere: no such hub id, folder, GGUF file or embedded name."""
+
+
+class UnsupportedModelError(W2SError, ValueError):
+    """The model exists, but cannot do what a search needs of it (for example, branch its cache)."""
+
+
+class PromptError(W2SError, ValueError):
+    """A prompt cannot be read by one of the models (too long, or empty where that is impossible)."""
+
+
+class ProposerError(W2SError, RuntimeError):
+    """A proposer broke its contract: wrong number of children."""
+
+
+class ScorerError(W2SError, RuntimeError):
+    """A scorer broke its contract: wrong number of scores, or a score that is not a number."""
+
+
+class StrategyError(W2SError, RuntimeError):
+    """A search strategy broke its contract, for example by taking back committed text."""
+
+
+class OutOfMemoryError(W2SError, MemoryError):
+    """A single row does not fit into memory, so there is nothing left to halve."""
+
+
+class Cancelled(W2SError):
+    """The search was cancelled by its caller."""

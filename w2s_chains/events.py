@@ -1,0 +1,55 @@
+"""What a search tells the outside while it runs. Events carry values, never nodes of the tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from w2s_chains.hypothesis import FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """More text of the final answer; never taken back. The pieces join to the final text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The candidates of one step and their scores, in the order they were asked for."""
+
+    texts: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The answer.
+
+    Attributes:
+        text: The whole answer.
+        score: Its value under the scorer; None without one.
+        finish_reason: Why it ended.
+        completion_tokens: The proposer's tokens in the answer; None if it gives only text.
+        prompt_tokens: Prompt tokens prefilled by the proposer.
+        proposed_tokens: Tokens sampled for this prompt, in all branches.
+        guide_tokens: Tokens read for this prompt by both guides together.
+    """
+
+    text: str
+    score: float | None
+    finish_reason: FinishReason | None
+    completion_tokens: int | None
+    prompt_tokens: int
+    proposed_tokens: int
+    guide_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The search ended in an error; its neighbours go on."""
+
+    error: Exception
+
+
+Event = Committed | Scored | Finished | Failed

@@ -1,0 +1,6 @@
+"""The small models: one guide, and the pair of a tuned and an untuned one."""
+
+from w2s_chains.guides.huggingface import HuggingFaceGuide
+from w2s_chains.guides.pair import GuidePair
+
+__all__ = ["GuidePair", "HuggingFaceGuide"]

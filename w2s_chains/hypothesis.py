@@ -1,0 +1,191 @@
+"""Prompts, and the tree of partial answers that grows from each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is to be answered: a raw string or chat messages. Every model renders it its own way."""
+
+    text: str | None = None
+    messages: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("a Prompt is either text=... or messages=(...), exactly one of them")
+
+    @property
+    def plain_text(self) -> str:
+        """The prompt for a model without a chat template.
+
+        One message is its content; several are lines of ``role: content``.
+        """
+        if self.text is not None:
+            return self.text
+        if len(self.messages) == 1:
+            return self.messages[0].content
+        return "\n".join(f"{m.role}: {m.content}" for m in self.messages)
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The prompt for a model with a chat template; a raw string is one user turn."""
+        if self.text is None:
+            return self.messages
+        return (Message(role="user", content=self.text),)
+
+
+@dataclass(slots=True, kw_only=True)
+class Usage:
+    """Tokens spent on one prompt, counted where they are spent.
+
+    Attributes:
+        prompt_tokens: Prompt tokens prefilled by the proposer.
+        proposed_tokens: Tokens sampled by the proposer, in kept and rejected branches alike, end
+            tokens included.
+        guide_tokens: Tokens read by the tuned and the untuned guide together, prompt included.
+    """
+
+    prompt_tokens: int = 0
+    proposed_tokens: int = 0
+    guide_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False, weakref_slot=True)
+class Hypothesis:
+    """A partial answer: an immutable node of the tree of chunks that grows from one prompt.
+
+    Compared by identity; extended, never copied or mutated, so that whatever is known about a
+    node (its cache, its score) can be kept under the node itself and dies with it.
+
+    Attributes:
+        prompt: The prompt at the root.
+        parent: The hypothesis that this one continues; None at the root.
+        text: The text of this chunk alone. Never ends inside a character: bytes of an unfinished
+            one wait in ``pending``.
+        token_ids: The proposer's token ids of this chunk, without end token; None where the
+            proposer gives only text.
+        pending: The last token ids of the path that have not become text yet.
+        finish_reason: "eos" (the model ended its turn), "stop" (a stop string came), "length"
+            (max_tokens), or None while it can go on.
+        vocabulary: Fingerprint of the vocabulary that ``token_ids`` index; None without ids.
+        stream: Random stream of this path: the first successor goes on with its parent's stream,
+            the others fork, so that one successor per step samples the same text however it is
+            cut into chunks.
+        n_tokens: Tokens on the path from the root, this chunk included.
+        usage: Tokens spent so far on this prompt; shared by the whole tree.
+    """
+
+    prompt: Prompt
+    parent: Hypothesis | None = None
+    text: str = ""
+    token_ids: tuple[int, ...] | None = ()
+    pending: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    vocabulary: str | None = None
+    stream: int = 0
+    n_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    @classmethod
+    def root(cls, prompt: Prompt | str) -> Hypothesis:
+        """The empty answer to ``prompt``."""
+        return cls(prompt=Prompt(text=prompt) if isinstance(prompt, str) else prompt)
+
+    def extend(
+        self,
+        text: str,
+        token_ids: tuple[int, ...] | None = None,
+        *,
+        pending: tuple[int, ...] = (),
+        finish_reason: FinishReason | None = None,
+        vocabulary: str | None = None,
+        stream: int | None = None,
+        n_tokens: int | None = None,
+    ) -> Hypothesis:
+        """A child of this hypothesis; see the attributes for the arguments.
+
+        ``n_tokens`` is the chunk's own count, for text without token ids.
+        """
+        if self.finished:
+            raise ValueError(f"{self!r} is finished and cannot be extended")
+        return Hypothesis(
+            prompt=self.prompt,
+            parent=self,
+            text=text,
+            token_ids=token_ids,
+            pending=pending,
+            finish_reason=finish_reason,
+            vocabulary=vocabulary,
+            stream=self.stream if stream is None else stream,
+            n_tokens=self.n_tokens + (len(token_ids or ()) if n_tokens is None else n_tokens),
+            usage=self.usage,
+        )
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model itself ended its turn here; a length limit or a stop string does not."""
+        return self.finish_reason == "eos"
+
+    def ancestors(self) -> Iterator[Hypothesis]:
+        """This hypothesis, its parent, and so on up to the root."""
+        node: Hypothesis | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    @property
+    def path(self) -> list[Hypothesis]:
+        """Root first, this hypothesis last."""
+        return list(self.ancestors())[::-1]
+
+    @property
+    def response(self) -> str:
+        """All text from the root to here."""
+        return "".join(node.text for node in self.path)
+
+    @property
+    def response_ids(self) -> tuple[int, ...] | None:
+        """All of the proposer's token ids from the root to here; None if a chunk has none."""
+        ids: list[int] = []
+        for node in self.path:
+            if node.token_ids is None:
+                return None
+            ids += node.token_ids
+        return tuple(ids)
+
+    @property
+    def identity(self) -> tuple[str, tuple[int, ...], FinishReason | None]:
+        """Equal for hypotheses that say the same: same text, same waiting bytes, same ending."""
+        return self.response, self.pending, self.finish_reason
+
+    def __repr__(self) -> str:
+        return f"Hypothesis({self.response!r}, finish_reason={self.finish_reason!r})"
+
+
+def common_ancestor(hypotheses: list[Hypothesis]) -> Hypothesis:
+    """The deepest node on the path of every hypothesis; their shared text can no longer change."""
+    paths = [h.path for h in hypotheses]
+    shared = paths[0][0]
+    for level in zip(*paths, strict=False):
+        if any(node is not level[0] for node in level):
+            break
+        shared = level[0]
+    return shared

@@ -1,0 +1,459 @@
+"""Guided generation as a LangChain LLM."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseLLM, LanguageModelInput
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from pydantic import ConfigDict, Field
+from tqdm.auto import tqdm
+
+from w2s_chains.asks import (
+    MaxTokens,
+    RepetitionPenalty,
+    SamplingParams,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
+from w2s_chains.backend.noise import fork
+from w2s_chains.config import (
+    GenerationSection,
+    W2SConfig,
+    describe,
+    load_config,
+    write_config,
+)
+from w2s_chains.contracts import Guides, Proposer, Scorer
+from w2s_chains.engine import Engine, Job, Running, shared_engine
+from w2s_chains.errors import ConfigError
+from w2s_chains.events import Committed, Event, Failed, Finished
+from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.plugins import did_you_mean
+from w2s_chains.search import AnyStrategy, ChunkBeamSearch
+
+_CALL_FIELDS = frozenset({*SamplingParams.model_fields, "strategy", "n", "progress"})
+"""What a single call may override."""
+
+
+class W2SLLM(BaseLLM):
+    """A large frozen model, steered by a small tuned and a small untuned one.
+
+    Example:
+        >>> llm = W2SLLM.from_pretrained(
+        ...     "embedded:smollm2-135m-instruct",
+        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
+        ...     proposer_template="Here is a movie review: {prompt}",
+        ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
+        ...     max_tokens=50, temperature=0.7, seed=0)
+        >>> llm.invoke("the plot of this film")
+
+    Every field from ``strategy`` on can be overridden in a single call:
+    ``llm.invoke(prompt, strategy=Sampling(), max_tokens=20)``.
+
+    Attributes:
+        proposer: The large model.
+        scorer: The value of partial answers; None for strategies that need none.
+        guide: The pair for token-level steering; by default the scorer's.
+        strategy: How to search; an object, or a mapping with a ``type``.
+        n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
+        progress: Show a progress bar while a batch runs.
+        engine: Runs the searches; by default one for the whole process.
+
+    The other fields are those of ``SamplingParams``.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    proposer: Proposer = Field(exclude=True, repr=False)
+    scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
+    guide: Guides | None = Field(default=None, exclude=True, repr=False)
+    engine: Engine = Field(default_factory=shared_engine, exclude=True, repr=False)
+    strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
+    max_tokens: MaxTokens = 256
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    top_k: TopK | None = None
+    repetition_penalty: RepetitionPenalty = 1.0
+    stop: Stop = ()
+    seed: int | None = None
+    n: int = Field(default=1, ge=1)
+    progress: bool = False
+
+    # Ways to make one.
+
+    @classmethod
+    def from_pretrained(
+        cls, proposer: str, *, tuned: str | None = None, untuned: str | None = None, **options: Any
+    ) -> Self:
+        """Load the models by name and put everything together.
+
+        Args:
+            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
+            tuned: The small tuned model, likewise.
+            untuned: The small model that ``tuned`` was tuned from.
+            **options: Fields of this class, and fields of ``ModelSpec`` behind ``proposer_``,
+                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
+                ``proposer_template="Review: {prompt}"``, ``proposer_device_map="auto"``,
+                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models.
+
+        Raises:
+            ConfigError: An option is misspelt or out of range, or only one guide is given.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot branch.
+        """
+        sections, fields = _sections(proposer, tuned, untuned, options)
+        return cls._build(load_config(sections), fields)
+
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any], **fields: Any) -> Self:
+        """Read a YAML file, or a mapping of the same form.
+
+        Args:
+            config: Sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``.
+            **fields: Other fields of this class, such as ``callbacks``; they win over the file.
+
+        Raises:
+            ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
+                with file and line.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot branch.
+        """
+        return cls._build(load_config(config), fields)
+
+    @classmethod
+    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
+        for name in fields:
+            if name not in cls.model_fields:
+                raise ConfigError(f"unknown field {name!r}{did_you_mean(name, cls.model_fields)}")
+        return cls(**{**config.build(), **fields})
+
+    def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
+        """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
+
+        Args:
+            path: Where to write the file; None to write none.
+
+        Raises:
+            ConfigError: A part was built by hand, so that no config can name it.
+        """
+        generation = GenerationSection(**self._sampling().model_dump(), n=self.n)
+        guides = self.guide or getattr(self.scorer, "pair", None)
+        config = W2SConfig.of_parts(self.proposer, guides, self.strategy, generation)
+        return write_config(config, path)
+
+    # What LangChain asks for.
+
+    @property
+    def _llm_type(self) -> str:
+        return "w2s"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything an answer depends on: LangChain's caches use it as their key."""
+        return {
+            "model_name": describe(self.proposer),
+            "scorer": describe(self.scorer),
+            "guide": describe(self.guide),
+            "strategy": self.strategy.model_dump(),
+            **self._sampling().model_dump(),
+            "n": self.n,
+        }
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        tags: Any = None,
+        metadata: Any = None,
+        run_name: Any = None,
+        run_id: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As in LangChain, with per-call overrides part of the cache key."""
+        return super(W2SLLM, self._overridden(stop, kwargs)).generate(
+            prompts,
+            stop,
+            callbacks or None,  # LangChain takes an empty list for one list per prompt
+            tags=tags,
+            metadata=metadata,
+            run_name=run_name,
+            run_id=run_id,
+        )
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        tags: Any = None,
+        metadata: Any = None,
+        run_name: Any = None,
+        run_id: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As in LangChain, with per-call overrides part of the cache key."""
+        return await super(W2SLLM, self._overridden(stop, kwargs)).agenerate(
+            prompts,
+            stop,
+            callbacks or None,
+            tags=tags,
+            metadata=metadata,
+            run_name=run_name,
+            run_id=run_id,
+        )
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        if return_exceptions:
+            # One call per prompt, each with its own outcome; the engine makes them one batch.
+            configs = _many_at_once(config, len(inputs))
+            return Runnable.batch(self, inputs, configs, return_exceptions=True, **kwargs)
+        return super().batch(inputs, config, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        if return_exceptions:
+            return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
+        return await super().abatch(inputs, config, **kwargs)
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        llm = self._overridden(stop, kwargs)
+        running = llm._start(prompts)
+        try:
+            with llm._progress(running):
+                wait([r.future for r in running], return_when=FIRST_EXCEPTION)
+            return llm._result(prompts, [r.future.result(timeout=0) for r in running])
+        finally:
+            _cancel(running)
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        llm = self._overridden(stop, kwargs)
+        running = llm._start(prompts)
+        try:
+            with llm._progress(running):
+                futures = [asyncio.wrap_future(r.future) for r in running]
+                return llm._result(prompts, await asyncio.gather(*futures))
+        finally:
+            _cancel(running)
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        running = self._overridden(stop, kwargs)._start_stream(prompt, events.put)
+        try:
+            last = False
+            while not last:
+                chunk, last = _chunk(events.get())
+                if chunk is not None:
+                    if run_manager is not None:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+        finally:
+            _cancel(running)
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        running = self._overridden(stop, kwargs)._start_stream(prompt, put)
+        try:
+            last = False
+            while not last:
+                chunk, last = _chunk(await events.get())
+                if chunk is not None:
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+        finally:
+            _cancel(running)
+
+    # Inside.
+
+    def _overridden(self, stop: Sequence[str] | None, overrides: Mapping[str, Any]) -> Self:
+        """This model with the arguments of one call; validated, sharing all parts."""
+        for name in overrides:
+            if name not in _CALL_FIELDS:
+                hint = did_you_mean(name, _CALL_FIELDS)
+                raise ConfigError(f"unknown argument {name!r} of a call{hint}")
+        changed = dict(overrides) if stop is None else {**overrides, "stop": stop}
+        if not changed:
+            return self
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**fields, **changed})
+
+    def _sampling(self) -> SamplingParams:
+        return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
+
+    def _jobs(self, prompts: Sequence[str]) -> list[Job]:
+        """One job per answer, ``n`` after another for each prompt; all of them checked."""
+        sampling = self._sampling()
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        jobs = [
+            Job(
+                root=root,
+                strategy=self.strategy,
+                proposer=self.proposer,
+                scorer=self.scorer,
+                guides=self.guide or getattr(self.scorer, "pair", None),
+                sampling=sampling,
+                seed=fork(seed, i) if i else seed,
+            )
+            for root in map(Hypothesis.root, prompts)
+            for i in range(self.n)
+        ]
+        for job in jobs[:: self.n]:
+            job.check()
+        return jobs
+
+    def _start(self, prompts: Sequence[str]) -> list[Running]:
+        return self.engine.submit(self._jobs(prompts))
+
+    def _start_stream(self, prompt: str, on_event: Any) -> list[Running]:
+        if self.n != 1:
+            raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
+        return self.engine.submit(self._jobs([prompt]), on_event)
+
+    def _progress(self, running: Sequence[Running]) -> tqdm:
+        bar = tqdm(total=len(running), desc=self.strategy.type, disable=not self.progress)
+        for one in running:
+            one.future.add_done_callback(lambda _: bar.update())
+        return bar
+
+    def _result(self, prompts: Sequence[str], answers: Sequence[Finished]) -> LLMResult:
+        generations = [
+            Generation(text=answer.text, generation_info=_info(answer)) for answer in answers
+        ]
+        grouped = [generations[i : i + self.n] for i in range(0, len(generations), self.n)]
+        # Answers to one prompt share its counters; the last to finish has seen them all.
+        usage = {
+            name: sum(
+                max(getattr(answer, name) for answer in answers[i : i + self.n])
+                for i in range(0, len(answers), self.n)
+            )
+            for name in ("prompt_tokens", "proposed_tokens", "guide_tokens")
+        }
+        output = {"model_name": describe(self.proposer), "token_usage": usage}
+        return LLMResult(generations=grouped, llm_output=output)
+
+
+def _sections(
+    proposer: str, tuned: str | None, untuned: str | None, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flat arguments as the sections of a config, and what belongs to the LLM itself."""
+    models: dict[str, dict[str, Any]] = {"proposer": {}, "guide": {}, "tuned": {}, "untuned": {}}
+    everywhere = {name: options[name] for name in ("device", "dtype") if name in options}
+    sections: dict[str, Any] = {"generation": {}}
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        role, _, option = name.partition("_")
+        if name in everywhere:
+            continue
+        if role in models and option:
+            models[role][option] = value
+        elif name in GenerationSection.model_fields:
+            sections["generation"][name] = value
+        elif name == "strategy":
+            sections["strategy"] = value
+        else:
+            fields[name] = value
+    sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
+    if tuned is not None or untuned is not None:
+        sections["guide"] = {
+            name: {"model": model, **everywhere, **models["guide"], **models[name]}
+            for name, model in (("tuned", tuned), ("untuned", untuned))
+            if model is not None
+        }
+    return sections, fields
+
+
+def _info(answer: Finished) -> dict[str, Any]:
+    return {
+        "score": answer.score,
+        "finish_reason": answer.finish_reason,
+        "completion_tokens": answer.completion_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "proposed_tokens": answer.proposed_tokens,
+        "guide_tokens": answer.guide_tokens,
+    }
+
+
+def _chunk(event: Event) -> tuple[GenerationChunk | None, bool]:
+    """What a stream gives for an event, and whether that is the last."""
+    if isinstance(event, Failed):
+        raise event.error
+    if isinstance(event, Committed):
+        return GenerationChunk(text=event.text), False
+    if isinstance(event, Finished):
+        return GenerationChunk(text="", generation_info=_info(event)), True
+    return None, False
+
+
+def _cancel(running: Sequence[Running]) -> None:
+    for one in running:
+        if not one.future.done():
+            one.cancel()
+
+
+def _many_at_once(
+    config: RunnableConfig | list[RunnableConfig] | None, count: int
+) -> list[RunnableConfig]:
+    """A config per prompt that lets all of them run at once unless the caller set a limit."""
+    configs = config if isinstance(config, list) else [config or {}] * count
+    return [{**c, "max_concurrency": c.get("max_concurrency") or min(count, 64)} for c in configs]

@@ -1,0 +1,147 @@
+"""A Hugging Face model in this process as the proposer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from w2s_chains.asks import Expand, SamplingParams
+from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.noise import fork
+from w2s_chains.backend.sampling import Draw, Drawn, sample
+from w2s_chains.backend.steering import SteeringPair, require_steering
+from w2s_chains.contracts import Guides
+from w2s_chains.hypothesis import Hypothesis, Prompt
+
+
+class HuggingFaceProposer(LocalModel):
+    """Continues hypotheses with any ``AutoModelForCausalLM``.
+
+    The prompt is read once, however many hypotheses grow from it, and so is every accepted token.
+    """
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise PromptError if prompt and answer do not fit into the model's context."""
+        self.text.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "proposer")
+
+    def check_steering(self, guides: Guides | None) -> None:
+        """Raise ConfigError if ``guides`` are no local models with this vocabulary."""
+        require_steering(guides, self.text.vocabulary)
+
+    def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+        """Continue hypotheses; requests that are steered by one pair, or by none, run together.
+
+        Raises:
+            ConfigError: Steering is asked for with guides that cannot steer.
+            OutOfMemoryError: One row alone does not fit.
+        """
+        results: list[list[Hypothesis]] = [[] for _ in requests]
+        groups: dict[int | None, list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault(id(request.guides) if request.steering else None, []).append(i)
+        for indices in groups.values():
+            children = self._propose([requests[i] for i in indices])
+            for i, own in zip(indices, children, strict=True):
+                results[i] = own
+        return results
+
+    def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+        pair: SteeringPair | None = None
+        hypotheses = [h for request in requests for h in request.hypotheses]
+        if requests[0].steering:
+            pair = require_steering(requests[0].guides, self.text.vocabulary)
+            pair.read(hypotheses)
+        for h, count in self.paths.read(hypotheses, scored=False):
+            h.usage.prompt_tokens += count + 1 if h.parent is None else 0
+        rows = [
+            (request, h, index)
+            for request in requests
+            for h in request.hypotheses
+            for index in range(request.successors)
+        ]
+        streams = [h.stream if i == 0 else fork(h.stream, i, h.n_tokens) for _, h, i in rows]
+        draws = [
+            self._draw(request, h, stream, pair)
+            for (request, h, _), stream in zip(rows, streams, strict=True)
+        ]
+        models = [self.lm, *(pair.models if pair else ())]
+        drawn = sample(models, draws, self.text.end_ids)
+        children = [
+            self._child(request.sampling, h, stream, one, pair)
+            for (request, h, _), stream, one in zip(rows, streams, drawn, strict=True)
+        ]
+        flat = iter(children)
+        return [[next(flat) for _ in r.hypotheses for _ in range(r.successors)] for r in requests]
+
+    def _draw(self, request: Expand, h: Hypothesis, stream: int, pair: SteeringPair | None) -> Draw:
+        left = request.sampling.max_tokens - h.n_tokens
+        return Draw(
+            parents=(self.paths[h], *(pair.segments(h) if pair else ())),
+            steps=left if request.chunk_tokens is None else min(request.chunk_tokens, left),
+            sampling=request.sampling,
+            place=(fork(request.seed, *self.text.prompt_ids(h.prompt)), stream),
+            n_tokens=h.n_tokens,
+            weights=(request.steering, -request.steering) if pair else (),
+        )
+
+    def _child(
+        self,
+        sampling: SamplingParams,
+        parent: Hypothesis,
+        stream: int,
+        drawn: Drawn,
+        pair: SteeringPair | None,
+    ) -> Hypothesis:
+        own, *guiding = drawn.segments
+        parent.usage.proposed_tokens += len(own.ids) + drawn.ended
+        text, pending = self.text.decode_after(self.text.context(parent), parent.pending, own.ids)
+        if stopped := self._stopped(sampling.stop, parent, text, own.ids):
+            return stopped
+        full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
+        child = parent.extend(
+            text,
+            own.ids,
+            pending=pending,
+            finish_reason="eos" if drawn.ended else "length" if full else None,
+            vocabulary=self.text.vocabulary,
+            stream=stream,
+        )
+        if not child.finished:
+            self.paths.keep(child, own)
+        if pair is not None and not child.ended:
+            pair.keep(child, guiding)
+        return child
+
+    def _stopped(
+        self, stop: Sequence[str], parent: Hypothesis, text: str, ids: Sequence[int]
+    ) -> Hypothesis | None:
+        """The finished child if a stop string ends in this chunk; the text before it is kept.
+
+        It may begin in text that was already there: then the child hangs from the last ancestor
+        that lies wholly before it. A text that is cut inside a token has no token ids.
+        """
+        before = parent.response
+        response = before + text
+        reach = max((len(s) for s in stop), default=1) - 1
+        found = [response.find(s, max(len(before) - reach, 0)) for s in stop]
+        cut = min((at for at in found if at >= 0), default=-1)
+        if cut < 0:
+            return None
+        ids = list(ids)
+        for anchor in parent.ancestors():
+            kept = len(anchor.response)
+            if kept <= cut and not anchor.pending:
+                break
+            ids = [*(anchor.token_ids or ()), *ids]
+        else:
+            raise AssertionError("the root lies before every stop string")
+        rest = response[kept:cut]
+        context = self.text.context(anchor)
+        texts = [self.text.decode_after(context, (), ids[:n]) for n in range(len(ids) + 1)]
+        whole = texts.index((rest, ())) if (rest, ()) in texts else None
+        return anchor.extend(
+            rest,
+            None if whole is None else tuple(ids[:whole]),
+            finish_reason="stop",
+            vocabulary=None if whole is None else self.text.vocabulary,
+            n_tokens=next(n for n, (seen, _) in enumerate(texts) if len(seen) >= len(rest)),
+        )

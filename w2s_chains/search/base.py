@@ -1,0 +1,92 @@
+"""What a search strategy is, and the three things it can ask for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from w2s_chains.asks import Ask, Commit, Expand, Score
+from w2s_chains.hypothesis import Hypothesis
+
+Search = Generator[Ask, Any, Hypothesis]
+
+
+class SearchStrategy(BaseModel, ABC):
+    """A search as a generator: it yields asks, is sent the answers, and returns the best answer.
+
+    A strategy never touches a model, and it is its own config: a frozen pydantic model with a
+    literal ``type``, for example ``{type: chunk_beam, width: 4, successors: 4, chunk_tokens: 5}``.
+
+    Third parties subclass it, give it a ``type`` and register the class under the entry point
+    group ``w2s_chains.strategies``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+
+    @property
+    def token_steering(self) -> float:
+        """Weight of the guides at every token; not 0 where the proposer has to be steered."""
+        return getattr(self, "steering", 0.0)
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether the search asks for scores."""
+        return True
+
+    @abstractmethod
+    def search(self, root: Hypothesis) -> Search:
+        """Search for the best answer below ``root``, an empty hypothesis.
+
+        Yields:
+            ``Expand`` (answered by the children, a list), ``Score`` (by a list of floats) or
+            ``Commit`` (by None).
+
+        Returns:
+            The best answer; every committed text is a prefix of it.
+        """
+
+
+def expand(
+    hypotheses: Sequence[Hypothesis],
+    successors: int,
+    chunk_tokens: int | None,
+    steering: float = 0.0,
+) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
+    """Ask for ``successors`` children of each hypothesis."""
+    children = yield Expand(
+        hypotheses=tuple(hypotheses),
+        successors=successors,
+        chunk_tokens=chunk_tokens,
+        steering=steering,
+    )
+    return children
+
+
+def score(hypotheses: Sequence[Hypothesis]) -> Generator[Ask, list[float], list[float]]:
+    """Ask for the value of each hypothesis."""
+    scores = yield Score(hypotheses=tuple(hypotheses))
+    return scores
+
+
+def commit(hypothesis: Hypothesis) -> Generator[Ask, None, None]:
+    """Tell that the text up to ``hypothesis`` can no longer change."""
+    yield Commit(hypothesis=hypothesis)
+
+
+def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """Identical answers counted once: the first of each stays, in order."""
+    first: dict[object, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        first.setdefault(hypothesis.identity, hypothesis)
+    return list(first.values())
+
+
+def top(hypotheses: Sequence[Hypothesis], scores: Sequence[float], width: int) -> list[Hypothesis]:
+    """The ``width`` hypotheses with the highest scores, best first; ties keep their order."""
+    ranked = sorted(range(len(hypotheses)), key=lambda i: -scores[i])
+    return [hypotheses[i] for i in ranked[:width]]

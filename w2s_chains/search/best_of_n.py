@@ -1,0 +1,30 @@
+"""Best-of-N, the simplest search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
+
+
+class BestOfN(SearchStrategy):
+    """Sample N whole answers and return the best.
+
+    Equals ``ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)`` under the same seed.
+
+    Attributes:
+        n: Answers sampled.
+        steering: Token-level weight of the guides while an answer is sampled.
+    """
+
+    type: Literal["best_of_n"] = "best_of_n"
+    n: int = Field(default=4, ge=1)
+    steering: float = Field(default=0.0, allow_inf_nan=False)
+
+    def search(self, root: Hypothesis) -> Search:
+        answers = distinct((yield from expand([root], self.n, None, self.steering)))
+        scores = yield from score(answers)
+        return top(answers, scores, 1)[0]

@@ -1,0 +1,62 @@
+"""Plain sampling from the proposer, and emulated fine-tuning: one answer, no choice among several."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.search.base import Search, SearchStrategy, commit, expand
+
+STREAM_TOKENS = 16
+"""Text is committed every so many tokens. It does not change the answer: a path keeps its random
+stream across chunks."""
+
+
+def sample_one(root: Hypothesis, steering: float) -> Search:
+    """One answer, committed as it grows."""
+    answer = root
+    while not answer.finished:
+        [answer] = yield from expand([answer], 1, STREAM_TOKENS, steering)
+        yield from commit(answer)
+    return answer
+
+
+class Sampling(SearchStrategy):
+    """One sample of the frozen model, unguided: the baseline."""
+
+    type: Literal["sampling"] = "sampling"
+
+    @property
+    def needs_scorer(self) -> bool:
+        return False
+
+    def search(self, root: Hypothesis) -> Search:
+        return (yield from sample_one(root, steering=0.0))
+
+
+class EmulatedFineTuning(SearchStrategy):
+    """Sample every token from softmax(log p_base + beta * (log p_tuned - log p_untuned)).
+
+    Mitchell et al. (2023), "An Emulator for Fine-Tuning Large Language Models using Small Language
+    Models", equation 4; the baseline "EFT" of Zhou et al. (2024). Needs guides with the proposer's
+    vocabulary.
+
+    Attributes:
+        beta: Weight of the guides; 0 is plain sampling.
+    """
+
+    type: Literal["emulated_fine_tuning"] = "emulated_fine_tuning"
+    beta: float = Field(default=1.0, allow_inf_nan=False)
+
+    @property
+    def token_steering(self) -> float:
+        return self.beta
+
+    @property
+    def needs_scorer(self) -> bool:
+        return False
+
+    def search(self, root: Hypothesis) -> Search:
+        return (yield from sample_one(root, steering=self.beta))
