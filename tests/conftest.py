@@ -13,7 +13,7 @@ import torch
 from tests import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, HuggingFaceProposer, LogRatioScorer
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny models; more threads only wait for each other
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def scorer(pair: GuidePair) -> LogRatioScorer:
 
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of tiny models as from_pretrained reads them: proposer, tuned, untuned, gpt2, windowed."""
+    """Folders of tiny models, as from_pretrained reads them."""
     from transformers import MistralConfig, MistralForCausalLM
 
     root = tmp_path_factory.mktemp("models")

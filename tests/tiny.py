@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any
 
 import torch
@@ -68,17 +69,26 @@ def byte_tokenizer(
 
 
 @functools.cache
-def sentencepiece_tokenizer(size: int = 400) -> PreTrainedTokenizerFast:
+def sentencepiece_tokenizer(size: int = 150) -> PreTrainedTokenizerFast:
     """BPE over pieces with byte fallback, as Llama-2 has it: decoding drops a leading space."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
+    normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    tokenizer.train_from_iterator(
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.Metaspace()
+    learned.train_from_iterator(
         [line for line in TEXT if line.isascii()],
-        trainers.BpeTrainer(vocab_size=size, special_tokens=pieces, show_progress=False),
+        trainers.BpeTrainer(vocab_size=size, show_progress=False),
     )
+    model = json.loads(learned.to_str())["model"]
+    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    vocabulary = {piece: i for i, piece in enumerate([*first, *pieces])}
+    merges = [tuple(pair) for pair in model["merges"]]
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizer
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -91,7 +101,11 @@ def sentencepiece_tokenizer(size: int = 400) -> PreTrainedTokenizerFast:
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", name_or_path="pieces"
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        name_or_path="pieces",
     )
 
 

@@ -17,7 +17,7 @@ _REPLACEMENT = "\ufffd"
 _LONGEST_PENDING = 3
 """An unfinished UTF-8 character waits for its last byte with at most three tokens."""
 _CONTEXT = 8
-"""Tokens before a chunk that are decoded with it, since some tokenizers drop a leading space."""
+"""Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
 
 
 class PromptTemplate(BaseModel):
@@ -147,8 +147,7 @@ class TextTokens:
             The new text, and the last tokens, at most three, that are not text yet.
         """
         held = [*pending, *ids]
-        context = list(context)[-_CONTEXT:]
-        known = self.decode(context)
+        context, known = self._begin(list(context))
         shortest = max(len(held) - _LONGEST_PENDING, 0)
         for count in range(len(held), shortest - 1, -1):
             text = self.decode(context + held[:count])
@@ -156,6 +155,17 @@ class TextTokens:
                 break
         # If no break: the bytes before the last three tokens will never become a character.
         return text[len(known) :], tuple(held[count:])
+
+    def _begin(self, context: list[int]) -> tuple[list[int], str]:
+        """The end of a context that begins with a whole character, and its text.
+
+        Where it begins inside one, a decoder may spoil all bytes up to the next plain piece.
+        """
+        for size in range(_CONTEXT, _CONTEXT + _LONGEST_PENDING + 1):
+            known = self.decode(context[-size:])
+            if _REPLACEMENT not in known:
+                return context[-size:], known
+        return context[-_CONTEXT:], self.decode(context[-_CONTEXT:])
 
     def decode(self, ids: Sequence[int]) -> str:
         with self._lock:
@@ -165,7 +175,7 @@ class TextTokens:
 
     def context(self, hypothesis: Hypothesis) -> list[int]:
         """The last tokens before the pending ones of ``hypothesis``, prompt included."""
-        wanted = _CONTEXT + len(hypothesis.pending)
+        wanted = _CONTEXT + _LONGEST_PENDING + len(hypothesis.pending)
         ids: list[int] = []
         for node in hypothesis.ancestors():
             ids = [*(node.token_ids or ()), *ids]
@@ -173,7 +183,7 @@ class TextTokens:
                 break
         else:
             ids = [*self.prompt_ids(hypothesis.prompt)[-wanted:], *ids]
-        return ids[: len(ids) - len(hypothesis.pending)][-_CONTEXT:]
+        return ids[: len(ids) - len(hypothesis.pending)]
 
     def _encode(self, text: str) -> list[int]:
         with self._lock:
@@ -215,7 +225,7 @@ class TextTokens:
             turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
             rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
             after = self._encode(rendered.rpartition(mark)[2].lstrip())
-            if after and after[0] in self.tokenizer.all_special_ids:
+            if after and after[0] in self.tokenizer.added_tokens_decoder:
                 return after[0]
         return self.tokenizer.eos_token_id
 

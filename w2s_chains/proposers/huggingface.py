@@ -116,16 +116,18 @@ class HuggingFaceProposer(LocalModel):
     ) -> Hypothesis | None:
         """The finished child if a stop string ends in this chunk; the text before it is kept.
 
-        It may begin in text that was already there: then the child hangs from the last ancestor
-        that lies wholly before it. A text that is cut inside a token has no token ids.
+        Of several the one that is complete first counts, so that chunk borders change nothing. It
+        may begin in text that was already there: then the child hangs from the last ancestor that lies
+        wholly before it. A text that is cut inside a token has no token ids.
         """
         before = parent.response
         response = before + text
         reach = max((len(s) for s in stop), default=1) - 1
-        found = [response.find(s, max(len(before) - reach, 0)) for s in stop]
-        cut = min((at for at in found if at >= 0), default=-1)
-        if cut < 0:
+        begin = max(len(before) - reach, 0)
+        found = [(at + len(s), at) for s in stop if (at := response.find(s, begin)) >= 0]
+        if not found:
             return None
+        _, cut = min(found)
         ids = list(ids)
         for anchor in parent.ancestors():
             kept = len(anchor.response)

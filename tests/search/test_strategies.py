@@ -1,0 +1,241 @@
+"""Searches driven by hand: no model, every child and every score is written down or drawn."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
+from w2s_chains.asks import Commit, Expand, Score
+from w2s_chains.hypothesis import common_ancestor
+from w2s_chains.search import build_strategy
+from w2s_chains.search.base import distinct, top
+from w2s_chains.testing import drive
+
+
+def toy_proposer(seed=0, alphabet="abc", end=0.15, limit=12):
+    """Text of one letter per token; deterministic in (text so far, which child)."""
+
+    def propose(ask: Expand):
+        children = []
+        for h in ask.hypotheses:
+            for index in range(ask.successors):
+                rng = random.Random(f"{seed}/{h.response}/{index}")
+                text, reason = "", None
+                while reason is None and (
+                    ask.chunk_tokens is None or len(text) < ask.chunk_tokens
+                ):
+                    if rng.random() < end:
+                        reason = "eos"
+                    else:
+                        text += rng.choice(alphabet)
+                        if len(h.response) + len(text) == limit:
+                            reason = "length"
+                children.append(h.extend(text, tuple(map(ord, text)), finish_reason=reason))
+        return children
+
+    return propose
+
+
+def toy_value(h: Hypothesis) -> float:
+    return random.Random(f"v/{h.response}/{h.ended}").uniform(-1, 1)
+
+
+def test_first_step_draws_width_times_successors_from_the_root():
+    trace = drive(ChunkBeamSearch(width=3, successors=5, chunk_tokens=2), toy_proposer(), toy_value)
+    first, *later = trace.expansions
+    assert (first.successors, len(first.hypotheses), first.chunk_tokens) == (15, 1, 2)
+    assert all(ask.successors == 5 and len(ask.hypotheses) <= 3 for ask in later)
+
+
+def test_finished_hypotheses_are_carried_once_and_never_expanded():
+    def propose(ask):
+        if ask.successors == 4:
+            root = ask.hypotheses[0]
+            return [root.extend("done", (1,), finish_reason="eos"),
+                    root.extend("a", (2,)), root.extend("b", (3,)), root.extend("c", (4,))]  # fmt: skip
+        return [
+            h.extend(f"{i}", (5,), finish_reason="eos" if len(h.response) > 3 else None)
+            for h in ask.hypotheses
+            for i in range(ask.successors)
+        ]
+
+    trace = drive(ChunkBeamSearch(width=2, successors=2), propose,
+                  lambda h: 10.0 if h.response == "done" else len(h.response) + ord(h.response[0]) / 200)  # fmt: skip
+    assert trace.answer.response == "done"
+    for ask in trace.expansions:
+        assert not any(h.finished for h in ask.hypotheses)
+    for ask in trace.asks:
+        if isinstance(ask, Score):
+            assert sum(h.response == "done" for h in ask.hypotheses) == 1
+            assert len({h.identity for h in ask.hypotheses}) == len(ask.hypotheses)
+
+
+def test_identical_texts_count_once_and_the_first_stays():
+    root = Hypothesis.root("")
+    twins = [root.extend("a", (1,)), root.extend("b", (2,)), root.extend("a", (3,))]
+    assert distinct(twins) == twins[:2]
+    # The same text with other waiting bytes, or with another ending, goes on differently.
+    others = [root.extend("a", (1, 9), pending=(9,)), root.extend("a", (1,), finish_reason="eos")]
+    assert distinct(twins + others) == twins[:2] + others
+
+
+def test_ties_keep_their_order():
+    root = Hypothesis.root("")
+    children = [root.extend(letter) for letter in "abcdef"]
+    assert [h.text for h in top(children, [1.0, 2.0, 2.0, 1.0, 2.0, 0.0], 4)] == list("bcea")
+    trace = drive(ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0)
+    again = drive(ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0)
+    assert trace.answer.response == again.answer.response
+
+
+def test_the_best_finished_answer_may_have_left_the_beam():
+    """Whatever goes on scores higher for a while, then everything ends badly."""
+
+    def propose(ask):
+        children = []
+        for h in ask.hypotheses:
+            for i in range(ask.successors):
+                depth = len(h.response)
+                ended = (depth == 0 and i == 0) or depth == 2
+                children.append(h.extend(str(i), (i,), finish_reason="eos" if ended else None))
+        return children
+
+    def value(h):
+        return {1: 5.0 if h.finished else 6.0 + int(h.text)}.get(len(h.response), -len(h.response))
+
+    beam = drive(ChunkBeamSearch(width=1, successors=3), propose, value)
+    finished = drive(ChunkBeamSearch(width=1, successors=3, return_best="finished"), propose, value)
+    assert len(beam.answer.response) == 3
+    assert finished.answer.response == "0"
+    assert [len(a.hypotheses) for a in beam.expansions] == [len(a.hypotheses) for a in finished.expansions]
+    assert all(finished.answer.response.startswith(text) for text in finished.committed)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 4),
+    successors=st.integers(1, 4),
+    chunk=st.one_of(st.none(), st.integers(1, 5)),
+    best=st.sampled_from(["beam", "finished"]),
+    seed=st.integers(0, 10_000),
+)
+def test_any_search_ends_well(width, successors, chunk, best, seed):
+    strategy = ChunkBeamSearch(
+        width=width, successors=successors, chunk_tokens=chunk, return_best=best
+    )
+    trace = drive(strategy, toy_proposer(seed), toy_value)
+    assert trace.answer.finished
+    assert all(trace.answer.response.startswith(text) for text in trace.committed)
+    assert trace.committed == sorted(trace.committed, key=len)
+    scored = [h for ask in trace.asks if isinstance(ask, Score) for h in ask.hypotheses]
+    ended = [toy_value(h) for h in scored if h.finished]
+    if best == "finished":
+        assert toy_value(trace.answer) == max(ended)
+
+
+@settings(max_examples=80, deadline=None)
+@given(n=st.integers(1, 12), seed=st.integers(0, 10_000))
+def test_best_of_n_is_chunk_beam_with_one_endless_chunk(n, seed):
+    one = drive(BestOfN(n=n), toy_proposer(seed), toy_value)
+    beam = ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)
+    other = drive(beam, toy_proposer(seed), toy_value)
+    assert one.answer.identity == other.answer.identity
+    assert [(a.successors, a.chunk_tokens) for a in one.expansions] == [(n, None)]
+
+
+def test_the_control_other_children_give_other_answers():
+    texts = {drive(BestOfN(n=4), toy_proposer(seed), toy_value).answer.response for seed in range(9)}
+    assert len(texts) > 5
+
+
+def test_sampling_asks_for_no_scores_and_commits_as_it_goes():
+    trace = drive(Sampling(), toy_proposer(end=0.01, limit=50), toy_value)
+    assert not any(isinstance(ask, Score) for ask in trace.asks)
+    assert sum(isinstance(ask, Commit) for ask in trace.asks) == len(trace.expansions) > 2
+    assert trace.committed[-1] == trace.answer.response
+    steered = drive(EmulatedFineTuning(beta=0.5), toy_proposer(), toy_value)
+    assert {ask.steering for ask in steered.expansions} == {0.5}
+    assert {ask.steering for ask in trace.expansions} == {0.0}
+
+
+def test_steering_is_a_property_of_every_expansion():
+    for strategy in (ChunkBeamSearch(steering=0.5), BestOfN(steering=0.5)):
+        trace = drive(strategy, toy_proposer(), toy_value)
+        assert {ask.steering for ask in trace.expansions} == {0.5}
+        assert strategy.token_steering == 0.5
+
+
+def test_rejected_branches_are_dropped_before_the_next_step():
+    import weakref
+
+    alive: list[weakref.ref] = []
+    counts = []
+    make = toy_proposer(end=0.0, limit=40)
+
+    def propose(ask):
+        counts.append(sum(ref() is not None for ref in alive))
+        children = make(ask)
+        alive.extend(weakref.ref(c) for c in children)
+        return children
+
+    search = ChunkBeamSearch(width=2, successors=4, chunk_tokens=2).search(Hypothesis.root(""))
+    answer = None
+    try:
+        while True:
+            ask = search.send(answer)
+            if isinstance(ask, Expand):
+                answer = propose(ask)
+            else:
+                answer = [toy_value(h) for h in ask.hypotheses] if isinstance(ask, Score) else None
+            del ask
+    except StopIteration:
+        pass
+    assert max(counts) <= 2 * len(counts), "only the beam and its ancestors stay"
+    assert len(alive) > 3 * max(counts)
+
+
+def test_common_ancestor():
+    root = Hypothesis.root("")
+    a = root.extend("a")
+    b, c = a.extend("b"), a.extend("c")
+    assert common_ancestor([b.extend("x"), c]) is a
+    assert common_ancestor([b]) is b
+    assert common_ancestor([b, a]) is a
+    assert common_ancestor([b, root.extend("z")]) is root
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: ChunkBeamSearch(width=0), "width"),
+        (lambda: ChunkBeamSearch(successors=0), "successors"),
+        (lambda: ChunkBeamSearch(chunk_tokens=0), "chunk_tokens"),
+        (lambda: BestOfN(n=0), "n"),
+        (lambda: ChunkBeamSearch(steering=float("nan")), "steering"),
+        (lambda: ChunkBeamSearch(widht=3), "widht"),
+        (lambda: EmulatedFineTuning(beta=float("inf")), "beta"),
+    ],
+)
+def test_wrong_settings_name_the_field(make, field):
+    with pytest.raises(ValidationError, match=field):
+        make()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ChunkBeamSearch(width=2, successors=3, chunk_tokens=None, steering=0.5, return_best="finished"),
+        BestOfN(n=7),
+        Sampling(),
+        EmulatedFineTuning(beta=2.0),
+    ],
+)
+def test_a_strategy_is_its_own_config(strategy):
+    assert build_strategy(strategy.model_dump()) == strategy
+    with pytest.raises(ValidationError):
+        strategy.type = "other"
