@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from tests import tiny
 
+from tests import tiny
 from w2s_chains import (
     BestOfN,
     ChunkBeamSearch,
@@ -24,7 +24,7 @@ from w2s_chains import (
 )
 from w2s_chains.backend.kv import Segment
 from w2s_chains.engine import _may_begin_stop
-from w2s_chains.errors import Cancelled, ProposerError, ScorerError, StrategyError
+from w2s_chains.errors import CancelledError, ProposerError, ScorerError, StrategyError
 from w2s_chains.events import Committed, Failed, Finished, Scored
 from w2s_chains.search.base import SearchStrategy, commit, expand
 
@@ -50,7 +50,9 @@ def run(*jobs, engine=None, **kwargs):
 
 
 def answers(*jobs, **kwargs):
-    return [(a.text, a.finish_reason, pytest.approx(a.score, abs=1e-4)) for a in run(*jobs, **kwargs)]
+    return [
+        (a.text, a.finish_reason, pytest.approx(a.score, abs=1e-4)) for a in run(*jobs, **kwargs)
+    ]
 
 
 @pytest.fixture(params=["same-vocabulary", "other-vocabulary"])
@@ -89,7 +91,10 @@ def test_steering_by_nothing_is_no_steering(proposer, scorer):
 def test_two_copies_of_one_guide_score_exactly_zero(proposer, pair, foreign_pair):
     for guides in (pair, foreign_pair):
         equal = LogRatioScorer(GuidePair(guides.tuned, guides.tuned))
-        assert [a.score for a in run(job(proposer, equal), job(proposer, equal, BestOfN(n=4)))] == [0, 0]
+        assert [a.score for a in run(job(proposer, equal), job(proposer, equal, BestOfN(n=4)))] == [
+            0,
+            0,
+        ]
         assert run(job(proposer, LogRatioScorer(guides)))[0].score != 0
 
 
@@ -161,7 +166,9 @@ def test_threads_are_coalesced(scorer):
 def test_committed_pieces_join_to_the_answer(proposer, scorer, strategy, stop):
     for seed in range(3):
         events = []
-        [answer] = run(job(proposer, scorer, strategy, seed=seed, stop=stop), on_event=events.append)
+        [answer] = run(
+            job(proposer, scorer, strategy, seed=seed, stop=stop), on_event=events.append
+        )
         assert isinstance(events[-1], Finished)
         assert "".join(e.text for e in events if isinstance(e, Committed)) == answer.text
         assert not any(s in answer.text for s in stop)
@@ -248,7 +255,10 @@ def test_cancelling_stops_one_search_and_frees_its_memory(proposer, scorer):
     gc.collect()
     before = sum(isinstance(o, Segment) for o in gc.get_objects())
     long = ChunkBeamSearch(width=2, successors=2, chunk_tokens=1)
-    jobs = [job(proposer, scorer, long, prompt=p, max_tokens=400, repetition_penalty=1.3) for p in PROMPTS]
+    jobs = [
+        job(proposer, scorer, long, prompt=p, max_tokens=400, repetition_penalty=1.3)
+        for p in PROMPTS
+    ]
     started = threading.Event()
     running = engine.submit(jobs, lambda event: started.set())
     del jobs
@@ -256,11 +266,11 @@ def test_cancelling_stops_one_search_and_frees_its_memory(proposer, scorer):
     for one in running[1:]:
         one.cancel()
     for one in running[1:]:
-        with pytest.raises(Cancelled):
+        with pytest.raises(CancelledError):
             one.future.result(timeout=30)
     assert not running[0].future.done()
     running[0].cancel()
-    with pytest.raises(Cancelled):
+    with pytest.raises(CancelledError):
         running[0].future.result(timeout=30)
     del running, one
     deadline = time.monotonic() + 10

@@ -71,9 +71,7 @@ def byte_tokenizer(
 @functools.cache
 def sentencepiece_tokenizer(size: int = 150) -> PreTrainedTokenizerFast:
     """BPE over pieces with byte fallback, as Llama-2 has it: decoding drops a leading space."""
-    normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.Metaspace()
     learned.train_from_iterator(

@@ -53,6 +53,9 @@ class SamplingParams(BaseModel):
     seed: int | None = None
 
 
+DEFAULT_SAMPLING = SamplingParams()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Expand:
     """Continue each hypothesis; answered by one list of children, in order.
@@ -75,7 +78,7 @@ class Expand:
     successors: int = 1
     chunk_tokens: int | None = None
     steering: float = 0.0
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
     guides: Guides | None = None
 

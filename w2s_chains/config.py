@@ -1,24 +1,31 @@
-"""A guided LLM as YAML: sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``."""
+"""A guided LLM as YAML: sections proposer, guide, scorer, strategy and generation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelOptions, ModelSpec
+from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
 from w2s_chains.errors import ConfigError
-from w2s_chains.guides import GuidePair
-from w2s_chains.plugins import did_you_mean
+from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.plugins import did_you_mean, find_plugin
 from w2s_chains.proposers import HuggingFaceProposer
 from w2s_chains.scorers import LogRatioScorer
 from w2s_chains.search import STRATEGIES, AnyStrategy, ChunkBeamSearch, SearchStrategy
+
+ModelRef = Annotated[
+    Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
+    Discriminator(lambda value: "name" if isinstance(value, str | os.PathLike) else "spec"),
+]
+"""A model by name alone, or with options of its own."""
 
 
 class GuideSection(ModelOptions):
@@ -29,8 +36,8 @@ class GuideSection(ModelOptions):
         untuned: Likewise.
     """
 
-    tuned: str | ModelSpec
-    untuned: str | ModelSpec
+    tuned: ModelRef
+    untuned: ModelRef
 
     def build(self) -> GuidePair:
         shared = {name: getattr(self, name) for name in ModelOptions.model_fields}
@@ -56,7 +63,15 @@ class GenerationSection(SamplingParams):
 
 
 class W2SConfig(BaseModel):
-    """Everything that makes a guided LLM."""
+    """Everything that makes a guided LLM.
+
+    Attributes:
+        proposer: The large model.
+        guide: The tuned and the untuned guide.
+        scorer: Without this section the log-ratio of the guides, if there are any; null for none.
+        strategy: How to search.
+        generation: How to sample.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,72 +85,125 @@ class W2SConfig(BaseModel):
     def of_parts(
         cls,
         proposer: Any,
-        guides: Any,
+        scorer: Any,
+        guide: Any,
         strategy: SearchStrategy,
         generation: GenerationSection,
     ) -> W2SConfig:
         """The config of parts that were loaded by name.
 
         Raises:
-            ConfigError: A part was built by hand.
+            ConfigError: A part was built by hand, or guide and scorer have different guides.
         """
-        guide = None
-        if guides is not None:
-            pair = {name: _spec(name, getattr(guides, name, None)) for name in ("tuned", "untuned")}
-            guide = GuideSection(**pair)
+        if scorer is not None and type(scorer) is not LogRatioScorer:
+            raise _by_hand("scorer", scorer)
+        pair = guide if scorer is None else scorer.pair
+        if guide is not None and guide is not pair:
+            raise ConfigError(
+                "guide and scorer.pair are different pairs, and a config names one; write it with "
+                "guide=None or with scorer=None"
+            )
+        section = None
+        if pair is not None:
+            if type(pair) is not GuidePair:
+                raise _by_hand("guide", pair)
+            section = GuideSection(
+                tuned=_spec("tuned guide", pair.tuned), untuned=_spec("untuned guide", pair.untuned)
+            )
         return cls(
             proposer=_spec("proposer", proposer),
-            guide=guide,
+            guide=section,
+            scorer=None if scorer is None else ScorerSection(),
             strategy=strategy,
             generation=generation,
         )
 
-    def build(self) -> dict[str, Any]:
-        """Load the models; returns the fields of ``W2SLLM``.
+    @property
+    def scored(self) -> bool:
+        """Whether the log-ratio of the guides is the score."""
+        if "scorer" in self.model_fields_set:
+            return self.scorer is not None
+        return self.guide is not None
+
+    def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
+        """This config with another ``strategy`` or other fields of ``generation``.
 
         Raises:
+            ConfigError: A value is out of range.
+        """
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        sampling = {name: value for name, value in fields.items() if name != "strategy"}
+        values["generation"] = {**dict(self.generation), **sampling}
+        if "strategy" in fields:
+            values["strategy"] = fields["strategy"]
+        with clear_errors(W2SConfig, values):
+            return W2SConfig.model_validate(values)
+
+    def build(self, given: Collection[str] = ()) -> dict[str, Any]:
+        """Load the models; returns the fields of ``W2SLLM``.
+
+        Args:
+            given: Parts that need not be built.
+
+        Raises:
+            ConfigError: A scorer without guides.
             ModelNotFoundError: A reference leads nowhere.
             UnsupportedModelError: A model's cache cannot branch.
         """
-        if self.scorer is not None and self.guide is None:
+        if self.scored and self.guide is None:
             raise ConfigError("scorer 'log_ratio' needs a section guide with tuned and untuned")
-        pair = None if self.guide is None else self.guide.build()
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
-        return {
-            "proposer": HuggingFaceProposer.from_spec(self.proposer),
-            "scorer": None if pair is None else LogRatioScorer(pair),
-            "strategy": self.strategy,
-            **generation,
-        }
+        fields: dict[str, Any] = {"strategy": self.strategy, **generation}
+        if "proposer" not in given:
+            fields["proposer"] = HuggingFaceProposer.from_spec(self.proposer)
+        if self.guide is not None and "guide" not in given:
+            pair = self.guide.build()
+            scored = self.scored and "scorer" not in given
+            fields["scorer" if scored else "guide"] = LogRatioScorer(pair) if scored else pair
+        return fields
 
 
 def _spec(role: str, part: Any) -> ModelSpec:
     spec = getattr(part, "spec", None)
     if not isinstance(spec, ModelSpec):
-        raise ConfigError(
-            f"the {role} ({type(part).__name__}) was built by hand, so that no config can name it; "
-            "load it with from_pretrained to write it to YAML"
-        )
+        raise _by_hand(role, part)
     return spec
 
 
-_labels: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+def _by_hand(role: str, part: object) -> ConfigError:
+    return ConfigError(
+        f"the {role} ({type(part).__name__}) was built by hand, so that no config can name it; "
+        "load it with from_pretrained to write it to YAML"
+    )
+
+
+_labels: dict[int, tuple[object, str]] = {}
+"""Parts built by hand, by identity: equal ones may still answer differently."""
 
 
 def describe(part: object) -> str | None:
     """A name that two different parts never share; it holds for this process at least."""
     if part is None:
         return None
-    inner = [getattr(part, name) for name in ("pair", "tuned", "untuned") if hasattr(part, name)]
-    if inner:
-        return f"{type(part).__name__}({', '.join(str(describe(own)) for own in inner)})"
+    name = type(part).__name__
+    if type(part) is LogRatioScorer:
+        return f"{name}({describe(part.pair)})"
+    if type(part) is GuidePair:
+        return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)
-    if isinstance(spec, ModelSpec):
-        options = spec.model_dump(exclude_defaults=True)
-        return f"{type(part).__name__}({options})"
-    return _labels.setdefault(part, f"{type(part).__name__}-{os.urandom(8).hex()}")
+    if type(part) in (HuggingFaceProposer, HuggingFaceGuide) and spec is not None:
+        return f"{name}({spec.model_dump(exclude_defaults=True)})"
+    key = id(part)
+    if key not in _labels:
+        try:
+            weakref.finalize(part, _labels.pop, key, None)
+            kept = None
+        except TypeError:  # no weak references to it: it is kept, so that its id is not used again
+            kept = part
+        _labels[key] = kept, f"{name}-{os.urandom(8).hex()}"
+    return _labels[key][1]
 
 
 # Reading and writing.
@@ -148,96 +216,155 @@ def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
         ConfigError: It is not valid; the message has every fault with file, line and choices.
     """
     if isinstance(config, Mapping):
-        return _validate(config, "config", None)
+        with clear_errors(W2SConfig, config, "config"):
+            return W2SConfig.model_validate(config)
     path = Path(config)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {error}") from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(tree, str(path))
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: broken YAML: {error}") from error
+    tree, values = _parse(text, str(path))
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{path}: a config is a mapping{did_you_mean('', W2SConfig.model_fields)}"
-        )
-    return _validate(values, str(path), tree)
+        hint = did_you_mean("", W2SConfig.model_fields)
+        raise ConfigError(f"{path}:1: a config is a mapping with sections{hint}")
+    with clear_errors(W2SConfig, values, str(path), tree):
+        return W2SConfig.model_validate(values)
 
 
 def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
-    """The config as a plain mapping, written to ``path`` as YAML if there is one."""
+    """The config as a plain mapping, written to ``path`` as YAML if there is one.
+
+    Raises:
+        ConfigError: A value has no form in YAML, or the file cannot be written.
+    """
     values: dict[str, Any] = {"proposer": config.proposer.model_dump(exclude_defaults=True)}
     if config.guide is not None:
         values["guide"] = config.guide.model_dump(exclude_defaults=True)
-        values["scorer"] = {"type": "log_ratio"}
+        values["scorer"] = {"type": "log_ratio"} if config.scored else None
     values["strategy"] = config.strategy.model_dump(mode="json")
     values["generation"] = config.generation.model_dump(mode="json", exclude_none=True)
     if path is not None:
         try:
             text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the config cannot be written as YAML: {error}") from error
-        Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_text(text, encoding="utf-8")
+        except (yaml.YAMLError, OSError) as error:
+            raise ConfigError(f"cannot write the config to {str(path)!r}: {error}") from error
     return values
 
 
-def _validate(values: Mapping[str, Any], source: str, tree: yaml.Node | None) -> W2SConfig:
+def _parse(text: str, source: str) -> tuple[yaml.Node | None, Any]:
+    """The YAML with its line numbers, and its values."""
     try:
-        return W2SConfig.model_validate(values)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_duplicates(tree, source)
+        return tree, yaml.safe_load(text)
+    except ConfigError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"{where}: broken YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: broken YAML: {error}") from error
+
+
+# What is wrong, in one line for each fault.
+
+
+@contextmanager
+def clear_errors(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    source: str = "",
+    tree: yaml.Node | None = None,
+) -> Iterator[None]:
+    """Turn pydantic's errors about ``values`` into a ConfigError.
+
+    Args:
+        model: What ``values`` are validated as.
+        values: What the user wrote.
+        source: Where: a file, or the name of what was called.
+        tree: The YAML, for its line numbers.
+    """
+    try:
+        yield
     except ValidationError as error:
-        faults = [_fault(fault, values, source, tree) for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
+        faults: dict[tuple[str, str], list[str]] = {}
+        for fault in error.errors(include_url=False):
+            path = _path(fault, values)
+            line = _line(tree, path)
+            where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
+            told = faults.setdefault((where, _given(fault)), [])
+            message = _message(fault, path, values, model)
+            told += [] if message in told else [message]
+        lines = (f"{where}: {', or: '.join(t)}{given}" for (where, given), t in faults.items())
+        raise ConfigError("\n".join(lines)) from error
 
 
-def _fault(fault: Any, values: Mapping[str, Any], source: str, tree: yaml.Node | None) -> str:
-    """One line: file and line, path in the config, what is wrong, what would be right."""
-    path = [str(step) for step in fault["loc"]]
-    line = _line(tree, path)
-    where = source if line is None else f"{source}:{line}"
-    name = ".".join(path)
+def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
+    """Where the fault is in what the user wrote; pydantic also names the branches of unions."""
+    node: Any = values
+    path = []
+    for i, step in enumerate(fault["loc"]):
+        last = i + 1 == len(fault["loc"])
+        if (isinstance(node, Mapping) and step in node) or (
+            isinstance(node, list | tuple) and step in range(len(node))
+        ):
+            node = node[step]
+        elif not (last and fault["type"] in ("missing", "extra_forbidden")):
+            continue
+        path.append(str(step))
+    return path
+
+
+def _message(
+    fault: Any, path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
+) -> str:
     if fault["type"] == "extra_forbidden":
-        return f"{where}: {name}: unknown field{did_you_mean(path[-1], _fields(path[:-1], values))}"
+        return f"unknown field{did_you_mean(path[-1], _fields(path[:-1], values, model))}"
     if fault["type"] == "missing":
-        return f"{where}: {name}: this field is missing"
+        return "this field is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
-    return f"{where}: {name}: {message}{given}"
+    if fault["type"] == "is_instance_of":
+        message += "; build one, or load models by name with from_pretrained or from_config"
+    return message
 
 
-def _fields(path: list[str], values: Mapping[str, Any]) -> Iterable[str]:
-    """The fields that a section may have."""
-    section = path[0] if path else ""
-    if section == "strategy":
-        strategy = values.get("strategy")
-        kind = strategy.get("type") if isinstance(strategy, Mapping) else None
-        return STRATEGIES[kind].model_fields if kind in STRATEGIES else ["type"]
-    if section == "guide" and len(path) > 1:
-        return ModelSpec.model_fields
+def _given(fault: Any) -> str:
+    """The value, where the message does not tell enough without."""
+    telling = fault["type"] in ("extra_forbidden", "missing", "value_error")
+    return "" if telling or isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+
+
+def _fields(
+    path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
+) -> Iterable[str]:
+    """The fields there may be at ``path``."""
+    if not path:
+        return model.model_fields
+    if path[0] == "strategy":
+        strategy = values["strategy"]
+        kind = strategy["type"] if isinstance(strategy, Mapping) else strategy.type
+        return find_plugin("strategies", kind, STRATEGIES).model_fields
     sections: dict[str, type[BaseModel]] = {
-        "": W2SConfig,
         "proposer": ModelSpec,
-        "guide": GuideSection,
+        "guide": GuideSection if len(path) == 1 else ModelSpec,
         "scorer": ScorerSection,
         "generation": GenerationSection,
     }
-    return sections[section].model_fields
+    return sections[path[0]].model_fields
 
 
-def _line(tree: yaml.Node | None, path: list[str]) -> int | None:
+def _line(tree: yaml.Node | None, path: Sequence[str]) -> int | None:
     """The line where the value at ``path`` is written, or its nearest enclosing one."""
     if tree is None:
         return None
     node, line = tree, tree.start_mark.line + 1
     for step in path:
+        if isinstance(node, yaml.SequenceNode):
+            node = node.value[int(step)]
+            line = node.start_mark.line + 1
+            continue
         if not isinstance(node, yaml.MappingNode):
             break
         for key, value in node.value:
@@ -249,13 +376,19 @@ def _line(tree: yaml.Node | None, path: list[str]) -> int | None:
     return line
 
 
-def _refuse_duplicates(node: yaml.Node | None, source: str) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        if key.value in seen:
-            where = f"{source}:{key.start_mark.line + 1}"
-            raise ConfigError(f"{where}: {key.value!r} is written twice; keep one of them")
-        seen.add(key.value)
-        _refuse_duplicates(value, source)
+def _refuse_duplicates(tree: yaml.Node | None, source: str) -> None:
+    nodes: list[yaml.Node | None] = [tree]
+    seen: set[int] = set()  # an alias leads to a node that was there before, perhaps above
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or not isinstance(node, yaml.MappingNode):
+            continue
+        seen.add(id(node))
+        names: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    where = f"{source}:{key.start_mark.line + 1}"
+                    raise ConfigError(f"{where}: {key.value!r} is written twice; keep one of them")
+                names.add(key.value)
+            nodes.append(value)

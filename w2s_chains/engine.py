@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
+from w2s_chains.asks import DEFAULT_SAMPLING, Ask, Commit, Expand, SamplingParams, Score
 from w2s_chains.contracts import Checks, Guides, Proposer, Scorer, Steerable
 from w2s_chains.errors import (
-    Cancelled,
+    CancelledError,
     ConfigError,
     ProposerError,
     ScorerError,
@@ -60,7 +60,7 @@ class Job:
     proposer: Proposer
     scorer: Scorer | None = None
     guides: Guides | None = None
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
 
     def check(self) -> None:
@@ -94,6 +94,7 @@ class Running:
         self.job = job
         self.future: Future[Finished] = Future()
         """The answer, or the error that ended the search."""
+        self.future.set_running_or_notify_cancel()  # only ``cancel`` below can stop a search
         self._on_event = on_event
         self._cancelled = threading.Event()
 
@@ -364,7 +365,7 @@ def tick(live: Sequence[_Live]) -> None:
     """Answer what the searches wait for: scores first, then the next slice of children."""
     for search in live:
         if search.running.cancelled and not search.over:
-            search.fail(Cancelled("the search was cancelled"))
+            search.fail(CancelledError("the search was cancelled"))
     for group in _by(_waiting(live, Score), lambda search: id(search.job.scorer)):
         _score(group)
     for group in _by(_waiting(live, Expand), lambda search: id(search.job.proposer)):

@@ -14,11 +14,11 @@ class ModelNotFoundError(W2SError, OSError):
 
 
 class UnsupportedModelError(W2SError, ValueError):
-    """The model exists, but cannot do what a search needs of it (for example, branch its cache)."""
+    """The model exists, but cannot do what a search needs, such as branch its cache."""
 
 
 class PromptError(W2SError, ValueError):
-    """A prompt cannot be read by one of the models (too long, or empty where that is impossible)."""
+    """A prompt cannot be read by a model: too long, or empty where that is impossible."""
 
 
 class ProposerError(W2SError, RuntimeError):
@@ -37,5 +37,5 @@ class OutOfMemoryError(W2SError, MemoryError):
     """A single row does not fit into memory, so there is nothing left to halve."""
 
 
-class Cancelled(W2SError):
+class CancelledError(W2SError):
     """The search was cancelled by its caller."""

@@ -141,7 +141,7 @@ class Hypothesis:
 
     @property
     def ended(self) -> bool:
-        """Whether the model itself ended its turn here; a length limit or a stop string does not."""
+        """Whether the model itself ended its turn here, not a length limit or a stop string."""
         return self.finish_reason == "eos"
 
     def ancestors(self) -> Iterator[Hypothesis]:

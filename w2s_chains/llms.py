@@ -7,6 +7,7 @@ import queue
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,9 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models import BaseLLM, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list, get_executor_for_config
+from langchain_core.runnables.utils import gather_with_concurrency
 from pydantic import ConfigDict, Field
 from tqdm.auto import tqdm
 
@@ -29,10 +32,12 @@ from w2s_chains.asks import (
     TopK,
     TopP,
 )
+from w2s_chains.backend.loading import ModelOptions
 from w2s_chains.backend.noise import fork
 from w2s_chains.config import (
     GenerationSection,
     W2SConfig,
+    clear_errors,
     describe,
     load_config,
     write_config,
@@ -76,7 +81,9 @@ class W2SLLM(BaseLLM):
     The other fields are those of ``SamplingParams``.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
+    )
 
     proposer: Proposer = Field(exclude=True, repr=False)
     scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
@@ -92,6 +99,29 @@ class W2SLLM(BaseLLM):
     seed: int | None = None
     n: int = Field(default=1, ge=1)
     progress: bool = False
+
+    def __init__(self, **fields: Any) -> None:
+        """Put parts together; see the attributes.
+
+        Raises:
+            ConfigError: A field is misspelt or out of range.
+        """
+        with clear_errors(type(self), fields, type(self).__name__):
+            super().__init__(**fields)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with clear_errors(type(self), {name: value}, type(self).__name__):
+            super().__setattr__(name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the parts: they cannot be copied, and nothing changes them."""
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ConfigError(
+            f"a {type(self).__name__} holds models and cannot be pickled; send to_config() to the "
+            "other process, and call from_config() there"
+        )
 
     # Ways to make one.
 
@@ -116,6 +146,7 @@ class W2SLLM(BaseLLM):
             UnsupportedModelError: A model cannot branch.
         """
         sections, fields = _sections(proposer, tuned, untuned, options)
+        cls._refuse_unknown(fields)
         return cls._build(load_config(sections), fields)
 
     @classmethod
@@ -124,7 +155,8 @@ class W2SLLM(BaseLLM):
 
         Args:
             config: Sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``.
-            **fields: Other fields of this class, such as ``callbacks``; they win over the file.
+            **fields: Fields of this class; they win over the file, and parts that are given here
+                are not loaded.
 
         Raises:
             ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
@@ -132,14 +164,21 @@ class W2SLLM(BaseLLM):
             ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model cannot branch.
         """
+        cls._refuse_unknown(fields)
         return cls._build(load_config(config), fields)
 
     @classmethod
-    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
+    def _refuse_unknown(cls, fields: Mapping[str, Any]) -> None:
         for name in fields:
             if name not in cls.model_fields:
                 raise ConfigError(f"unknown field {name!r}{did_you_mean(name, cls.model_fields)}")
-        return cls(**{**config.build(), **fields})
+
+    @classmethod
+    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
+        in_config = {"strategy", *GenerationSection.model_fields}
+        config = config.overridden({k: v for k, v in fields.items() if k in in_config})
+        others = {name: value for name, value in fields.items() if name not in in_config}
+        return cls(**{**config.build(given=others), **others})
 
     def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
         """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
@@ -148,11 +187,13 @@ class W2SLLM(BaseLLM):
             path: Where to write the file; None to write none.
 
         Raises:
-            ConfigError: A part was built by hand, so that no config can name it.
+            ConfigError: A part was built by hand, so that no config can name it; or the file cannot
+                be written.
         """
         generation = GenerationSection(**self._sampling().model_dump(), n=self.n)
-        guides = self.guide or getattr(self.scorer, "pair", None)
-        config = W2SConfig.of_parts(self.proposer, guides, self.strategy, generation)
+        config = W2SConfig.of_parts(
+            self.proposer, self.scorer, self.guide, self.strategy, generation
+        )
         return write_config(config, path)
 
     # What LangChain asks for.
@@ -168,7 +209,7 @@ class W2SLLM(BaseLLM):
             "model_name": describe(self.proposer),
             "scorer": describe(self.scorer),
             "guide": describe(self.guide),
-            "strategy": self.strategy.model_dump(),
+            "strategy": {"class": repr(type(self.strategy)), **self.strategy.model_dump()},
             **self._sampling().model_dump(),
             "n": self.n,
         }
@@ -186,9 +227,10 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """As in LangChain, with per-call overrides part of the cache key."""
-        return super(W2SLLM, self._overridden(stop, kwargs)).generate(
+        llm = self._overridden(stop, kwargs)
+        return super(W2SLLM, llm).generate(
             prompts,
-            stop,
+            list(llm.stop) or None,  # or LangChain's key would have None for a configured stop
             callbacks or None,  # LangChain takes an empty list for one list per prompt
             tags=tags,
             metadata=metadata,
@@ -209,9 +251,10 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """As in LangChain, with per-call overrides part of the cache key."""
-        return await super(W2SLLM, self._overridden(stop, kwargs)).agenerate(
+        llm = self._overridden(stop, kwargs)
+        return await super(W2SLLM, llm).agenerate(
             prompts,
-            stop,
+            list(llm.stop) or None,
             callbacks or None,
             tags=tags,
             metadata=metadata,
@@ -228,11 +271,23 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
-        if return_exceptions:
-            # One call per prompt, each with its own outcome; the engine makes them one batch.
-            configs = _many_at_once(config, len(inputs))
-            return Runnable.batch(self, inputs, configs, return_exceptions=True, **kwargs)
-        return super().batch(inputs, config, **kwargs)
+        if not return_exceptions:
+            return super().batch(inputs, config, **kwargs)
+        # One call per prompt, each with its own outcome; the engine makes them one batch.
+        configs = get_config_list(config, len(inputs))
+        bar = self._bar(len(inputs), kwargs.pop("progress", self.progress))
+
+        def answer(model_input: LanguageModelInput, own: RunnableConfig) -> Any:
+            try:
+                return self.invoke(model_input, own, progress=False, **kwargs)
+            except Exception as error:
+                return error
+            finally:
+                bar.update()
+
+        together: RunnableConfig = {"max_concurrency": self.engine.max_live}
+        with bar, get_executor_for_config({**together, **_limit(configs)}) as executor:
+            return list(executor.map(answer, inputs, configs))
 
     async def abatch(
         self,
@@ -243,9 +298,23 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
-        if return_exceptions:
-            return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
-        return await super().abatch(inputs, config, **kwargs)
+        if not return_exceptions:
+            return await super().abatch(inputs, config, **kwargs)
+        configs = get_config_list(config, len(inputs))
+        bar = self._bar(len(inputs), kwargs.pop("progress", self.progress))
+
+        async def answer(model_input: LanguageModelInput, own: RunnableConfig) -> Any:
+            try:
+                return await self.ainvoke(model_input, own, progress=False, **kwargs)
+            except Exception as error:
+                return error
+            finally:
+                bar.update()
+
+        with bar:
+            return await gather_with_concurrency(
+                _limit(configs).get("max_concurrency"), *map(answer, inputs, configs)
+            )
 
     def _generate(
         self,
@@ -259,7 +328,10 @@ class W2SLLM(BaseLLM):
         try:
             with llm._progress(running):
                 wait([r.future for r in running], return_when=FIRST_EXCEPTION)
-            return llm._result(prompts, [r.future.result(timeout=0) for r in running])
+            for one in running:
+                if one.future.done() and (error := one.future.exception()):
+                    raise error
+            return llm._result(prompts, [r.future.result() for r in running])
         finally:
             _cancel(running)
 
@@ -343,23 +415,21 @@ class W2SLLM(BaseLLM):
 
     def _jobs(self, prompts: Sequence[str]) -> list[Job]:
         """One job per answer, ``n`` after another for each prompt; all of them checked."""
-        sampling = self._sampling()
-        seed = secrets.randbits(63) if self.seed is None else self.seed
-        jobs = [
-            Job(
-                root=root,
-                strategy=self.strategy,
-                proposer=self.proposer,
-                scorer=self.scorer,
-                guides=self.guide or getattr(self.scorer, "pair", None),
-                sampling=sampling,
-                seed=fork(seed, i) if i else seed,
-            )
-            for root in map(Hypothesis.root, prompts)
-            for i in range(self.n)
-        ]
-        for job in jobs[:: self.n]:
-            job.check()
+        guides = getattr(self.scorer, "pair", None) if self.guide is None else self.guide
+        job = partial(
+            Job,
+            strategy=self.strategy,
+            proposer=self.proposer,
+            scorer=self.scorer,
+            guides=guides,
+            sampling=self._sampling(),
+        )
+        jobs: list[Job] = []
+        for root in map(Hypothesis.root, prompts):
+            seed = secrets.randbits(63) if self.seed is None else self.seed
+            jobs.append(job(root=root, seed=seed))
+            jobs[-1].check()
+            jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
 
     def _start(self, prompts: Sequence[str]) -> list[Running]:
@@ -371,10 +441,13 @@ class W2SLLM(BaseLLM):
         return self.engine.submit(self._jobs([prompt]), on_event)
 
     def _progress(self, running: Sequence[Running]) -> tqdm:
-        bar = tqdm(total=len(running), desc=self.strategy.type, disable=not self.progress)
+        bar = self._bar(len(running), self.progress)
         for one in running:
             one.future.add_done_callback(lambda _: bar.update())
         return bar
+
+    def _bar(self, total: int, shown: bool) -> tqdm:
+        return tqdm(total=total, desc=self.strategy.type, disable=not shown)
 
     def _result(self, prompts: Sequence[str], answers: Sequence[Finished]) -> LLMResult:
         generations = [
@@ -406,6 +479,13 @@ def _sections(
         if name in everywhere:
             continue
         if role in models and option:
+            if option not in ModelOptions.model_fields:
+                hint = did_you_mean(
+                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
+                )
+                raise ConfigError(f"unknown option {name!r}{hint}")
+            if role != "proposer" and tuned is None and untuned is None:
+                raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
             models[role][option] = value
         elif name in GenerationSection.model_fields:
             sections["generation"][name] = value
@@ -451,9 +531,7 @@ def _cancel(running: Sequence[Running]) -> None:
             one.cancel()
 
 
-def _many_at_once(
-    config: RunnableConfig | list[RunnableConfig] | None, count: int
-) -> list[RunnableConfig]:
-    """A config per prompt that lets all of them run at once unless the caller set a limit."""
-    configs = config if isinstance(config, list) else [config or {}] * count
-    return [{**c, "max_concurrency": c.get("max_concurrency") or min(count, 64)} for c in configs]
+def _limit(configs: Sequence[RunnableConfig]) -> RunnableConfig:
+    """The caller's limit of concurrency, as LangChain reads it for a batch: from the first."""
+    limit = configs[0].get("max_concurrency") if configs else None
+    return {} if limit is None else {"max_concurrency": limit}

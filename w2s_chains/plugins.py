@@ -27,27 +27,41 @@ def find_plugin(kind: str, name: str, builtin: Mapping[str, type[Any]]) -> type[
     Nothing else is ever imported because a config names it.
 
     Raises:
-        ConfigError: No such class; the message lists the choices.
+        ConfigError: No such class, with the choices; or its package cannot be imported.
     """
     if name in builtin:
         return builtin[name]
     found = {point.name: point for point in entry_points(group=f"w2s_chains.{kind}")}
-    if name in found:
+    if name not in found:
+        hint = did_you_mean(name, [*builtin, *found])
+        raise ConfigError(f"unknown {_SINGULAR[kind]} type {name!r}{hint}")
+    try:
         return found[name].load()
-    hint = did_you_mean(name, [*builtin, *found])
-    raise ConfigError(f"unknown {_SINGULAR[kind]} type {name!r}{hint}")
+    except Exception as error:
+        raise ConfigError(
+            f"{_SINGULAR[kind]} {name!r} cannot be imported from {found[name].value!r}: {error!r}; "
+            "repair or remove the package that brings it"
+        ) from error
 
 
 def build_plugin(kind: str, value: Any, builtin: Mapping[str, type[BaseModel]]) -> Any:
     """What a config slot holds: an object as it is, or a mapping with a ``type`` as its object.
 
     Raises:
-        ConfigError: The mapping has no ``type``, or names an unknown one.
+        ConfigError: The mapping has no ``type``, or one that is unknown or cannot be built.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping | str):
         return value
-    name = value.get("type")
+    name = value.get("type") if isinstance(value, Mapping) else None
     if not isinstance(name, str):
         hint = did_you_mean("", builtin)
-        raise ConfigError(f"a {_SINGULAR[kind]} needs a field 'type'{hint}")
-    return find_plugin(kind, name, builtin).model_validate(value)
+        raise ConfigError(
+            f"a {_SINGULAR[kind]} is an object, or a mapping with a field 'type'{hint}"
+        )
+    plugin = find_plugin(kind, name, builtin)
+    if not (isinstance(plugin, type) and issubclass(plugin, BaseModel)):
+        raise ConfigError(
+            f"{_SINGULAR[kind]} {name!r} is {plugin!r}, which a config cannot build; it must be a "
+            "pydantic model"
+        )
+    return plugin.model_validate(value)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny
 
+from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv import Segment
 
@@ -18,7 +18,9 @@ ALPHABET = "The movie was great 😀 電影 film!\n"
 MODELS = {"rope": tiny.llama, "absolute": tiny.gpt2}
 
 
-def from_scratch(guide: HuggingFaceGuide, h: Hypothesis, ids: list[int], prompt: list[int]) -> float:
+def from_scratch(
+    guide: HuggingFaceGuide, h: Hypothesis, ids: list[int], prompt: list[int]
+) -> float:
     """The loglikelihood by one plain forward over the whole text."""
     shared = next(
         (i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b),

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 import torch
-from tests import tiny
 
+from tests import tiny
 from w2s_chains import (
     Expand,
     GuidePair,
@@ -21,7 +21,17 @@ from w2s_chains.backend.noise import log_exponential, noise_key
 PROMPT = "The movie was great and"
 
 
-def propose(proposer, *, prompt=PROMPT, successors=1, chunk=20, seed=0, guides=None, steering=0.0, **sampling):
+def propose(
+    proposer,
+    *,
+    prompt=PROMPT,
+    successors=1,
+    chunk=20,
+    seed=0,
+    guides=None,
+    steering=0.0,
+    **sampling,
+):
     root = Hypothesis.root(prompt)
     params = SamplingParams(**{"max_tokens": 20, **sampling})
     ask = Expand(
@@ -187,7 +197,9 @@ def test_steering_samples_from_the_mixture(proposer, pair):
     children = propose(proposer, successors=draws, chunk=1, steering=beta, guides=pair)
     seen = Counter(1 if c.ended else c.token_ids[0] for c in children)
     common = [t for t in range(len(expected)) if expected[t] * draws >= 5]
-    chi = sum((seen[t] - expected[t].item() * draws) ** 2 / (expected[t].item() * draws) for t in common)
+    chi = sum(
+        (seen[t] - expected[t].item() * draws) ** 2 / (expected[t].item() * draws) for t in common
+    )
     assert chi < len(common) + 5 * (2 * len(common)) ** 0.5
     unsteered = base.softmax(-1)
     control = sum(

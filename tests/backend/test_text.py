@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny
 
+from tests import tiny
 from w2s_chains import Hypothesis, Message, Prompt
 from w2s_chains.backend.text import PromptTemplate, TextTokens, common_prefix
 from w2s_chains.errors import ConfigError, PromptError
@@ -71,7 +71,7 @@ def test_only_the_slot_is_replaced():
     text = text_tokens("bytes", template="{x} {{ {prompt} }} {prompt}")
     ids = text.prompt_ids(Prompt(text="{prompt} & {y}"))
     assert text.decode(ids) == "{x} {{ {prompt} & {y} }} {prompt} & {y}"
-    with pytest.raises(ValueError, match="has no '{prompt}'"):
+    with pytest.raises(ValueError, match=r"has no '\{prompt\}'"):
         PromptTemplate(template="no slot")
 
 

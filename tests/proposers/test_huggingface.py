@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny
 
+from tests import tiny
 from w2s_chains import (
     Expand,
     GuidePair,
@@ -21,7 +21,7 @@ from w2s_chains.hypothesis import Prompt
 
 
 def scripted(text_or_ids, tokenizer, prompt="The movie", end=True):
-    """A real Llama, with its logits replaced: greedily it answers with exactly these tokens, then its end token."""
+    """A real Llama with its logits replaced: greedily it says these tokens, then it ends."""
     size = len(tokenizer)
     model = tiny.llama(size)
     ids = (
@@ -77,7 +77,21 @@ def test_the_answer_is_the_text_whatever_the_chunks(name, chunk):
 @pytest.mark.parametrize("chunk", [1, 2, 5, None])
 @pytest.mark.parametrize(
     "stop",
-    ["END", "\n\n", "\n\n\n", "電影", "😀🎬", "s", "s were", "great 😀", "reat", "ef", "it", "absent", "ryone said."],
+    [
+        "END",
+        "\n\n",
+        "\n\n\n",
+        "電影",
+        "😀🎬",
+        "s",
+        "s were",
+        "great 😀",
+        "reat",
+        "ef",
+        "it",
+        "absent",
+        "ryone said.",
+    ],
 )
 def test_stop_strings_cut_exactly(name, chunk, stop):
     """A stop string may span chunks and begin or end inside a token."""

@@ -26,9 +26,7 @@ def toy_proposer(seed=0, alphabet="abc", end=0.15, limit=12):
             for index in range(ask.successors):
                 rng = random.Random(f"{seed}/{h.response}/{index}")
                 text, reason = "", None
-                while reason is None and (
-                    ask.chunk_tokens is None or len(text) < ask.chunk_tokens
-                ):
+                while reason is None and (ask.chunk_tokens is None or len(text) < ask.chunk_tokens):
                     if rng.random() < end:
                         reason = "eos"
                     else:
@@ -56,16 +54,18 @@ def test_finished_hypotheses_are_carried_once_and_never_expanded():
     def propose(ask):
         if ask.successors == 4:
             root = ask.hypotheses[0]
-            return [root.extend("done", (1,), finish_reason="eos"),
-                    root.extend("a", (2,)), root.extend("b", (3,)), root.extend("c", (4,))]  # fmt: skip
+            done = root.extend("done", (1,), finish_reason="eos")
+            return [done, *(root.extend(letter, (2,)) for letter in "abc")]
         return [
             h.extend(f"{i}", (5,), finish_reason="eos" if len(h.response) > 3 else None)
             for h in ask.hypotheses
             for i in range(ask.successors)
         ]
 
-    trace = drive(ChunkBeamSearch(width=2, successors=2), propose,
-                  lambda h: 10.0 if h.response == "done" else len(h.response) + ord(h.response[0]) / 200)  # fmt: skip
+    def value(h):
+        return 10.0 if h.response == "done" else len(h.response) + ord(h.response[0]) / 200
+
+    trace = drive(ChunkBeamSearch(width=2, successors=2), propose, value)
     assert trace.answer.response == "done"
     for ask in trace.expansions:
         assert not any(h.finished for h in ask.hypotheses)
@@ -88,8 +88,12 @@ def test_ties_keep_their_order():
     root = Hypothesis.root("")
     children = [root.extend(letter) for letter in "abcdef"]
     assert [h.text for h in top(children, [1.0, 2.0, 2.0, 1.0, 2.0, 0.0], 4)] == list("bcea")
-    trace = drive(ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0)
-    again = drive(ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0)
+    trace = drive(
+        ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0
+    )
+    again = drive(
+        ChunkBeamSearch(width=2, successors=2, chunk_tokens=1), toy_proposer(), lambda h: 0.0
+    )
     assert trace.answer.response == again.answer.response
 
 
@@ -112,7 +116,9 @@ def test_the_best_finished_answer_may_have_left_the_beam():
     finished = drive(ChunkBeamSearch(width=1, successors=3, return_best="finished"), propose, value)
     assert len(beam.answer.response) == 3
     assert finished.answer.response == "0"
-    assert [len(a.hypotheses) for a in beam.expansions] == [len(a.hypotheses) for a in finished.expansions]
+    assert [len(a.hypotheses) for a in beam.expansions] == [
+        len(a.hypotheses) for a in finished.expansions
+    ]
     assert all(finished.answer.response.startswith(text) for text in finished.committed)
 
 
@@ -149,7 +155,9 @@ def test_best_of_n_is_chunk_beam_with_one_endless_chunk(n, seed):
 
 
 def test_the_control_other_children_give_other_answers():
-    texts = {drive(BestOfN(n=4), toy_proposer(seed), toy_value).answer.response for seed in range(9)}
+    texts = {
+        drive(BestOfN(n=4), toy_proposer(seed), toy_value).answer.response for seed in range(9)
+    }
     assert len(texts) > 5
 
 
@@ -229,7 +237,9 @@ def test_wrong_settings_name_the_field(make, field):
 @pytest.mark.parametrize(
     "strategy",
     [
-        ChunkBeamSearch(width=2, successors=3, chunk_tokens=None, steering=0.5, return_best="finished"),
+        ChunkBeamSearch(
+            width=2, successors=3, chunk_tokens=None, steering=0.5, return_best="finished"
+        ),
         BestOfN(n=7),
         Sampling(),
         EmulatedFineTuning(beta=2.0),

@@ -116,7 +116,7 @@ class Segment:
         return total
 
     def kv_slices(self, upto: int) -> Iterator[tuple[int, int, Segment]]:
-        """(from, to, segment) of the keys and values that cover positions [0, upto) of this path."""
+        """(from, to, segment) of the keys and values for positions [0, upto) of this path."""
         segment: Segment | None = self
         while segment is not None and upto > 0:
             if upto > segment.kv_start:
@@ -142,7 +142,8 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         begin, end = self.batch.filled, self.batch.filled + key_states.shape[-2]
         self.keys[:, :, begin:end] = key_states
         self.values[:, :, begin:end] = value_states
@@ -206,7 +207,7 @@ class Batch:
         return len(self.past)
 
     def positions(self, count: int) -> Tensor:
-        """Positions of the next ``count`` columns. [B, count]"""
+        """Positions of the next ``count`` columns: [B, count]."""
         columns = torch.arange(self.filled, self.filled + count, device=self._shift.device)
         # A padding column on the left of an empty row has no position; 0 keeps it in range.
         return (columns[None, :] - self._shift[:, None]).clamp_(min=0)

@@ -113,7 +113,7 @@ class TextTokens:
         return tuple(ids)
 
     def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
-        """Raise PromptError if the prompt and ``more`` tokens need more than ``limit`` positions."""
+        """Raise PromptError if prompt and ``more`` tokens need more than ``limit`` positions."""
         count = len(self.prompt_ids(prompt))
         if limit is not None and count + more > limit:
             raise PromptError(
@@ -148,12 +148,12 @@ class TextTokens:
         """
         held = [*pending, *ids]
         context, known = self._begin(list(context))
-        shortest = max(len(held) - _LONGEST_PENDING, 0)
-        for count in range(len(held), shortest - 1, -1):
+        count = len(held)
+        text = self.decode(context + held)
+        # Bytes before the last three tokens will never become a character, so they may go.
+        while text.endswith(_REPLACEMENT) and count > len(held) - _LONGEST_PENDING and count > 0:
+            count -= 1
             text = self.decode(context + held[:count])
-            if not text.endswith(_REPLACEMENT):
-                break
-        # If no break: the bytes before the last three tokens will never become a character.
         return text[len(known) :], tuple(held[count:])
 
     def _begin(self, context: list[int]) -> tuple[list[int], str]:

@@ -117,8 +117,8 @@ class HuggingFaceProposer(LocalModel):
         """The finished child if a stop string ends in this chunk; the text before it is kept.
 
         Of several the one that is complete first counts, so that chunk borders change nothing. It
-        may begin in text that was already there: then the child hangs from the last ancestor that lies
-        wholly before it. A text that is cut inside a token has no token ids.
+        may begin in text that was already there: then the child hangs from the last ancestor that
+        lies wholly before it. A text that is cut inside a token has no token ids.
         """
         before = parent.response
         response = before + text

@@ -26,7 +26,7 @@ class SearchStrategy(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: str
+    type: Any
 
     @property
     def token_steering(self) -> float:

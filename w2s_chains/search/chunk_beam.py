@@ -57,5 +57,5 @@ class ChunkBeamSearch(SearchStrategy):
                     if candidate.finished and value > best_score:
                         best, best_score = candidate, value
             del children, pool  # rejected branches die here, and their caches with them
-            yield from commit(common_ancestor(beam + [best] if best else beam))
+            yield from commit(common_ancestor([*beam, best] if best else beam))
         return best or beam[0]

@@ -1,4 +1,4 @@
-"""Plain sampling from the proposer, and emulated fine-tuning: one answer, no choice among several."""
+"""Plain sampling and emulated fine-tuning: one answer, no choice among several."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up everything they need in .venv.
+
+VENV ?= .venv
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+
+# Before anything else, or a dependency brings the CUDA build: a wheel that lies on this machine,
+# else the CPU build where there is no GPU, else what PyPI has.
+TORCH := torch -c constraints.txt
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test lint types format clean
+
+demo: $(VENV)/ready
+	$(RUN) -m cookbook.controlled_sentiment.demo
+
+test: $(VENV)/ready
+	$(RUN) -m pytest
+
+lint: $(VENV)/ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/ready
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+format: $(VENV)/ready
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch"
+	$(RUN) -m pip install --quiet --no-index --no-deps $(TORCH) 2>/dev/null \
+	|| if command -v nvidia-smi >/dev/null || [ "$$(uname -s)" != Linux ]; \
+	   then $(RUN) -m pip install --quiet $(TORCH); \
+	   else $(RUN) -m pip install --quiet $(TORCH) --index-url $(CPU_INDEX) \
+	     || $(RUN) -m pip install --quiet $(TORCH); fi
+	@echo "Installing w2s_chains and what it needs"
+	$(RUN) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

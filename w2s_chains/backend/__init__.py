@@ -1,0 +1,1 @@
+"""Models, tokens and caches: the one owner of tensors. Nothing here knows of a search."""
