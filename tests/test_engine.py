@@ -253,7 +253,7 @@ def test_a_failure_harms_only_its_own_prompt(proposer, scorer, part, how):
 def test_cancelling_stops_one_search_and_frees_its_memory(proposer, scorer):
     engine = Engine()
     gc.collect()
-    before = sum(isinstance(o, Segment) for o in gc.get_objects())
+    before = sum(type(o) is Segment for o in gc.get_objects())
     long = ChunkBeamSearch(width=2, successors=2, chunk_tokens=1)
     jobs = [
         job(proposer, scorer, long, prompt=p, max_tokens=400, repetition_penalty=1.3)
@@ -278,7 +278,7 @@ def test_cancelling_stops_one_search_and_frees_its_memory(proposer, scorer):
         time.sleep(0.01)
     assert engine._thread is None, "the thread lives only while there is work"
     gc.collect()
-    assert sum(isinstance(o, Segment) for o in gc.get_objects()) <= before
+    assert sum(type(o) is Segment for o in gc.get_objects()) <= before
 
 
 class Greedy(SearchStrategy):

@@ -146,12 +146,12 @@ def test_dead_branches_are_freed():
     children = [root.extend(f" was {i}") for i in range(8)]
     guide.loglikelihood(children)
     kept = children[3]
-    assert sum(isinstance(o, Segment) for o in gc.get_objects()) >= 9
+    assert sum(type(o) is Segment for o in gc.get_objects()) >= 9
     mine = {id(guide.paths[root]), id(guide.paths[kept])}
     dead = {id(guide.paths[h]) for h in children} - mine
     del children
     gc.collect()
-    alive = {id(o) for o in gc.get_objects() if isinstance(o, Segment)}
+    alive = {id(o) for o in gc.get_objects() if type(o) is Segment}
     assert mine <= alive
     assert not dead & alive
 
