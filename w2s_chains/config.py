@@ -263,8 +263,9 @@ def _parse(text: str, source: str) -> tuple[yaml.Node | None, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(f"{where}: broken YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(filter(None, [error.context, error.problem]))
+        raise ConfigError(f"{where}: broken YAML: {problem}") from error
+    except Exception as error:  # a bad tagged value (!!int "") makes PyYAML raise all kinds
         raise ConfigError(f"{source}: broken YAML: {error}") from error
 
 
@@ -289,15 +290,16 @@ def clear_errors(
     try:
         yield
     except ValidationError as error:
-        faults: dict[tuple[str, str], list[str]] = {}
+        faults: dict[tuple[int, str, str], list[str]] = {}
         for fault in error.errors(include_url=False):
             path = _path(fault, values)
-            line = _line(tree, path)
+            line = _line(tree, path) or 0
             where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
-            told = faults.setdefault((where, _given(fault)), [])
+            told = faults.setdefault((line, where, _given(fault)), [])
             message = _message(fault, path, values, model)
             told += [] if message in told else [message]
-        lines = (f"{where}: {', or: '.join(t)}{given}" for (where, given), t in faults.items())
+        ordered = sorted(faults.items(), key=lambda item: item[0][0])
+        lines = (f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered)
         raise ConfigError("\n".join(lines)) from error
 
 

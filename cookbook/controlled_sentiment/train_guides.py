@@ -1,0 +1,244 @@
+"""Train the two guides that the package ships: a tiny language model of reviews and a tuned copy.
+
+Both read a whole review between ``<s>`` and ``</s>``; at search time its first words are the
+prompt. The untuned guide learns to predict reviews of every kind. The tuned one starts from it and
+learns to prefer good reviews to bad ones, by direct preference optimisation (DPO) plus the
+loglikelihood of the good one: without the second term the length of its texts drifts.
+
+Run it from the root of the repository:
+``python -m cookbook.controlled_sentiment.train_guides FOLDER``.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from cookbook.controlled_sentiment.data import Review, split
+
+BOS, EOS = "<s>", "</s>"
+CONTEXT = 2048
+SEPARATORS = (" ", " ", " ", "\n", "\n\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that one could turn; the defaults made the guides in the package."""
+
+    seed: int = 0
+    vocabulary: int = 1024
+    hidden: int = 48
+    heads: int = 4
+    layers: int = 1
+    batch: int = 32
+    untuned_epochs: float = 2
+    untuned_lr: float = 4e-3
+    tuned_epochs: float = 3
+    tuned_lr: float = 1.5e-3
+    beta: float = 0.1
+    clear: float = 1.0
+    likelihood_weight: float = 1.0
+
+
+def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Learn a byte-level BPE; it starts from all 256 bytes, so that no text is unknown to it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=recipe.vocabulary,
+            special_tokens=[BOS, EOS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A",
+        pair=f"{BOS} $A $B",
+        special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCausalLM:
+    """Return a Llama of one layer with random weights and tied embeddings."""
+    special: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=4 * recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        **special,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(**special)
+    return model
+
+
+def joined(reviews: Sequence[Review], rng: random.Random) -> list[str]:
+    """Join one to three reviews that share a sign: a proposer writes more than one sentence."""
+    texts = []
+    for sign in (True, False):
+        left = [review.text for review in reviews if (review.rating > 0) == sign]
+        rng.shuffle(left)
+        while left:
+            text = left.pop()
+            for _ in range(min(rng.randrange(3), len(left))):
+                text += rng.choice(SEPARATORS) + left.pop()
+            texts.append(text)
+    return texts
+
+
+def train_untuned(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    recipe: Recipe,
+) -> None:
+    """Fit ``model`` in place to ``texts``, by language modelling."""
+    with tempfile.TemporaryDirectory() as scratch:
+        SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                output_dir=scratch,
+                num_train_epochs=recipe.untuned_epochs,
+                learning_rate=recipe.untuned_lr,
+                **_shared_settings(recipe),
+            ),
+            train_dataset=Dataset.from_dict({"text": list(texts)}),
+            processing_class=tokenizer,
+        ).train()
+
+
+def preference_pairs(reviews: Sequence[Review], clear: float) -> list[tuple[Review, Review]]:
+    """Pair good reviews with bad ones of about the same length, so that length tells nothing.
+
+    Args:
+        reviews: Of every kind.
+        clear: How far from 0 the rating of a good or bad one is, at least.
+    """
+    good, bad = (
+        sorted((r for r in reviews if sign * r.rating >= clear), key=lambda r: len(r.text))
+        for sign in (1, -1)
+    )
+    n = max(len(good), len(bad))
+    return [(good[i * len(good) // n], bad[i * len(bad) // n]) for i in range(n)]
+
+
+def train_tuned(
+    model: LlamaForCausalLM,
+    untuned: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[tuple[Review, Review]],
+    recipe: Recipe,
+) -> None:
+    """Fit ``model`` in place to prefer the first of each pair; ``untuned`` is the reference."""
+    dataset = Dataset.from_dict(
+        {
+            "prompt": [""] * len(pairs),
+            "chosen": [good.text for good, _ in pairs],
+            "rejected": [bad.text for _, bad in pairs],
+        }
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        DPOTrainer(
+            model=model,
+            ref_model=untuned,
+            args=DPOConfig(
+                output_dir=scratch,
+                num_train_epochs=recipe.tuned_epochs,
+                learning_rate=recipe.tuned_lr,
+                beta=recipe.beta,
+                loss_type=["sigmoid", "sft"],
+                loss_weights=[1.0, recipe.likelihood_weight],
+                **_shared_settings(recipe),
+            ),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+        ).train()
+
+
+def _shared_settings(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": recipe.batch,
+        "seed": recipe.seed,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "weight_decay": 0.01,
+        "logging_steps": 50,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def train(
+    reviews: Sequence[Review], recipe: Recipe
+) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM, LlamaForCausalLM]:
+    """Train tokenizer, tuned and untuned guide, in this order of return."""
+    set_seed(recipe.seed)
+    texts = [review.text for review in reviews]
+    tokenizer = train_tokenizer(texts, recipe)
+    untuned = new_model(tokenizer, recipe)
+    rng = random.Random(recipe.seed)
+    corpus = [*texts, *joined(reviews, rng), *joined(reviews, rng)]
+    train_untuned(untuned, tokenizer, corpus, recipe)
+    tuned = new_model(tokenizer, recipe)
+    tuned.load_state_dict(untuned.state_dict())
+    train_tuned(tuned, untuned, tokenizer, preference_pairs(reviews, recipe.clear), recipe)
+    return tokenizer, tuned, untuned
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train both guides and write them as float16 folders."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where reviews-tuned and reviews-untuned go")
+    parser.add_argument("--seed", type=int, default=Recipe().seed)
+    arguments = parser.parse_args(argv)
+    tokenizer, tuned, untuned = train(split().guides, Recipe(seed=arguments.seed))
+    for name, model in {"reviews-tuned": tuned, "reviews-untuned": untuned}.items():
+        folder = arguments.folder / name
+        model.config.use_cache = True  # the trainers turn it off
+        model.half().save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)  # saved for the owner only
+        tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
