@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -278,7 +278,7 @@ def clear_errors(
     values: Mapping[str, Any],
     source: str = "",
     tree: yaml.Node | None = None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Turn pydantic's errors about ``values`` into a ConfigError.
 
     Args:

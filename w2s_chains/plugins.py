@@ -58,7 +58,7 @@ def build_plugin(kind: str, value: Any, builtin: Mapping[str, type[BaseModel]]) 
         raise ConfigError(
             f"a {_SINGULAR[kind]} is an object, or a mapping with a field 'type'{hint}"
         )
-    plugin = find_plugin(kind, name, builtin)
+    plugin: Any = find_plugin(kind, name, builtin)
     if not (isinstance(plugin, type) and issubclass(plugin, BaseModel)):
         raise ConfigError(
             f"{_SINGULAR[kind]} {name!r} is {plugin!r}, which a config cannot build; it must be a "
