@@ -23,9 +23,9 @@ from w2s_chains import (
     SamplingParams,
 )
 from w2s_chains.backend.kv import Segment
-from w2s_chains.engine import _may_begin_stop
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, StrategyError
 from w2s_chains.events import Committed, Failed, Finished, Scored
+from w2s_chains.live import may_begin_stop
 from w2s_chains.search.base import SearchStrategy, commit, expand
 
 PROMPTS = ["The movie", "A boring film; the", "電影很好看 😀 and", "def main():\n    return", "x"]
@@ -185,11 +185,11 @@ def test_events_tell_what_was_scored(proposer, scorer):
 
 
 def test_what_may_begin_a_stop_string_is_held_back():
-    assert _may_begin_stop("ab\n", ("\n\n",)) == 1
-    assert _may_begin_stop("ab\n\n", ("\n\n",)) == 1
-    assert _may_begin_stop("a EN", ("END", "N!")) == 2
-    assert _may_begin_stop("ab", ("x",)) == 0
-    assert _may_begin_stop("", ("x",)) == 0
+    assert may_begin_stop("ab\n", ("\n\n",)) == 1
+    assert may_begin_stop("ab\n\n", ("\n\n",)) == 1
+    assert may_begin_stop("a EN", ("END", "N!")) == 2
+    assert may_begin_stop("ab", ("x",)) == 0
+    assert may_begin_stop("", ("x",)) == 0
 
 
 def test_usage_counts_every_token(proposer, scorer):
@@ -307,9 +307,38 @@ class Broken(SearchStrategy):
         yield
 
 
+class Plain(SearchStrategy):
+    type: str = "plain"
+
+    def search(self, root):
+        return root
+
+
+class Eager(SearchStrategy):
+    type: str = "eager"
+
+    def search(self, root):
+        raise ZeroDivisionError("before the first yield")
+
+
+class Odd(SearchStrategy):
+    type: str = "odd"
+
+    def search(self, root):
+        yield "what?"
+        return root
+
+
 @pytest.mark.parametrize(
     ("strategy", "error"),
-    [(Greedy(), StrategyError), (Silent(), StrategyError), (Broken(), ZeroDivisionError)],
+    [
+        (Greedy(), StrategyError),
+        (Silent(), StrategyError),
+        (Broken(), ZeroDivisionError),
+        (Plain(), StrategyError),
+        (Eager(), ZeroDivisionError),
+        (Odd(), StrategyError),
+    ],
 )
 def test_a_strategy_that_breaks_its_contract_fails_alone(proposer, scorer, strategy, error):
     engine = Engine()

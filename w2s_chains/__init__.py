@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
 from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
-from w2s_chains.engine import Engine, Job
+from w2s_chains.engine import Engine
 from w2s_chains.errors import W2SError
 from w2s_chains.events import Committed, Event, Failed, Finished, Scored
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt
+from w2s_chains.jobs import Job
 from w2s_chains.proposers import HuggingFaceProposer
 from w2s_chains.scorers import LogRatioScorer
 from w2s_chains.search import (

@@ -39,7 +39,7 @@ class SamplingParams(BaseModel):
             (Keskar et al., 2019).
         stop: The answer ends before the first of these strings.
         seed: The answer is a function of the prompt, the parameters and this seed; None draws a
-            fresh seed for every call.
+            fresh seed for every prompt of every call.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

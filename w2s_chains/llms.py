@@ -43,10 +43,11 @@ from w2s_chains.config import (
     write_config,
 )
 from w2s_chains.contracts import Guides, Proposer, Scorer
-from w2s_chains.engine import Engine, Job, Running, shared_engine
+from w2s_chains.engine import Engine, shared_engine
 from w2s_chains.errors import ConfigError
 from w2s_chains.events import Committed, Event, Failed, Finished
 from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.jobs import Job, Running
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 

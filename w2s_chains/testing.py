@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from w2s_chains.asks import Ask, Commit, Expand, Score
 from w2s_chains.hypothesis import Hypothesis
-from w2s_chains.search.base import SearchStrategy
+
+if TYPE_CHECKING:
+    from w2s_chains.search.base import SearchStrategy
 
 
 @dataclass(slots=True, kw_only=True)

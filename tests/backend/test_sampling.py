@@ -58,6 +58,12 @@ def test_greedy_equals_generate(make):
     assert list(child.token_ids) == [i for i in expected if i != 1]
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-38, 1e-12])
+def test_next_to_zero_is_greedy(proposer, temperature):
+    greedy = propose(proposer, temperature=0)[0].token_ids
+    assert propose(proposer, temperature=temperature, top_k=2**70)[0].token_ids == greedy
+
+
 def test_greedy_with_repetition_penalty_equals_generate(proposer):
     [child] = propose(proposer, temperature=0, repetition_penalty=1.7)
     ids = torch.tensor([proposer.text.prompt_ids(child.prompt)])

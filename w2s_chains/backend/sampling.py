@@ -13,6 +13,10 @@ from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Batch, Segment
 from w2s_chains.backend.noise import log_exponential, noise_key
 
+_GREEDY_BELOW = 1e-6
+"""Colder than this, noise is lost in float32, and far colder the logits overflow."""
+_ALL = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
@@ -177,12 +181,15 @@ class _Chooser:
 
     def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
         params = [draw.sampling for draw in draws]
-        greedy = [p.temperature == 0 for p in params]
+        greedy = [p.temperature < _GREEDY_BELOW for p in params]
         self.noisy = not all(greedy)
         self.greedy = torch.tensor(greedy, device=device)[:, None]
-        self.temperature = torch.tensor([p.temperature or 1.0 for p in params], device=device)
+        temperatures = [
+            1.0 if cold else p.temperature for cold, p in zip(greedy, params, strict=True)
+        ]
+        self.temperature = torch.tensor(temperatures, device=device)
         self.top_p = torch.tensor([p.top_p for p in params], device=device)
-        self.top_k = torch.tensor([p.top_k or 2**31 - 1 for p in params], device=device)
+        self.top_k = torch.tensor([min(p.top_k or _ALL, _ALL) for p in params], device=device)
         self.filters = any(p.top_p < 1 or p.top_k is not None for p in params)
         penalties = [p.repetition_penalty for p in params]
         self.penalty = torch.tensor(penalties, device=device)[:, None]

@@ -17,12 +17,12 @@ class HuggingFaceGuide(LocalModel):
     """
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if the prompt does not fit into the model's context.
+        """Raise PromptError if prompt and answer do not fit into the model's context.
 
-        How many tokens an answer will have is known only in the proposer's vocabulary; a longer
-        text is refused when it comes.
+        The answer is counted in the proposer's tokens; a text that turns out longer in this
+        model's own is refused when it comes.
         """
-        self.text.check_fits(prompt, 1, self.lm.max_positions, "guide")
+        self.text.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "guide")
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """Log p(response | prompt) of each hypothesis, in nats.
