@@ -24,7 +24,7 @@ from w2s_chains import (
 )
 from w2s_chains.backend.kv import Segment
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, StrategyError
-from w2s_chains.events import Committed, Failed, Finished, Scored
+from w2s_chains.events import Committed, Failed, Finished, Progressed, Scored
 from w2s_chains.live import may_begin_stop
 from w2s_chains.search.base import SearchStrategy, commit, expand
 
@@ -182,6 +182,15 @@ def test_events_tell_what_was_scored(proposer, scorer):
     assert all(len(e.texts) == len(e.scores) for e in scored)
     last = dict(zip(scored[-1].texts, scored[-1].scores, strict=True))
     assert last[answer.text] == max(scored[-1].scores) == answer.score
+
+
+def test_progress_adds_up_to_max_tokens(proposer, scorer):
+    for strategy in (BEAM, BestOfN(n=3), Sampling()):
+        for stop in ((), ("e",)):
+            events = []
+            run(job(proposer, scorer, strategy, stop=stop), on_event=events.append)
+            assert sum(e.tokens for e in events if isinstance(e, Progressed)) == 24
+    assert len([e for e in events if isinstance(e, Progressed)]) >= 1
 
 
 def test_what_may_begin_a_stop_string_is_held_back():

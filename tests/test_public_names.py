@@ -27,6 +27,7 @@ NAMES = [
     "Job",
     "LogRatioScorer",
     "Message",
+    "Progressed",
     "Prompt",
     "Proposer",
     "Sampling",

@@ -11,7 +11,7 @@ from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
 from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
 from w2s_chains.engine import Engine
 from w2s_chains.errors import W2SError
-from w2s_chains.events import Committed, Event, Failed, Finished, Scored
+from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt
 from w2s_chains.jobs import Job
@@ -51,6 +51,7 @@ __all__ = [
     "Job",
     "LogRatioScorer",
     "Message",
+    "Progressed",
     "Prompt",
     "Proposer",
     "Sampling",

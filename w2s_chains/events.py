@@ -23,6 +23,16 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """So many more of the answer's ``max_tokens`` are done; an answer that ends early skips ahead.
+
+    The counts of a search add up to ``max_tokens``.
+    """
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The answer.
 
@@ -52,4 +62,4 @@ class Failed:
     error: Exception
 
 
-Event = Committed | Scored | Finished | Failed
+Event = Committed | Scored | Progressed | Finished | Failed

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from w2s_chains.asks import Ask, Commit, Expand, Score
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError
-from w2s_chains.events import Committed, Event, Failed, Finished, Scored
+from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.hypothesis import Hypothesis
 from w2s_chains.jobs import Running
-from w2s_chains.search.base import Search
 
 SLICE_TOKENS = 16
 """Longer chunks are sampled so many tokens at a time: between two slices answers that ended or
@@ -30,12 +30,14 @@ class LiveSearch:
         self.job = running.job
         self.over = False
         self.ask: Ask | None = None
-        self._search: Search | None = None
+        # Other people write strategies: nothing is sure about what one yields and returns.
+        self._search: Generator[object, Any, object] | None = None
         self._scores: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
         self._streamed = ""
         self._answer: Hypothesis | None = None
         self._children: list[Hypothesis] = []
         self._sampled = 0
+        self._progress = 0
         try:
             self._search = self.job.strategy.search(self.job.root)
         except Exception as error:
@@ -94,6 +96,7 @@ class LiveSearch:
     def _end(self, event: Event) -> None:
         self.over = True
         self.ask = None
+        self._report(self.job.sampling.max_tokens)
         if isinstance(self._search, Generator):
             self._search.close()
         self.running.emit(event)
@@ -141,9 +144,16 @@ class LiveSearch:
         else:
             self._children = list(children)
         self._sampled += request.chunk_tokens or 0
+        self._report(max(child.n_tokens for child in self._children))
         if not self._unfinished() or self._sampled == ask.chunk_tokens:
             complete, self._children = self._children, []
             self.resume(complete)
+
+    def _report(self, tokens: int) -> None:
+        """Tell how far the longest partial answer is."""
+        if tokens > self._progress:
+            self.running.emit(Progressed(tokens=tokens - self._progress))
+            self._progress = tokens
 
     # Scores are remembered, so that a hypothesis that is carried along is scored once.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -45,11 +47,13 @@ from w2s_chains.config import (
 from w2s_chains.contracts import Guides, Proposer, Scorer
 from w2s_chains.engine import Engine, shared_engine
 from w2s_chains.errors import ConfigError
-from w2s_chains.events import Committed, Event, Failed, Finished
+from w2s_chains.events import Committed, Event, Failed, Finished, Progressed
 from w2s_chains.hypothesis import Hypothesis
 from w2s_chains.jobs import Job, Running
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
+
+_bar_of_batch: ContextVar[Callable[[Event], None] | None] = ContextVar("bar", default=None)
 
 _CALL_FIELDS = frozenset({*SamplingParams.model_fields, "strategy", "n", "progress"})
 """What a single call may override."""
@@ -276,18 +280,18 @@ class W2SLLM(BaseLLM):
             return super().batch(inputs, config, **kwargs)
         # One call per prompt, each with its own outcome; the engine makes them one batch.
         configs = get_config_list(config, len(inputs))
-        bar = self._bar(len(inputs), kwargs.pop("progress", self.progress))
 
         def answer(model_input: LanguageModelInput, own: RunnableConfig) -> Any:
             try:
-                return self.invoke(model_input, own, progress=False, **kwargs)
+                return self.invoke(model_input, own, **kwargs)
             except Exception as error:
                 return error
-            finally:
-                bar.update()
 
         together: RunnableConfig = {"max_concurrency": self.engine.max_live}
-        with bar, get_executor_for_config({**together, **_limit(configs)}) as executor:
+        with (
+            self._one_bar(len(inputs), kwargs),
+            get_executor_for_config({**together, **_limit(configs)}) as executor,
+        ):
             return list(executor.map(answer, inputs, configs))
 
     async def abatch(
@@ -302,17 +306,14 @@ class W2SLLM(BaseLLM):
         if not return_exceptions:
             return await super().abatch(inputs, config, **kwargs)
         configs = get_config_list(config, len(inputs))
-        bar = self._bar(len(inputs), kwargs.pop("progress", self.progress))
 
         async def answer(model_input: LanguageModelInput, own: RunnableConfig) -> Any:
             try:
-                return await self.ainvoke(model_input, own, progress=False, **kwargs)
+                return await self.ainvoke(model_input, own, **kwargs)
             except Exception as error:
                 return error
-            finally:
-                bar.update()
 
-        with bar:
+        with self._one_bar(len(inputs), kwargs):
             return await gather_with_concurrency(
                 _limit(configs).get("max_concurrency"), *map(answer, inputs, configs)
             )
@@ -325,16 +326,17 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        running = llm._start(prompts)
-        try:
-            with llm._progress(running):
+        jobs = llm._jobs(prompts)
+        with llm._progress(len(prompts)) as listener:
+            running = llm.engine.submit(jobs, listener)
+            try:
                 wait([r.future for r in running], return_when=FIRST_EXCEPTION)
-            for one in running:
-                if one.future.done() and (error := one.future.exception()):
-                    raise error
-            return llm._result(prompts, [r.future.result() for r in running])
-        finally:
-            _cancel(running)
+                for one in running:
+                    if one.future.done() and (error := one.future.exception()):
+                        raise error
+                return llm._result([r.future.result() for r in running])
+            finally:
+                _cancel(running)
 
     async def _agenerate(
         self,
@@ -344,13 +346,14 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        running = llm._start(prompts)
-        try:
-            with llm._progress(running):
+        jobs = llm._jobs(prompts)
+        with llm._progress(len(prompts)) as listener:
+            running = llm.engine.submit(jobs, listener)
+            try:
                 futures = [asyncio.wrap_future(r.future) for r in running]
-                return llm._result(prompts, await asyncio.gather(*futures))
-        finally:
-            _cancel(running)
+                return llm._result(await asyncio.gather(*futures))
+            finally:
+                _cancel(running)
 
     def _stream(
         self,
@@ -433,24 +436,45 @@ class W2SLLM(BaseLLM):
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
 
-    def _start(self, prompts: Sequence[str]) -> list[Running]:
-        return self.engine.submit(self._jobs(prompts))
-
     def _start_stream(self, prompt: str, on_event: Any) -> list[Running]:
         if self.n != 1:
             raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
         return self.engine.submit(self._jobs([prompt]), on_event)
 
-    def _progress(self, running: Sequence[Running]) -> tqdm:
-        bar = self._bar(len(running), self.progress)
-        for one in running:
-            one.future.add_done_callback(lambda _: bar.update())
-        return bar
+    @contextmanager
+    def _one_bar(self, prompts: int, overrides: Mapping[str, Any]) -> Generator[None]:
+        """One progress bar for many calls; each of them finds it instead of making its own."""
+        names = ("max_tokens", "n", "strategy", "progress")
+        changed = {name: overrides[name] for name in names if name in overrides}
+        try:
+            llm = self._overridden(None, changed)
+        except ConfigError:  # every call will say so
+            llm = self.model_copy(update={"progress": False})
+        with llm._progress(prompts) as listener:
+            token = _bar_of_batch.set(listener)
+            try:
+                yield
+            finally:
+                _bar_of_batch.reset(token)
 
-    def _bar(self, total: int, shown: bool) -> tqdm:
-        return tqdm(total=total, desc=self.strategy.type, disable=not shown)
+    @contextmanager
+    def _progress(self, prompts: int) -> Generator[Callable[[Event], None] | None]:
+        """A progress bar in tokens, since the answers of a batch end together; its listener."""
+        if not self.progress:
+            yield None
+        elif (listener := _bar_of_batch.get()) is not None:
+            yield listener
+        else:
+            total = prompts * self.n * self.max_tokens
+            with tqdm(total=total, desc=self.strategy.type, unit="token") as bar:
 
-    def _result(self, prompts: Sequence[str], answers: Sequence[Finished]) -> LLMResult:
+                def listen(event: Event) -> None:
+                    if isinstance(event, Progressed):
+                        bar.update(event.tokens)
+
+                yield listen
+
+    def _result(self, answers: Sequence[Finished]) -> LLMResult:
         generations = [
             Generation(text=answer.text, generation_info=_info(answer)) for answer in answers
         ]
