@@ -8,9 +8,11 @@ and the isolation of failures live here, and no strategy knows of them.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -21,6 +23,8 @@ from w2s_chains.jobs import Job, Running
 from w2s_chains.live import LiveSearch
 
 logger = logging.getLogger(__name__)
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
@@ -38,7 +42,10 @@ class Engine:
         self.max_live = max_live
         self._lock = threading.Lock()
         self._waiting: deque[Running] = deque()
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # None while there is nothing to do
+        self._latest: threading.Thread | None = None
+        self._closed = False
+        _engines.add(self)
 
     def submit(
         self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None
@@ -56,11 +63,25 @@ class Engine:
         with self._lock:
             self._waiting.extend(running)
             if self._thread is None and self._waiting:
-                self._thread = threading.Thread(target=self._run, name="w2s-engine", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._latest,), name="w2s-engine", daemon=True
+                )
+                self._latest = self._thread
                 self._thread.start()
         return running
 
-    def _run(self) -> None:
+    def close(self) -> None:
+        """Cancel all searches and wait for the thread to end; called when Python exits.
+
+        A thread that is still inside torch while the interpreter goes would abort the process.
+        """
+        self._closed = True
+        if self._latest is not None:
+            self._latest.join()
+
+    def _run(self, previous: threading.Thread | None) -> None:
+        if previous is not None:
+            previous.join()  # it has no more work, but only one thread may touch the models
         live: list[LiveSearch] = []
         while True:
             with self._lock:
@@ -70,6 +91,9 @@ class Engine:
                     self._thread = None
                     return
             live += [LiveSearch(running) for running in arrived]
+            if self._closed:
+                for search in live:
+                    search.running.cancel()
             del arrived
             try:
                 tick(live)
@@ -163,6 +187,13 @@ def _one_by_one(
     for search in group:
         again([search])
 
+
+def _close_all() -> None:
+    for engine in list(_engines):
+        engine.close()
+
+
+atexit.register(_close_all)
 
 _shared = Engine()
 

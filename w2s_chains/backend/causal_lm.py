@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from w2s_chains.backend.kv import Batch, Plane, Segment
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 
-DEFAULT_TOKEN_BUDGET = 32_768
+DEFAULT_TOKEN_BUDGET = 16_384
 """Columns of one batch: rows times the longest row, cached tokens included."""
 
 _LOGITS_PER_PASS = 2**25

@@ -16,6 +16,9 @@ from w2s_chains.backend.noise import log_exponential, noise_key
 _GREEDY_BELOW = 1e-6
 """Colder than this, noise is lost in float32, and far colder the logits overflow."""
 _ALL = 2**31 - 1
+_LOGITS_AT_ONCE = 2**22
+"""Logits that are mixed, filtered and drawn from at once: the allocator keeps small temporary
+tensors for the next step, where large ones go back to the system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +109,23 @@ def _sample_batch(
         batches.append(batch.select(rows, room=steps - 1))
         logits.append(first.index_select(0, torch.tensor(rows, device=first.device)))
 
-    choose = _Chooser(draws, steps, device)
+    width = max(1, _LOGITS_AT_ONCE // logits[0].shape[1])
+    choosers = [
+        (slice(at, at + width), _Chooser(draws[at : at + width], steps, device))
+        for at in range(0, len(draws), width)
+    ]
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     ended = torch.zeros(len(draws), dtype=torch.bool, device=device)
     sampled: list[Tensor] = []
     logprobs: list[Tensor] = []
     for step in range(steps):
-        mixed, known = _mix(logits, draws, device)
-        ids = choose(mixed, step, sampled)  # [B]
+        chosen = [
+            choose([table[part] for table in logits], step, [ids[part] for ids in sampled])
+            for part, choose in choosers
+        ]
+        ids = torch.cat([own for own, _ in chosen])  # [B]
         sampled.append(ids)
-        logprobs.append(
-            torch.stack([k.gather(1, ids[:, None].to(k.device))[:, 0].to(device) for k in known])
-        )
+        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models, B]
         ended |= torch.isin(ids, ends)
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
@@ -136,22 +144,6 @@ def _sample_batch(
 def _may_look(device: torch.device, step: int) -> bool:
     """Whether to look if all rows have ended: free on CPU, a synchronisation elsewhere."""
     return device.type == "cpu" or step % 16 == 15
-
-
-def _mix(
-    logits: Sequence[Tensor], draws: Sequence[Draw], device: torch.device
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits to sample from [B, V], and each model's log-probabilities, [B, V] each.
-
-    Tables of one vocabulary may be padded differently: only tokens that all of them know count.
-    """
-    size = min(table.shape[1] for table in logits)
-    known = [table[:, :size].log_softmax(1) for table in logits]
-    mixed = logits[0][:, :size]
-    for i, own in enumerate(known[1:]):
-        weights = torch.tensor([draw.weights[i] for draw in draws], device=device)
-        mixed = mixed + weights[:, None] * own.to(device)
-    return mixed, known
 
 
 def _drawn(
@@ -181,6 +173,8 @@ class _Chooser:
 
     def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
         params = [draw.sampling for draw in draws]
+        weights = zip(*(draw.weights for draw in draws), strict=True)
+        self.weights = [torch.tensor(own, device=device) for own in weights]
         greedy = [p.temperature < _GREEDY_BELOW for p in params]
         self.noisy = not all(greedy)
         self.greedy = torch.tensor(greedy, device=device)[:, None]
@@ -207,8 +201,30 @@ class _Chooser:
                 [path + path[:1] * (longest - len(path)) for path in paths], device=device
             )
 
-    def __call__(self, logits: Tensor, step: int, sampled: Sequence[Tensor]) -> Tensor:
-        """Choose from logits [B, V], after the tokens sampled in this chunk so far; ids [B]."""
+    def __call__(
+        self, tables: Sequence[Tensor], step: int, sampled: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Choose the next tokens.
+
+        Args:
+            tables: Logits of each model. [B, V] each
+            step: Number of the token in this chunk.
+            sampled: Tokens of this chunk so far. [B] each
+
+        Returns:
+            The tokens [B], and their log-probabilities under each model [models, B].
+        """
+        # Tables of one vocabulary may be padded differently: only what all of them know counts.
+        size = min(table.shape[1] for table in tables)
+        known = [table[:, :size].log_softmax(1) for table in tables]
+        logits = tables[0][:, :size]
+        for weights, own in zip(self.weights, known[1:], strict=True):
+            logits = logits + weights[:, None] * own.to(logits.device)
+        ids = self._pick(logits, step, sampled)
+        likely = [own.gather(1, ids[:, None].to(own.device)).to(ids.device) for own in known]
+        return ids, torch.cat(likely, dim=1).T
+
+    def _pick(self, logits: Tensor, step: int, sampled: Sequence[Tensor]) -> Tensor:
         if self.penalises:
             logits = self._penalise(logits, sampled)
         logits = logits / self.temperature[:, None]
