@@ -16,6 +16,7 @@ from w2s_chains import (
     Hypothesis,
     SamplingParams,
 )
+from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.noise import log_exponential, noise_key
 
 PROMPT = "The movie was great and"
@@ -181,7 +182,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(proposer, monkeypat
     monkeypatch.setattr(proposer.lm, "forward", small)
     assert [c.token_ids for c in propose(proposer, successors=8)] == expected
     assert max(sizes) == 2
-    assert proposer.lm.token_budget < 32_768
+    assert proposer.lm.token_budget < DEFAULT_TOKEN_BUDGET
 
 
 def test_a_row_that_does_not_fit_alone_is_a_clear_error(proposer, monkeypatch):
