@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv import Segment
+from w2s_chains.errors import UnsupportedModelError
 
 ALPHABET = "The movie was great 😀 電影 film!\n"
 MODELS = {"rope": tiny.llama, "absolute": tiny.gpt2}
@@ -179,3 +180,27 @@ def test_long_texts_make_few_logits(monkeypatch):
     monkeypatch.setattr("w2s_chains.backend.causal_lm._LOGITS_PER_PASS", 320 * 30)
     assert values() == pytest.approx(whole, abs=1e-4)
     assert max(seen) <= 320 * 30
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_attention_implementations_agree(kind):
+    """Eager attention sees the same masks: padding is attended to on neither side."""
+    tokenizer = tiny.byte_tokenizer()
+    values = []
+    for attention in ("sdpa", "eager"):
+        model = MODELS[kind](320)
+        model.set_attn_implementation(attention)
+        guide = HuggingFaceGuide(model, tokenizer)
+        roots = [Hypothesis.root(text) for text in ("A", "The movie was great", "x y z " * 9)]
+        children = [r.extend(t) for r in roots for t in (" no", " the plot of the film", "")]
+        guide.loglikelihood(children)
+        grown = [child.extend(" and more " * i) for i, child in enumerate(children)]
+        values.append(guide.loglikelihood(grown))
+    assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_attention_that_takes_no_padding_is_refused():
+    model = tiny.llama(320)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(UnsupportedModelError, match="use 'sdpa'"):
+        HuggingFaceGuide(model, tiny.byte_tokenizer())

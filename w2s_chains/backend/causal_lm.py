@@ -105,6 +105,12 @@ class CausalLM:
         if getattr(model, "_is_stateful", False):
             raise _cannot_branch(model.config, "it keeps a recurrent state")
         check_branchable(model.config)
+        if "flash" in (attention := str(getattr(model.config, "_attn_implementation", ""))):
+            raise UnsupportedModelError(
+                f"attn_implementation {attention!r} takes no padding between cached and new "
+                "tokens, which batches of unequal texts have; use 'sdpa', which runs flash kernels "
+                "where it can, or 'eager'"
+            )
         self.model = model.eval()
         self.token_budget = token_budget
         self.counters = Counters()

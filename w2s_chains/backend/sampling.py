@@ -87,7 +87,6 @@ def _sample_batch(
     models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Sequence[int]
 ) -> list[Drawn]:
     steps = max(draw.steps for draw in draws)
-    device = models[0].device
     # Children of one parent share the reading of its last token.
     shared: dict[tuple[int, ...], int] = {}
     parents: list[tuple[Segment, ...]] = []
@@ -109,6 +108,7 @@ def _sample_batch(
         batches.append(batch.select(rows, room=steps - 1))
         logits.append(first.index_select(0, torch.tensor(rows, device=first.device)))
 
+    device = logits[0].device  # not the model's where layers are spread over several
     width = max(1, _LOGITS_AT_ONCE // logits[0].shape[1])
     choosers = [
         (slice(at, at + width), _Chooser(draws[at : at + width], steps, device))
