@@ -14,7 +14,7 @@ FLOORS = [
     {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins"},
     {"search", "backend"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers"},
-    {"llms", "chat_models", "config", "tracing"},
+    {"llms", "chat_models", "config", "faults", "tracing"},
     {"cli"},
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
 from w2s_chains.errors import ConfigError
+from w2s_chains.faults import clear_errors, parse_yaml
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
-from w2s_chains.plugins import did_you_mean, find_plugin
+from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import HuggingFaceProposer
 from w2s_chains.scorers import LogRatioScorer
-from w2s_chains.search import STRATEGIES, AnyStrategy, ChunkBeamSearch, SearchStrategy
+from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
 
 ModelRef = Annotated[
     Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
@@ -223,12 +223,49 @@ def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {error}") from error
-    tree, values = _parse(text, str(path))
+    tree, values = parse_yaml(text, str(path))
     if not isinstance(values, Mapping):
         hint = did_you_mean("", W2SConfig.model_fields)
         raise ConfigError(f"{path}:1: a config is a mapping with sections{hint}")
     with clear_errors(W2SConfig, values, str(path), tree):
         return W2SConfig.model_validate(values)
+
+
+def sections_of(
+    proposer: str, tuned: str | None, untuned: str | None, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flat arguments as the sections of a config, and what belongs to the LLM itself."""
+    models: dict[str, dict[str, Any]] = {"proposer": {}, "guide": {}, "tuned": {}, "untuned": {}}
+    everywhere = {name: options[name] for name in ("device", "dtype") if name in options}
+    sections: dict[str, Any] = {"generation": {}}
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        role, _, option = name.partition("_")
+        if name in everywhere:
+            continue
+        if role in models and option:
+            if option not in ModelOptions.model_fields:
+                hint = did_you_mean(
+                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
+                )
+                raise ConfigError(f"unknown option {name!r}{hint}")
+            if role != "proposer" and tuned is None and untuned is None:
+                raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
+            models[role][option] = value
+        elif name in GenerationSection.model_fields:
+            sections["generation"][name] = value
+        elif name == "strategy":
+            sections["strategy"] = value
+        else:
+            fields[name] = value
+    sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
+    if tuned is not None or untuned is not None:
+        sections["guide"] = {
+            name: {"model": model, **everywhere, **models["guide"], **models[name]}
+            for name, model in (("tuned", tuned), ("untuned", untuned))
+            if model is not None
+        }
+    return sections, fields
 
 
 def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
@@ -250,147 +287,3 @@ def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
         except (yaml.YAMLError, OSError) as error:
             raise ConfigError(f"cannot write the config to {str(path)!r}: {error}") from error
     return values
-
-
-def _parse(text: str, source: str) -> tuple[yaml.Node | None, Any]:
-    """The YAML with its line numbers, and its values."""
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(tree, source)
-        return tree, yaml.safe_load(text)
-    except ConfigError:
-        raise
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}" if mark else source
-        problem = " ".join(filter(None, [error.context, error.problem]))
-        raise ConfigError(f"{where}: broken YAML: {problem}") from error
-    except Exception as error:  # a bad tagged value (!!int "") makes PyYAML raise all kinds
-        raise ConfigError(f"{source}: broken YAML: {error}") from error
-
-
-# What is wrong, in one line for each fault.
-
-
-@contextmanager
-def clear_errors(
-    model: type[BaseModel],
-    values: Mapping[str, Any],
-    source: str = "",
-    tree: yaml.Node | None = None,
-) -> Generator[None]:
-    """Turn pydantic's errors about ``values`` into a ConfigError.
-
-    Args:
-        model: What ``values`` are validated as.
-        values: What the user wrote.
-        source: Where: a file, or the name of what was called.
-        tree: The YAML, for its line numbers.
-    """
-    try:
-        yield
-    except ValidationError as error:
-        faults: dict[tuple[int, str, str], list[str]] = {}
-        for fault in error.errors(include_url=False):
-            path = _path(fault, values)
-            line = _line(tree, path) or 0
-            where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
-            told = faults.setdefault((line, where, _given(fault)), [])
-            message = _message(fault, path, values, model)
-            told += [] if message in told else [message]
-        ordered = sorted(faults.items(), key=lambda item: item[0][0])
-        lines = (f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered)
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
-    """Where the fault is in what the user wrote; pydantic also names the branches of unions."""
-    node: Any = values
-    path = []
-    for i, step in enumerate(fault["loc"]):
-        last = i + 1 == len(fault["loc"])
-        if (isinstance(node, Mapping) and step in node) or (
-            isinstance(node, list | tuple) and step in range(len(node))
-        ):
-            node = node[step]
-        elif not (last and fault["type"] in ("missing", "extra_forbidden")):
-            continue
-        path.append(str(step))
-    return path
-
-
-def _message(
-    fault: Any, path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
-) -> str:
-    if fault["type"] == "extra_forbidden":
-        return f"unknown field{did_you_mean(path[-1], _fields(path[:-1], values, model))}"
-    if fault["type"] == "missing":
-        return "this field is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "is_instance_of":
-        message += "; build one, or load models by name with from_pretrained or from_config"
-    return message
-
-
-def _given(fault: Any) -> str:
-    """The value, where the message does not tell enough without."""
-    telling = fault["type"] in ("extra_forbidden", "missing", "value_error")
-    return "" if telling or isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
-
-
-def _fields(
-    path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
-) -> Iterable[str]:
-    """The fields there may be at ``path``."""
-    if not path:
-        return model.model_fields
-    if path[0] == "strategy":
-        strategy = values["strategy"]
-        kind = strategy["type"] if isinstance(strategy, Mapping) else strategy.type
-        return find_plugin("strategies", kind, STRATEGIES).model_fields
-    sections: dict[str, type[BaseModel]] = {
-        "proposer": ModelSpec,
-        "guide": GuideSection if len(path) == 1 else ModelSpec,
-        "scorer": ScorerSection,
-        "generation": GenerationSection,
-    }
-    return sections[path[0]].model_fields
-
-
-def _line(tree: yaml.Node | None, path: Sequence[str]) -> int | None:
-    """The line where the value at ``path`` is written, or its nearest enclosing one."""
-    if tree is None:
-        return None
-    node, line = tree, tree.start_mark.line + 1
-    for step in path:
-        if isinstance(node, yaml.SequenceNode):
-            node = node.value[int(step)]
-            line = node.start_mark.line + 1
-            continue
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == step:
-                node, line = value, key.start_mark.line + 1
-                break
-        else:
-            break
-    return line
-
-
-def _refuse_duplicates(tree: yaml.Node | None, source: str) -> None:
-    nodes: list[yaml.Node | None] = [tree]
-    seen: set[int] = set()  # an alias leads to a node that was there before, perhaps above
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen or not isinstance(node, yaml.MappingNode):
-            continue
-        seen.add(id(node))
-        names: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    where = f"{source}:{key.start_mark.line + 1}"
-                    raise ConfigError(f"{where}: {key.value!r} is written twice; keep one of them")
-                names.add(key.value)
-            nodes.append(value)

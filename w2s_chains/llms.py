@@ -34,20 +34,20 @@ from w2s_chains.asks import (
     TopK,
     TopP,
 )
-from w2s_chains.backend.loading import ModelOptions
 from w2s_chains.backend.noise import fork
 from w2s_chains.config import (
     GenerationSection,
     W2SConfig,
-    clear_errors,
     describe,
     load_config,
+    sections_of,
     write_config,
 )
 from w2s_chains.contracts import Guides, Proposer, Scorer
 from w2s_chains.engine import Engine, shared_engine
 from w2s_chains.errors import ConfigError
 from w2s_chains.events import Committed, Event, Failed, Finished, Progressed
+from w2s_chains.faults import clear_errors
 from w2s_chains.hypothesis import Hypothesis
 from w2s_chains.jobs import Job, Running
 from w2s_chains.plugins import did_you_mean
@@ -150,7 +150,7 @@ class W2SLLM(BaseLLM):
             ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model cannot branch.
         """
-        sections, fields = _sections(proposer, tuned, untuned, options)
+        sections, fields = sections_of(proposer, tuned, untuned, options)
         cls._refuse_unknown(fields)
         return cls._build(load_config(sections), fields)
 
@@ -489,43 +489,6 @@ class W2SLLM(BaseLLM):
         }
         output = {"model_name": describe(self.proposer), "token_usage": usage}
         return LLMResult(generations=grouped, llm_output=output)
-
-
-def _sections(
-    proposer: str, tuned: str | None, untuned: str | None, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flat arguments as the sections of a config, and what belongs to the LLM itself."""
-    models: dict[str, dict[str, Any]] = {"proposer": {}, "guide": {}, "tuned": {}, "untuned": {}}
-    everywhere = {name: options[name] for name in ("device", "dtype") if name in options}
-    sections: dict[str, Any] = {"generation": {}}
-    fields: dict[str, Any] = {}
-    for name, value in options.items():
-        role, _, option = name.partition("_")
-        if name in everywhere:
-            continue
-        if role in models and option:
-            if option not in ModelOptions.model_fields:
-                hint = did_you_mean(
-                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
-                )
-                raise ConfigError(f"unknown option {name!r}{hint}")
-            if role != "proposer" and tuned is None and untuned is None:
-                raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
-            models[role][option] = value
-        elif name in GenerationSection.model_fields:
-            sections["generation"][name] = value
-        elif name == "strategy":
-            sections["strategy"] = value
-        else:
-            fields[name] = value
-    sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
-    if tuned is not None or untuned is not None:
-        sections["guide"] = {
-            name: {"model": model, **everywhere, **models["guide"], **models[name]}
-            for name, model in (("tuned", tuned), ("untuned", untuned))
-            if model is not None
-        }
-    return sections, fields
 
 
 def _info(answer: Finished) -> dict[str, Any]:
