@@ -226,7 +226,7 @@ def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
     assert count + 8 > 512
     unharmed(
         llm, long, PromptError,
-        [f"{count} tokens", "8 more", "512 positions", "proposer", "max_tokens to at most 0"],
+        [f"{count} tokens", "8 more", "512 positions", "proposer", "shorten the prompt"],
     )  # fmt: skip
     # The limit itself is fine, one more is not.
     fits = 512 - len(llm.proposer.text._encode(GOOD))  # type: ignore[attr-defined]

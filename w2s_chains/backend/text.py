@@ -119,7 +119,11 @@ class TextTokens:
             raise PromptError(
                 f"the prompt has {count} tokens, and with {more} more for the answer that exceeds "
                 f"the {limit} positions of the {role} {self.tokenizer.name_or_path!r}; shorten the "
-                f"prompt or set max_tokens to at most {max(limit - count, 0)}"
+                + (
+                    "prompt"
+                    if count >= limit
+                    else f"prompt or set max_tokens to at most {limit - count}"
+                )
             )
 
     def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
