@@ -231,6 +231,16 @@ def test_what_steering_read_is_what_scoring_reads(proposer, pair):
         assert got == pytest.approx(expected, abs=1e-4)
 
 
+def test_what_steering_reads_is_counted_in_every_branch(proposer, pair):
+    """Also in those that a stop string cut or that ended: the guides read them all the same."""
+    children = propose(proposer, successors=4, steering=0.7, guides=pair, stop=("e",))
+    usage = children[0].usage
+    prompt = len(proposer.text.prompt_ids(children[0].prompt))
+    sampled = usage.proposed_tokens - sum(c.ended for c in children)
+    assert any(c.finish_reason == "stop" for c in children)
+    assert usage.guide_tokens == 2 * (prompt - 1 + sampled)
+
+
 def test_the_prompt_is_read_once_for_all_successors(proposer):
     propose(proposer, successors=16, max_tokens=5)
     prompt = len(proposer.text.prompt_ids(Hypothesis.root(PROMPT).prompt))

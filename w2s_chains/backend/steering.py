@@ -36,7 +36,6 @@ class SteeringPair:
         """Store what the guides read while this hypothesis was sampled."""
         for paths, segment in zip((self.tuned, self.untuned), segments, strict=True):
             paths.keep(hypothesis, segment)
-            hypothesis.usage.guide_tokens += len(segment.ids)
 
 
 def require_steering(guides: object, vocabulary: str) -> SteeringPair:

@@ -7,7 +7,7 @@ from typing import Any
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelSpec
-from w2s_chains.contracts import Guide
+from w2s_chains.contracts import Checks, Guide
 from w2s_chains.guides.huggingface import HuggingFaceGuide
 from w2s_chains.hypothesis import Hypothesis, Prompt
 
@@ -48,7 +48,7 @@ class GuidePair:
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if one of the guides cannot read the prompt."""
         for guide in (self.tuned, self.untuned):
-            if isinstance(guide, HuggingFaceGuide):
+            if isinstance(guide, Checks):
                 guide.check(prompt, sampling)
 
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:

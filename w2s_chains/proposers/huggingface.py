@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from w2s_chains.asks import Expand, SamplingParams
@@ -11,6 +12,9 @@ from w2s_chains.backend.sampling import Draw, Drawn, sample
 from w2s_chains.backend.steering import SteeringPair, require_steering
 from w2s_chains.contracts import Guides
 from w2s_chains.hypothesis import Hypothesis, Prompt
+
+_salt = functools.lru_cache(maxsize=1024)(fork)
+"""Seed and prompt as one number; every row of every chunk asks for it."""
 
 
 class HuggingFaceProposer(LocalModel):
@@ -78,7 +82,7 @@ class HuggingFaceProposer(LocalModel):
             parents=(self.paths[h], *(pair.segments(h) if pair else ())),
             steps=left if request.chunk_tokens is None else min(request.chunk_tokens, left),
             sampling=request.sampling,
-            place=(fork(request.seed, *self.text.prompt_ids(h.prompt)), stream),
+            place=(_salt(request.seed, *self.text.prompt_ids(h.prompt)), stream),
             n_tokens=h.n_tokens,
             weights=(request.steering, -request.steering) if pair else (),
         )
@@ -93,6 +97,7 @@ class HuggingFaceProposer(LocalModel):
     ) -> Hypothesis:
         own, *guiding = drawn.segments
         parent.usage.proposed_tokens += len(own.ids) + drawn.ended
+        parent.usage.guide_tokens += sum(len(segment.ids) for segment in guiding)
         text, pending = self.text.decode_after(self.text.context(parent), parent.pending, own.ids)
         if stopped := self._stopped(sampling.stop, parent, text, own.ids):
             return stopped

@@ -11,7 +11,7 @@ from w2s_chains.hypothesis import Hypothesis, Prompt
 
 
 class LogRatioScorer:
-    """log p_tuned(y|x) - log p_untuned(y|x), in nats (Zhou et al., 2024, equation 8).
+    """log p_tuned(y|x) - log p_untuned(y|x), in nats (Zhou et al., 2024).
 
     Summed over the tokens of the whole partial answer y, so that siblings of one length compare;
     the end token counts only where the proposer ended its turn.

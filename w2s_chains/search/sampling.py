@@ -40,7 +40,7 @@ class EmulatedFineTuning(SearchStrategy):
     """Sample every token from softmax(log p_base + beta * (log p_tuned - log p_untuned)).
 
     Mitchell et al. (2023), "An Emulator for Fine-Tuning Large Language Models using Small Language
-    Models", equation 4; the baseline "EFT" of Zhou et al. (2024). Needs guides with the proposer's
+    Models"; the baseline "EFT" of Zhou et al. (2024). Needs guides with the proposer's
     vocabulary.
 
     Attributes:
