@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "w2s_chains"
 FLOORS = [
     {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins"},
     {"search", "backend"},
-    {"engine", "live", "jobs", "proposers", "guides", "scorers"},
+    {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {"llms", "chat_models", "config", "faults", "tracing"},
-    {"cli"},
+    {"cli", "comparison"},
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

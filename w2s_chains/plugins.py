@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -11,7 +11,12 @@ from pydantic import BaseModel
 
 from w2s_chains.errors import ConfigError
 
-_SINGULAR = {"strategies": "strategy", "scorers": "scorer", "proposers": "proposer"}
+_SINGULAR = {
+    "strategies": "strategy",
+    "scorers": "scorer",
+    "proposers": "proposer",
+    "rewards": "reward",
+}
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -44,8 +49,21 @@ def find_plugin(kind: str, name: str, builtin: Mapping[str, type[Any]]) -> type[
         ) from error
 
 
-def build_plugin(kind: str, value: Any, builtin: Mapping[str, type[BaseModel]]) -> Any:
+def build_plugin(
+    kind: str,
+    value: Any,
+    builtin: Mapping[str, type[BaseModel]],
+    context: Any = None,
+    wrap: Callable[[str, Any], type[BaseModel] | None] | None = None,
+) -> Any:
     """What a config slot holds: an object as it is, or a mapping with a ``type`` as its object.
+
+    Args:
+        kind: The plural of what it is, as in the entry point group.
+        value: What the user wrote.
+        builtin: The classes that need no entry point.
+        context: Passed on to pydantic's validation.
+        wrap: Makes a class of what an entry point holds, where that is none.
 
     Raises:
         ConfigError: The mapping has no ``type``, or one that is unknown or cannot be built.
@@ -59,9 +77,11 @@ def build_plugin(kind: str, value: Any, builtin: Mapping[str, type[BaseModel]]) 
             f"a {_SINGULAR[kind]} is an object, or a mapping with a field 'type'{hint}"
         )
     plugin: Any = find_plugin(kind, name, builtin)
+    if wrap is not None:
+        plugin = wrap(name, plugin) or plugin
     if not (isinstance(plugin, type) and issubclass(plugin, BaseModel)):
         raise ConfigError(
             f"{_SINGULAR[kind]} {name!r} is {plugin!r}, which a config cannot build; it must be a "
             "pydantic model"
         )
-    return plugin.model_validate(value)
+    return plugin.model_validate(value, context=context)

@@ -100,5 +100,14 @@ class Paths:
         and the end token where the model ended its turn.
         """
         segment = self._segments[hypothesis]
-        first = common_prefix(self.text.prompt_ids(hypothesis.prompt), segment.path_ids())
+        first = self._first_scored(hypothesis)
         return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+
+    def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
+        """``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
+        count = self._segments[hypothesis].end - self._first_scored(hypothesis) + hypothesis.ended
+        return self.loglikelihood(hypothesis) / count if count else 0.0
+
+    def _first_scored(self, hypothesis: Hypothesis) -> int:
+        path = self._segments[hypothesis].path_ids()
+        return common_prefix(self.text.prompt_ids(hypothesis.prompt), path)

@@ -1,0 +1,67 @@
+"""Judges of whole answers, for comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
+
+from w2s_chains.plugins import build_plugin
+from w2s_chains.rewards.base import FunctionReward, Reward
+from w2s_chains.rewards.loglikelihood import Loglikelihood, loglikelihood_per_token
+from w2s_chains.rewards.text import Length, Repetition, Vader
+from w2s_chains.rewards.text_classifier import TextClassifier
+
+REWARDS: Mapping[str, type[Reward]] = {
+    "text_classifier": TextClassifier,
+    "vader": Vader,
+    "length": Length,
+    "repetition": Repetition,
+    "loglikelihood": Loglikelihood,
+}
+
+
+def build_reward(value: Any, info: ValidationInfo | None = None) -> Any:
+    """A reward from its type alone, or from a mapping with a ``type``; an object passes as it is.
+
+    A type that is an entry point may also be a function ``(prompts, answers) -> list[float]``.
+    """
+    if callable(value) and not isinstance(value, Reward):
+        name = getattr(value, "__name__", type(value).__name__)
+        return FunctionReward(type=name.strip("<>"), function=value)
+    if isinstance(value, str):
+        value = {"type": value}
+    return build_plugin(
+        "rewards", value, REWARDS, info.context if info else None, wrap=_wrap_function
+    )
+
+
+def _wrap_function(name: str, function: Any) -> type[Reward] | None:
+    """A class for a function that an entry point names."""
+    if not callable(function) or isinstance(function, type):
+        return None
+
+    class Named(FunctionReward):
+        type: str = name
+        function: Any = function
+
+    return Named
+
+
+AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(build_reward)]
+"""A config slot for a reward."""
+
+__all__ = [
+    "REWARDS",
+    "AnyReward",
+    "FunctionReward",
+    "Length",
+    "Loglikelihood",
+    "Repetition",
+    "Reward",
+    "TextClassifier",
+    "Vader",
+    "build_reward",
+    "loglikelihood_per_token",
+]

@@ -1,0 +1,89 @@
+"""What a reward is: it judges whole answers, and no search ever sees it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """A path in a file is relative to that file's folder."""
+    folder = (info.context or {}).get("folder")
+    return path.expanduser() if folder is None else Path(folder) / path.expanduser()
+
+
+FileBeside = Annotated[Path, AfterValidator(_beside)]
+"""A path that a config names, relative to the folder of the config."""
+
+
+class Reward(BaseModel, ABC):
+    """A judge of answers; like a strategy it is its own config, a frozen model with a ``type``.
+
+    Third parties subclass it, or write a function ``(prompts, answers) -> list[float]``, and
+    register either under the entry point group ``w2s_chains.rewards``.
+
+    Attributes:
+        name: The column in rows and tables; by default the type.
+        template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Any
+    name: str = Field(default="", pattern=r"^[\w.+-]*$")
+    template: str = "{answer}"
+
+    @field_validator("template")
+    @classmethod
+    def _has_slot(cls, value: str) -> str:
+        if "{answer}" not in value:
+            raise ValueError(f"template {value!r} has no '{{answer}}' to put the answer into")
+        return value
+
+    @property
+    def column(self) -> str:
+        return self.name or str(self.type)
+
+    def texts(self, prompts: Sequence[str], answers: Sequence[str]) -> list[str]:
+        """The texts that are judged."""
+        before, _, after = self.template.partition("{answer}")
+        return [
+            before.replace("{prompt}", prompt) + answer + after.replace("{prompt}", prompt)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    def check(self) -> None:  # noqa: B027  most rewards have nothing to check
+        """Refuse what cannot work, before hours of generation.
+
+        Raises:
+            ConfigError: Data, a model, a label or a package is missing.
+        """
+
+    @abstractmethod
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """The reward of each answer; higher is better.
+
+        Args:
+            prompts: One per answer.
+            answers: Whole answers, without the prompt.
+        """
+
+
+class FunctionReward(Reward):
+    """A function as a reward.
+
+    Attributes:
+        function: Takes prompts and answers, returns one float per answer.
+    """
+
+    type: str
+    function: Callable[[Sequence[str], Sequence[str]], Sequence[float]] = Field(
+        exclude=True, repr=False
+    )
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return list(self.function(prompts, answers))

@@ -1,0 +1,46 @@
+"""How likely an answer is: what over-optimisation costs, where it does not show as repetition."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.local import LocalModel
+from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.rewards.base import Reward
+
+
+class Loglikelihood(Reward):
+    """Log p(answer | prompt) per token of the answer, in nats; 0 for an empty answer.
+
+    Attributes:
+        model: The model that reads; None for each config's own proposer, whose loglikelihood is in
+            every comparison anyway.
+    """
+
+    type: Literal["loglikelihood"] = "loglikelihood"
+    model: ModelSpec | None = None
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        assert self.model is not None, "the comparison reads answers with their own proposer"
+        return loglikelihood_per_token(_load(self.model), prompts, answers)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(spec: ModelSpec) -> LocalModel:
+    return LocalModel.from_spec(spec)
+
+
+def loglikelihood_per_token(
+    model: LocalModel, prompts: Sequence[str], answers: Sequence[str]
+) -> list[float]:
+    """Log p(answer | prompt) per token, in nats, of texts that are tokenised anew."""
+    roots: dict[str, Hypothesis] = {}
+    texts = [
+        roots.setdefault(prompt, Hypothesis.root(prompt)).extend(answer, finish_reason="length")
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    model.paths.read(texts, scored=True)
+    return [model.paths.loglikelihood_per_token(text) for text in texts]
