@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, parse_yaml
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
@@ -28,6 +29,13 @@ ModelRef = Annotated[
 """A model by name alone, or with options of its own."""
 
 
+Load = Callable[[type[LocalModel], ModelSpec], Any]
+
+
+def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
+    return part.from_spec(spec)
+
+
 class GuideSection(ModelOptions):
     """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
 
@@ -39,9 +47,14 @@ class GuideSection(ModelOptions):
     tuned: ModelRef
     untuned: ModelRef
 
-    def build(self) -> GuidePair:
+    def specs(self) -> tuple[ModelSpec, ModelSpec]:
+        """What the tuned and the untuned guide are loaded from."""
         shared = {name: getattr(self, name) for name in ModelOptions.model_fields}
-        return GuidePair.from_pretrained(self.tuned, self.untuned, **shared)
+        tuned, untuned = (
+            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
+            for ref in (self.tuned, self.untuned)
+        )
+        return tuned, untuned
 
 
 class ScorerSection(BaseModel):
@@ -139,27 +152,32 @@ class W2SConfig(BaseModel):
         with clear_errors(W2SConfig, values):
             return W2SConfig.model_validate(values)
 
-    def build(self, given: Collection[str] = ()) -> dict[str, Any]:
+    def check(self) -> None:
+        """Raise ConfigError if a part is missing; no model is touched."""
+        if self.scored and self.guide is None:
+            raise ConfigError("scorer 'log_ratio' needs a section guide with tuned and untuned")
+
+    def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
         """Load the models; returns the fields of ``W2SLLM``.
 
         Args:
             given: Parts that need not be built.
+            load: Loads a model; by default anew for each part.
 
         Raises:
             ConfigError: A scorer without guides.
             ModelNotFoundError: A reference leads nowhere.
             UnsupportedModelError: A model's cache cannot branch.
         """
-        if self.scored and self.guide is None:
-            raise ConfigError("scorer 'log_ratio' needs a section guide with tuned and untuned")
+        self.check()
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
         fields: dict[str, Any] = {"strategy": self.strategy, **generation}
         if "proposer" not in given:
-            fields["proposer"] = HuggingFaceProposer.from_spec(self.proposer)
+            fields["proposer"] = load(HuggingFaceProposer, self.proposer)
         if self.guide is not None and "guide" not in given:
-            pair = self.guide.build()
+            pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
             scored = self.scored and "scorer" not in given
             fields["scorer" if scored else "guide"] = LogRatioScorer(pair) if scored else pair
         return fields

@@ -326,7 +326,7 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        jobs = llm._jobs(prompts)
+        jobs = llm.jobs(prompts)
         with llm._progress(len(prompts)) as listener:
             running = llm.engine.submit(jobs, listener)
             try:
@@ -346,7 +346,7 @@ class W2SLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        jobs = llm._jobs(prompts)
+        jobs = llm.jobs(prompts)
         with llm._progress(len(prompts)) as listener:
             running = llm.engine.submit(jobs, listener)
             try:
@@ -417,8 +417,16 @@ class W2SLLM(BaseLLM):
     def _sampling(self) -> SamplingParams:
         return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
 
-    def _jobs(self, prompts: Sequence[str]) -> list[Job]:
-        """One job per answer, ``n`` after another for each prompt; all of them checked."""
+    def jobs(self, prompts: Sequence[str]) -> list[Job]:
+        """The searches that answer ``prompts``, for callers who run the engine themselves.
+
+        Returns:
+            One checked job per answer, ``n`` after another for each prompt.
+
+        Raises:
+            ConfigError: The strategy needs a part that is not there.
+            PromptError: A prompt does not fit one of the models.
+        """
         guides = getattr(self.scorer, "pair", None) if self.guide is None else self.guide
         job = partial(
             Job,
@@ -439,7 +447,7 @@ class W2SLLM(BaseLLM):
     def _start_stream(self, prompt: str, on_event: Any) -> list[Running]:
         if self.n != 1:
             raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
-        return self.engine.submit(self._jobs([prompt]), on_event)
+        return self.engine.submit(self.jobs([prompt]), on_event)
 
     @contextmanager
     def _one_bar(self, prompts: int, overrides: Mapping[str, Any]) -> Generator[None]:

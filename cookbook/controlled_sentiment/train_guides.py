@@ -20,9 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import trl.kernels.chunked_logprob
 from datasets import Dataset
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -35,7 +39,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from cookbook.controlled_sentiment.data import Review, split
+from w2s_chains.backend.embedded import embedded_path
 
+SMOLLM2 = "smollm2-135m-instruct"
 BOS, EOS = "<s>", "</s>"
 CONTEXT = 2048
 SEPARATORS = (" ", " ", " ", "\n", "\n\n")
@@ -46,11 +52,13 @@ class Recipe:
     """Everything that one could turn; the defaults made the guides in the package."""
 
     seed: int = 0
-    vocabulary: int = 1024
+    vocabulary: int | None = 1024
+    """Size of an own vocabulary; None takes SmolLM2's, with embeddings made from SmolLM2's."""
     hidden: int = 48
     heads: int = 4
     layers: int = 1
     batch: int = 32
+    joined_passes: int = 2
     untuned_epochs: float = 2
     untuned_lr: float = 4e-3
     tuned_epochs: float = 3
@@ -58,6 +66,9 @@ class Recipe:
     beta: float = 0.1
     clear: float = 1.0
     likelihood_weight: float = 1.0
+    weight_decay: float = 0.01
+    embedding_std: float = 0.2
+    tune_embeddings: bool = True
 
 
 def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -87,6 +98,25 @@ def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizer
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def smollm2_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer of the embedded SmolLM2, end token ``<|im_end|>``, no start token."""
+    return AutoTokenizer.from_pretrained(embedded_path(SMOLLM2), trust_remote_code=False)
+
+
+def smollm2_embeddings(recipe: Recipe) -> torch.Tensor:
+    """Return the first principal components of SmolLM2's embeddings, rescaled. [V, hidden]
+
+    Most of its tokens are rare in some thousand reviews: from random weights they would learn
+    little, and stay noise where the proposer writes them.
+    """
+    with safe_open(embedded_path(SMOLLM2) / "model.safetensors", "pt") as weights:
+        rows = weights.get_tensor("model.embed_tokens.weight")  # [V, D]
+    rows = rows - rows.mean(0)
+    _, axes = torch.linalg.eigh(rows.T @ rows)  # in ascending order
+    components = rows @ axes[:, -recipe.hidden :]
+    return components * (recipe.embedding_std / components.std())
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCausalLM:
@@ -203,7 +233,7 @@ def _shared_settings(recipe: Recipe) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
-        "weight_decay": 0.01,
+        "weight_decay": recipe.weight_decay,
         "logging_steps": 50,
         "save_strategy": "no",
         "report_to": "none",
@@ -217,11 +247,17 @@ def train(
     """Train tokenizer, tuned and untuned guide, in this order of return."""
     set_seed(recipe.seed)
     texts = [review.text for review in reviews]
-    tokenizer = train_tokenizer(texts, recipe)
-    untuned = new_model(tokenizer, recipe)
+    if recipe.vocabulary is None:
+        tokenizer = smollm2_tokenizer()
+        untuned = new_model(tokenizer, recipe)
+        untuned.get_input_embeddings().load_state_dict({"weight": smollm2_embeddings(recipe)})
+    else:
+        tokenizer = train_tokenizer(texts, recipe)
+        untuned = new_model(tokenizer, recipe)
     rng = random.Random(recipe.seed)
-    corpus = [*texts, *joined(reviews, rng), *joined(reviews, rng)]
-    train_untuned(untuned, tokenizer, corpus, recipe)
+    for _ in range(recipe.joined_passes):
+        texts += joined(reviews, rng)
+    train_untuned(untuned, tokenizer, texts, recipe)
     tuned = new_model(tokenizer, recipe)
     tuned.load_state_dict(untuned.state_dict())
     train_tuned(tuned, untuned, tokenizer, preference_pairs(reviews, recipe.clear), recipe)

@@ -12,13 +12,17 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cookbook.controlled_sentiment.data import CLEAR, prompts, split
-from cookbook.controlled_sentiment.gold import GoldReward, vader
+from cookbook.controlled_sentiment.gold import accuracy, gold_reward
 from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.rewards import TextClassifier, Vader
+
+
+GOOD_AND_BAD = ["A wonderful, moving film.", "A dull, lifeless mess."]
 
 
 @pytest.fixture(scope="module")
-def gold() -> GoldReward:
-    return GoldReward.fit()
+def gold() -> TextClassifier:
+    return gold_reward()
 
 
 def loglikelihoods(kind: str, texts: Sequence[str]) -> list[float]:
@@ -61,20 +65,16 @@ def test_too_many_prompts_are_refused():
         prompts(1000)
 
 
-def test_gold_is_right_on_reviews_it_has_not_seen(gold: GoldReward):
-    assert gold.accuracy(split().test) >= 0.75
-    assert gold.accuracy(split().guides) >= 0.75
+def test_gold_is_right_on_reviews_it_has_not_seen(gold: TextClassifier):
+    assert accuracy(gold, split().test) >= 0.75
+    assert accuracy(gold, split().guides) >= 0.75
 
 
-def test_gold_scores_in_order(gold: GoldReward):
-    good, bad = gold.score(["A wonderful, moving film.", "A dull, lifeless mess."])
+@pytest.mark.parametrize("judge", [gold_reward, Vader])
+def test_judges_score_in_order(judge):
+    good, bad = judge().score(["", ""], GOOD_AND_BAD)
     assert good > 0 > bad
-    assert gold.score([]) == []
-
-
-def test_vader_agrees_with_itself():
-    good, bad = vader(["A wonderful, moving film.", "A dull, lifeless mess."])
-    assert good > 0 > bad
+    assert judge().score([], []) == []
 
 
 def test_guides_tell_good_reviews_from_bad_ones():

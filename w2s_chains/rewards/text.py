@@ -40,9 +40,7 @@ class Vader(Reward):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         analyzer = _analyzer()
-        return [
-            analyzer.polarity_scores(text)["compound"] for text in self.texts(prompts, answers)
-        ]
+        return [analyzer.polarity_scores(text)["compound"] for text in self.texts(prompts, answers)]
 
 
 @functools.cache

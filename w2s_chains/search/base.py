@@ -38,6 +38,11 @@ class SearchStrategy(BaseModel, ABC):
         """Whether the search asks for scores."""
         return True
 
+    @property
+    def branches(self) -> int:
+        """Partial answers that grow at once: what an answer costs, relative to one sample."""
+        return 1
+
     @abstractmethod
     def search(self, root: Hypothesis) -> Search:
         """Search for the best answer below ``root``, an empty hypothesis.

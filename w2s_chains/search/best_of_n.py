@@ -24,6 +24,10 @@ class BestOfN(SearchStrategy):
     n: int = Field(default=4, ge=1)
     steering: float = Field(default=0.0, allow_inf_nan=False)
 
+    @property
+    def branches(self) -> int:
+        return self.n
+
     def search(self, root: Hypothesis) -> Search:
         answers = distinct((yield from expand([root], self.n, None, self.steering)))
         scores = yield from score(answers)

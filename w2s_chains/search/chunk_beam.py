@@ -42,6 +42,10 @@ class ChunkBeamSearch(SearchStrategy):
     steering: float = Field(default=0.0, allow_inf_nan=False)
     return_best: Literal["beam", "finished"] = "beam"
 
+    @property
+    def branches(self) -> int:
+        return self.width * self.successors
+
     def search(self, root: Hypothesis) -> Search:
         beam = [root]
         best: Hypothesis | None = None  # the best finished answer so far, if it is to be returned

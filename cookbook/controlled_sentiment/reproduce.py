@@ -1,0 +1,53 @@
+"""The whole experiment from nothing: data, the comparison of ``study.yaml``, the figures.
+
+    make reproduce
+
+It goes on where it stopped. The rows in ``results/`` are committed, so that without deleting them
+there is nothing to do but the table and the figures.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cookbook.controlled_sentiment.data import prompts
+from cookbook.controlled_sentiment.gold import write_gold
+from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.comparison import compare
+
+HERE = Path(__file__).parent
+INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
+PROMPTS = 100
+
+
+def prepare() -> None:
+    """Write what the study reads: prompts, the gold judge's data, and two random guides."""
+    INPUTS.mkdir(exist_ok=True)
+    (INPUTS / "prompts.txt").write_text("\n".join(prompts(PROMPTS)) + "\n", encoding="utf-8")
+    write_gold(INPUTS / "gold.csv")
+    for seed in (1, 2):
+        write_random_guide(INPUTS / f"random-{seed}", seed)
+
+
+def write_random_guide(folder: Path, seed: int) -> None:
+    """Write the untuned guide with random weights, large enough for opinions of its own."""
+    source = embedded_path("reviews-untuned")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.normal_(std=0.3, generator=generator)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def main() -> None:
+    """Run everything."""
+    prepare()
+    print(compare(STUDY, out=RESULTS, progress=True).summary.markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The command line: ``w2s``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from w2s_chains import __version__
+from w2s_chains.errors import ConfigError, W2SError
+
+app = typer.Typer(
+    help="Weak-to-strong search: steer a large frozen language model with two small ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Weak-to-strong search: steer a large frozen language model with two small ones."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def compare(
+    configs: Annotated[
+        list[Path],
+        typer.Argument(help="A study (YAML with a key 'configs'), or one or several configs."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON lines, CSV, or text with a prompt per line.")
+    ] = None,
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Field or column that holds the prompt.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With one config: a strategy to compare on it, as YAML such as "
+            "'{type: best_of_n, n: 16}', or a YAML file with a list or names. Repeatable."
+        ),
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A judge: a type such as vader, or YAML such as '{type: length}', or a YAML file "
+            "with a list. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Answer every prompt with this seed. Repeatable.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of the first prompts.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The config that others are compared with; the first.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Prompts that are answered and written down together.")
+    ] = 16,
+    plots: Annotated[bool, typer.Option(help="Draw plots; needs matplotlib.")] = True,
+    alpaca_eval: Annotated[
+        bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval takes.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar with the time left.")] = True,
+) -> None:
+    """Answer the same prompts with every config, judge the answers, and compare.
+
+    Killed or interrupted, the same command goes on where it stopped.
+    """
+    from w2s_chains.comparison import compare as run_comparison
+
+    try:
+        found = run_comparison(
+            list(configs),
+            prompts,
+            out=out,
+            strategies=_given(strategy, "strategy"),
+            rewards=_given(reward, "reward"),
+            seeds=seed or None,
+            limit=limit,
+            baseline=baseline,
+            batch_size=batch_size,
+            plots=plots,
+            alpaca_eval=alpaca_eval,
+            progress=progress and sys.stderr.isatty(),
+            prompt_field=prompt_field,
+        )
+    except W2SError as error:
+        _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; the same command goes on from what is in {out}", 130)
+    found.summary.print()
+    failed = [row for row in found.rows if row.errors]
+    if failed:
+        first = failed[0]
+        name, error = next(iter(first.errors.items()))
+        print(
+            f"{len(failed)} of {len(found.rows)} answers have an error, for example {name!r} of "
+            f"config {first.config!r}, prompt {first.index}: {error}",
+            file=sys.stderr,
+        )
+    print(f"Rows, table and plots: {found.folder}")
+    if all(row.text is None for row in found.rows):
+        raise typer.Exit(1)
+
+
+def _given(values: list[str] | None, role: str) -> Any:
+    """What an option gave, from YAML: a list, or a mapping where a file gives names."""
+    if not values:
+        return None
+    listed: list[Any] = []
+    named: dict[str, Any] = {}
+    for value in values:
+        path = Path(value)
+        is_file = path.suffix in (".yaml", ".yml")
+        try:
+            parsed = yaml.safe_load(path.read_text("utf-8") if is_file else value)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise typer.BadParameter(f"{value!r} is no YAML: {error}") from error
+        if isinstance(parsed, list):
+            listed += parsed
+        elif isinstance(parsed, dict) and "type" not in parsed and is_file:
+            named |= parsed
+        else:
+            listed.append(parsed)
+    if named and listed:
+        raise typer.BadParameter(f"give each {role} a name, or none of them")
+    return named or listed
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

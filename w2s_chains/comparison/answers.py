@@ -1,0 +1,95 @@
+"""Answers prompts with one config: one batch, one row per answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import wait
+
+from w2s_chains.backend.local import LocalModel
+from w2s_chains.comparison.rows import Row
+from w2s_chains.errors import ConfigError
+from w2s_chains.events import Event, Finished
+from w2s_chains.jobs import Job
+from w2s_chains.llms import W2SLLM
+from w2s_chains.rewards import loglikelihood_per_token
+
+
+def answer(
+    llm: W2SLLM,
+    config: str,
+    seed: int,
+    prompts: Mapping[int, str],
+    listener: Callable[[Event], None] | None = None,
+) -> list[Row]:
+    """One answer per prompt; a prompt that fails harms no other.
+
+    Args:
+        llm: The config.
+        config: Its name.
+        seed: Seed of every search.
+        prompts: Prompts by their place in the file.
+        listener: Called with every event.
+
+    Returns:
+        One row per prompt, in their order.
+
+    Raises:
+        ConfigError: The config cannot work, whatever the prompt.
+    """
+    began = time.perf_counter()
+    llm = llm.model_copy(update={"seed": seed})
+    jobs: dict[int, Job] = {}
+    outcomes: dict[int, Finished | Exception] = {}
+    for index, prompt in prompts.items():
+        try:
+            [jobs[index]] = llm.jobs([prompt])
+        except ConfigError:
+            raise
+        except Exception as error:
+            outcomes[index] = error
+    running = llm.engine.submit(list(jobs.values()), listener)
+    try:
+        wait([one.future for one in running])
+    finally:
+        for one in running:
+            one.cancel()
+    for index, one in zip(jobs, running, strict=True):
+        error = one.future.exception()
+        outcomes[index] = error if isinstance(error, Exception) else one.future.result()
+    rows = [_row(config, seed, i, prompt, outcomes[i]) for i, prompt in prompts.items()]
+    rows = _with_loglikelihoods(llm, rows)
+    seconds = (time.perf_counter() - began) / len(rows)
+    return [row.model_copy(update={"seconds": round(seconds, 3)}) for row in rows]
+
+
+def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Exception) -> Row:
+    row = Row(config=config, seed=seed, index=index, prompt=prompt)
+    if isinstance(outcome, Exception):
+        return row.model_copy(update={"errors": {"answer": told(outcome)}})
+    return row.model_copy(
+        update={
+            "text": outcome.text,
+            "guide_score": outcome.score,
+            "proposed_tokens": outcome.proposed_tokens,
+            "guide_tokens": outcome.guide_tokens,
+            "completion_tokens": outcome.completion_tokens,
+            "finish_reason": outcome.finish_reason,
+        }
+    )
+
+
+def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
+    """Rows with the loglikelihood under the frozen model, where that runs in this process."""
+    if not isinstance(llm.proposer, LocalModel):
+        return rows
+    whole = [row for row in rows if row.text is not None]
+    texts = [row.text or "" for row in whole]
+    values = loglikelihood_per_token(llm.proposer, [row.prompt for row in whole], texts)
+    found = {row.key: value for row, value in zip(whole, values, strict=True)}
+    return [row.model_copy(update={"loglikelihood": found.get(row.key)}) for row in rows]
+
+
+def told(error: BaseException) -> str:
+    """An error as a row has it."""
+    return f"{type(error).__name__}: {error}"

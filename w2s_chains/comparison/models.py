@@ -1,0 +1,93 @@
+"""Models that the configs of a comparison share, and what can be refused before any is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from w2s_chains.backend.loading import ModelSpec, preview
+from w2s_chains.backend.local import LocalModel
+from w2s_chains.comparison.study import Entry, Study
+from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.llms import W2SLLM
+
+
+class Models:
+    """Loads each model once; those of the current config stay, others go."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+        self._wanted: set[str] = set()
+
+    def llm(self, config: Entry | W2SLLM) -> W2SLLM:
+        """The config with its models; what only earlier configs needed is dropped first."""
+        if isinstance(config, W2SLLM):
+            return config
+        wanted = {_key(*named) for named in _specs(config)}
+        self._loaded = {key: part for key, part in self._loaded.items() if key in wanted}
+        return W2SLLM(**config.build(load=self._load))
+
+    def clear(self) -> None:
+        """Make room for the rewards."""
+        self._loaded.clear()
+
+    def _load(self, part: type[LocalModel], spec: ModelSpec) -> Any:
+        key = _key(part.__name__, spec)
+        if key not in self._loaded:
+            self._loaded[key] = part.from_spec(spec)
+        return self._loaded[key]
+
+
+def _specs(config: Entry) -> list[tuple[str, ModelSpec]]:
+    guides = () if config.guide is None else config.guide.specs()
+    return [
+        ("HuggingFaceProposer", config.proposer),
+        *(("HuggingFaceGuide", spec) for spec in guides),
+    ]
+
+
+def _key(part: str, spec: ModelSpec) -> str:
+    return f"{part} {spec!r}"
+
+
+def check_study(study: Study) -> None:
+    """Refuse what cannot work, before anything is loaded or written.
+
+    Raises:
+        W2SError: A model is missing or cannot branch, a strategy has no scorer, token-level
+            steering has guides with another vocabulary, a reward cannot be built; the message
+            names the config or reward.
+    """
+    vocabularies: dict[str, str] = {}
+    for name, config in study.configs.items():
+        if isinstance(config, W2SLLM):
+            continue
+        try:
+            config.check()
+            if config.strategy.needs_scorer and not config.scored:
+                raise ConfigError(
+                    f"strategy {config.strategy.type!r} chooses by a score, but there is no scorer; "
+                    "give a section guide"
+                )
+            for _, spec in _specs(config):
+                if (key := repr(spec)) not in vocabularies:
+                    vocabularies[key] = preview(spec)[1].vocabulary
+            if config.strategy.token_steering:
+                _check_steering(config, vocabularies)
+        except W2SError as error:
+            raise type(error)(f"config {name!r}: {error}") from error
+    for reward in study.rewards:
+        reward.check()
+
+
+def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:
+    if config.guide is None:
+        raise ConfigError(
+            f"strategy {config.strategy.type!r} steers every token; give a section guide"
+        )
+    for guide in config.guide.specs():
+        if vocabularies[repr(guide)] != vocabularies[repr(config.proposer)]:
+            raise ConfigError(
+                f"strategy {config.strategy.type!r} steers every token, for which guide "
+                f"{guide.model!r} needs the vocabulary of the proposer {config.proposer.model!r}; "
+                "use such guides, or a strategy without steering"
+            )

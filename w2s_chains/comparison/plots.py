@@ -1,0 +1,152 @@
+"""Plots of a comparison: reward against tokens, and the distribution of each reward."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from w2s_chains.comparison.rows import Row, write_file
+from w2s_chains.comparison.summary import Summary, bootstrap, values
+
+COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
+
+
+def draw_all(rows: Sequence[Row], summary: Summary, folder: Path) -> list[Path]:
+    """Draw ``pareto-REWARD.png`` and ``distribution-REWARD.png`` for every reward.
+
+    Raises:
+        W2SError: A file cannot be written.
+    """
+    files: list[Path] = []
+    for reward in summary.rewards:
+        for kind, draw in (("pareto", draw_pareto), ("distribution", draw_distribution)):
+            path = folder / f"{kind}-{reward}.png"
+            save(draw(rows, summary, reward), path)
+            files.append(path)
+    return files
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, in one step; equal figures give equal files."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+    write_file(path, image.getvalue())
+
+
+def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
+    """Mean reward against tokens proposed per answer, with 95% intervals over prompts."""
+    figure = Figure(figsize=(8, max(4.0, 0.28 * len(summary.lines))), layout="constrained")
+    axes = figure.subplots()
+    points: list[tuple[float, float, str, str]] = []
+    for place, line in enumerate(summary.lines):
+        own = [row for row in rows if row.config == line.config]
+        per_prompt = means_by_prompt(own, reward)
+        if not per_prompt:
+            continue
+        mean, low, high = bootstrap(per_prompt)
+        colour = COLOURS[place % len(COLOURS)]
+        axes.errorbar(
+            line.proposed_tokens,
+            mean,
+            yerr=[[mean - low], [high - mean]],
+            fmt="o",
+            color=colour,
+            capsize=2,
+            markersize=5,
+            linewidth=1,
+        )
+        points.append((line.proposed_tokens, mean, line.config, colour))
+    axes.set_xscale("log")
+    label_on_the_right(axes, points)
+    axes.set_xlabel("tokens proposed per answer, all branches")
+    axes.set_ylabel(f"{reward}, mean and 95% interval")
+    axes.set_title(f"{reward}: what it costs ({summary.prompts} prompts)", loc="left")
+    tidy(axes)
+    return figure
+
+
+def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
+    """Quartiles of each config's rewards, whiskers from the 5th to the 95th percentile."""
+    figure = Figure(figsize=(8, 1.2 + 0.34 * len(summary.lines)), layout="constrained")
+    axes = figure.subplots()
+    found = [
+        (line.config, own)
+        for line in summary.lines
+        if (own := values((row for row in rows if row.config == line.config), reward))
+    ]
+    boxes = axes.boxplot(
+        [own for _, own in found],
+        orientation="horizontal",
+        whis=(5, 95),
+        showmeans=True,
+        meanprops={"marker": "D", "markerfacecolor": "black", "markeredgecolor": "black"},
+        medianprops={"color": "black"},
+        patch_artist=True,
+        flierprops={"marker": ".", "markersize": 3, "alpha": 0.4},
+        widths=0.6,
+    )
+    for place, box in enumerate(boxes["boxes"]):
+        box.set_facecolor(COLOURS[place % len(COLOURS)])
+        box.set_alpha(0.6)
+    axes.set_yticks(range(1, len(found) + 1), [name for name, _ in found])
+    axes.invert_yaxis()
+    axes.set_xlabel(reward)
+    axes.set_title(f"{reward} of every answer; diamond: mean", loc="left")
+    tidy(axes)
+    return figure
+
+
+def means_by_prompt(rows: Sequence[Row], reward: str) -> list[float]:
+    """The mean over seeds for each prompt: prompts, not answers, are independent."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if own := values([row], reward):
+            found.setdefault(row.index, []).extend(own)
+    return [float(np.mean(own)) for own in found.values()]
+
+
+def label_on_the_right(
+    axes: Axes, points: Sequence[tuple[float, float, str, str]], size: float = 8
+) -> None:
+    """Write names in a column beside the axes, each with a thin line to its point.
+
+    Args:
+        axes: Their limits are fixed by this.
+        points: x, y, name and colour of each.
+        size: Of the letters, in points.
+    """
+    if not points:
+        return
+    low, high = axes.get_ylim()
+    gap = (high - low) * min(1 / len(points), 0.05)
+    ordered = sorted(points, key=lambda point: point[1])
+    heights = [y for _, y, _, _ in ordered]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    over = max(0.0, heights[-1] - (high - gap / 2))
+    for i in reversed(range(len(heights))):  # push down what stuck out, and what is in its way
+        limit = heights[i + 1] - gap if i + 1 < len(heights) else heights[i] - over
+        heights[i] = min(heights[i], limit)
+    axes.set_ylim(min(low, heights[0] - gap), high)
+    for (x, y, name, colour), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            name,
+            xy=(x, y),
+            xytext=(1.02, height),
+            textcoords=axes.get_yaxis_transform(),
+            fontsize=size,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7},
+        )
+
+
+def tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,214 @@
+"""The rows of a comparison, and a file of JSON lines that survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from w2s_chains.errors import ConfigError, W2SError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Key(NamedTuple):
+    """Which answer a row is about; ``index`` is the prompt's place in the file, from 0."""
+
+    config: str
+    seed: int
+    index: int
+
+
+class Row(BaseModel):
+    """One answer.
+
+    Attributes:
+        config: Name of the config.
+        seed: Seed of the search.
+        index: The prompt's place in the file, from 0.
+        prompt: The prompt.
+        text: The answer; None if there is none, and ``errors["answer"]`` says why.
+        guide_score: The answer's value under the config's scorer.
+        loglikelihood: Log-probability per token under the config's proposer, in nats; None if it
+            cannot tell, as a server cannot.
+        rewards: One value per reward; None where it failed, and ``errors`` says why.
+        proposed_tokens: Tokens sampled by the proposer, in all branches.
+        guide_tokens: Tokens read by both guides together, prompt included.
+        completion_tokens: Tokens of the answer.
+        finish_reason: "eos", "stop" or "length".
+        seconds: Wall time of the batch, divided by its answers.
+        errors: What went wrong, by reward; "answer" if there is no answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str
+    seed: int
+    index: int
+    prompt: str
+    text: str | None = None
+    guide_score: float | None = None
+    loglikelihood: float | None = None
+    rewards: dict[str, float | None] = Field(default_factory=dict)
+    proposed_tokens: int = 0
+    guide_tokens: int = 0
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    seconds: float = 0.0
+    errors: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.config, self.seed, self.index)
+
+
+class Judgement(BaseModel):
+    """What one reward says of one answer, until it is written into the row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str
+    seed: int
+    index: int
+    reward: str
+    value: float | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.config, self.seed, self.index)
+
+
+def judged(row: Row, judgements: Iterable[Judgement]) -> Row:
+    """The row with the rewards that were given for it."""
+    rewards, errors = dict(row.rewards), dict(row.errors)
+    for judgement in judgements:
+        rewards[judgement.reward] = judgement.value
+        errors.pop(judgement.reward, None)
+        if judgement.error is not None:
+            errors[judgement.reward] = judgement.error
+    return row.model_copy(update={"rewards": rewards, "errors": errors})
+
+
+class JsonLines(Generic[T]):
+    """A file to which whole records are added; whatever was added is there after a crash.
+
+    Records are written and flushed to the disk together. A process that is killed meanwhile may
+    leave part of a line at the end: that line was never finished, and goes when the file is opened.
+    """
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self.path = path
+        self.kind = kind
+
+    def read(self) -> list[T]:
+        """All records; an unfinished one at the end is cut off.
+
+        Raises:
+            ConfigError: A line is no such record.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(f"cannot read {str(self.path)!r}: {error}") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        records: list[T] = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                records.append(self.kind.model_validate_json(line))
+            except ValidationError as error:
+                raise ConfigError(
+                    f"{self.path}:{number}: not a {self.kind.__name__.lower()} of a comparison; "
+                    "remove the line, or give another folder"
+                ) from error
+        return records
+
+    def append(self, records: Iterable[T]) -> None:
+        """Add records.
+
+        Raises:
+            W2SError: The disk is full, say; what was there before still is.
+        """
+        data = as_lines(records)
+        if not data:
+            return
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    _write(file, data)
+                except OSError:
+                    os.truncate(file.fileno(), size)
+                    raise
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def rewrite(self, records: Iterable[T]) -> None:
+        """Replace the file, in one step.
+
+        Raises:
+            W2SError: The disk is full, say; the old file is there then.
+        """
+        write_file(self.path, as_lines(records))
+
+
+def as_lines(records: Iterable[BaseModel]) -> bytes:
+    lines = (json.dumps(r.model_dump(mode="json"), ensure_ascii=False) + "\n" for r in records)
+    return "".join(lines).encode()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file in one step: it is the old one or the new one, never half of it.
+
+    Raises:
+        W2SError: It cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb", buffering=0) as file:
+            _write(file, data)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())
+
+
+def cannot_write(path: Path, error: OSError) -> W2SError:
+    return W2SError(
+        f"cannot write {str(path)!r}: {error.strerror or error}; what was finished before is kept: "
+        "make room there and run the same command again, it goes on from there"
+    )
+
+
+def latest(rows: Iterable[Row]) -> dict[Key, Row]:
+    """Rows by key; of an answer that was tried again the later row holds."""
+    return {row.key: row for row in rows}
+
+
+def group_judgements(judgements: Iterable[Judgement]) -> Mapping[Key, list[Judgement]]:
+    grouped: dict[Key, list[Judgement]] = {}
+    for judgement in judgements:
+        grouped.setdefault(judgement.key, []).append(judgement)
+    return grouped
+
+
+def row_order(configs: Iterable[str]) -> Any:
+    """A sort key: configs in this order, others after them, then seeds, then prompts."""
+    place = {name: i for i, name in enumerate(configs)}
+    return lambda row: (place.get(row.config, len(place)), row.config, row.seed, row.index)

@@ -1,0 +1,315 @@
+"""Runs a comparison: answers first, then rewards, then the table and the plots."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from w2s_chains.comparison.alpaca_eval import write_alpaca_eval
+from w2s_chains.comparison.answers import answer
+from w2s_chains.comparison.judging import judge, unjudged
+from w2s_chains.comparison.models import Models, check_study
+from w2s_chains.comparison.rows import (
+    JsonLines,
+    Judgement,
+    Key,
+    Row,
+    cannot_write,
+    group_judgements,
+    judged,
+    latest,
+    row_order,
+    write_file,
+)
+from w2s_chains.comparison.study import Study, describe_entry, describe_reward, make_study
+from w2s_chains.comparison.summary import Summary, summarize
+from w2s_chains.errors import ConfigError
+from w2s_chains.events import Event, Progressed
+from w2s_chains.rewards import Loglikelihood, Repetition, Reward
+
+ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        rows: One per answer: by config, seed and prompt.
+        summary: The table.
+        folder: Where everything is written.
+    """
+
+    rows: tuple[Row, ...]
+    summary: Summary
+    folder: Path
+
+
+def compare(
+    configs: Study | str | Path | Mapping[str, Any] | Sequence[str | Path],
+    prompts: str | Path | Sequence[str] | None = None,
+    *,
+    out: str | Path,
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    rewards: Sequence[Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    limit: int | None = None,
+    prompt_field: str | None = None,
+    baseline: str | None = None,
+    batch_size: int = 16,
+    plots: bool = True,
+    alpaca_eval: bool = False,
+    progress: bool = False,
+) -> Comparison:
+    """Answer the same prompts with every config and judge the answers with the same rewards.
+
+    Answers are written down batch by batch. Call it again with the same ``out`` and it goes on
+    where it stopped: nothing that is finished is computed again. New configs, seeds and rewards
+    may be added that way; answers and rewards that failed are tried again.
+
+    Args:
+        configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
+            config files.
+        prompts: A file (JSON lines, CSV or text), or the prompts themselves.
+        out: The folder for rows, table and plots.
+        strategies: With a single config: the strategies to compare on it.
+        rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
+            ``(prompts, answers) -> list[float]``.
+        seeds: Every prompt is answered once with each of them.
+        limit: Only so many of the first prompts.
+        prompt_field: Field or column of the file that holds the prompt.
+        baseline: The config that the others are compared with; the first by default.
+        batch_size: Prompts that are answered together, and written down together.
+        plots: Draw them too; needs matplotlib.
+        alpaca_eval: Also write the answers as the JSON files that ``alpaca_eval`` takes.
+        progress: Show a progress bar.
+
+    Returns:
+        Rows and table. The folder has rows.jsonl, summary.md, summary.csv, and the plots.
+
+    Raises:
+        ConfigError: Something is missing or not valid, or ``out`` holds another comparison.
+        W2SError: A file cannot be written; what was finished is kept.
+    """
+    study = make_study(
+        configs,
+        strategies,
+        prompts=prompts,
+        prompt_field=prompt_field,
+        rewards=rewards,
+        seeds=seeds,
+        limit=limit,
+    )
+    texts = study.read_prompts()
+    baseline = _baseline(study, baseline)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    if plots and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "plots need matplotlib, which is not installed; run `pip install "
+            "'w2s_chains[compare]'`, or switch them off (plots=False, --no-plots)"
+        )
+    check_study(study)
+    folder = Path(out)
+    with _alone_in(folder):
+        run = _Run(study, texts, folder, progress)
+        run.answer_all(batch_size)
+        run.judge_all()
+        rows = run.finish()
+        columns = [reward.column for reward in study.rewards]
+        summary = summarize(rows, list(study.configs), columns, baseline)
+        write_file(folder / "summary.md", summary.markdown().encode())
+        write_file(folder / "summary.csv", summary.csv().encode())
+        if alpaca_eval:
+            write_alpaca_eval(folder / "alpaca_eval", rows)
+        if plots:
+            from w2s_chains.comparison.plots import draw_all
+
+            draw_all(rows, summary, folder)
+    return Comparison(rows=tuple(rows), summary=summary, folder=folder)
+
+
+def _baseline(study: Study, baseline: str | None) -> str:
+    if baseline is None:
+        return next(iter(study.configs))
+    if baseline not in study.configs:
+        raise ConfigError(f"no config is called {baseline!r}; they are {list(study.configs)}")
+    return baseline
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other comparisons out of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"another comparison is running in {str(folder)!r}; wait for it, or give another folder"
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+class _Run:
+    """A comparison under way: the plan, and what is finished of it."""
+
+    def __init__(self, study: Study, prompts: list[str], folder: Path, progress: bool) -> None:
+        self.study = study
+        self.prompts = prompts
+        self.progress = progress
+        self.rewards: list[Reward] = [
+            r for r in study.rewards if not (isinstance(r, Loglikelihood) and r.model is None)
+        ]
+        if all(reward.column != "repetition" for reward in self.rewards):
+            self.rewards.append(Repetition())
+        self.row_file = JsonLines(folder / ROWS, Row)
+        self.judged_file = JsonLines(folder / JUDGED, Judgement)
+        self.rows: dict[Key, Row] = latest(self.row_file.read())
+        for key, found in group_judgements(self.judged_file.read()).items():
+            if key in self.rows:
+                self.rows[key] = judged(self.rows[key], found)
+        _remember(study, folder / PLAN, {key.config for key in self.rows})
+        for key, row in self.rows.items():
+            if key.config in study.configs and prompts[key.index : key.index + 1] != [row.prompt]:
+                if key.index < len(prompts):
+                    raise ConfigError(
+                        f"{self.row_file.path} has prompt {row.prompt!r} at place {key.index}, but "
+                        f"now that is {prompts[key.index]!r}; give another folder"
+                    )
+
+    @property
+    def plan(self) -> list[Key]:
+        """All answers there will be, in order."""
+        return [
+            Key(name, seed, index)
+            for name in self.study.configs
+            for seed in self.study.seeds_of(name)
+            for index in range(len(self.prompts))
+        ]
+
+    def _missing(self, name: str) -> list[Key]:
+        return [
+            key
+            for key in self.plan
+            if key.config == name and (key not in self.rows or self.rows[key].text is None)
+        ]
+
+    def answer_all(self, batch_size: int) -> None:
+        models = Models()
+        missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
+        with _bar(_cost(self.study, missing), "answers", self.progress) as bar:
+            for name, keys in missing.items():
+                bar.set_description(name)
+                llm = models.llm(self.study.configs[name])
+                listen = _listener(bar, llm.strategy.branches)
+                for batch in _batches(keys, batch_size):
+                    rows = answer(
+                        llm,
+                        name,
+                        batch[0].seed,
+                        {key.index: self.prompts[key.index] for key in batch},
+                        listen,
+                    )
+                    self.row_file.append(rows)
+                    self.rows |= latest(rows)
+        models.clear()
+
+    def judge_all(self) -> None:
+        planned = [self.rows[key] for key in self.plan]
+        work = [(reward, unjudged(reward, planned)) for reward in self.rewards]
+        with _bar(sum(len(rows) for _, rows in work), "rewards", self.progress) as bar:
+            for reward, rows in work:
+                bar.set_description(reward.column)
+                for start in range(0, len(rows), _JUDGED_TOGETHER):
+                    batch = rows[start : start + _JUDGED_TOGETHER]
+                    found = judge(reward, batch)
+                    self.judged_file.append(found)
+                    for judgement in found:
+                        key = judgement.key
+                        self.rows[key] = judged(self.rows[key], [judgement])
+                    bar.update(len(batch))
+
+    def finish(self) -> list[Row]:
+        """Write everything into one file, in order; returns the rows of this comparison."""
+        self.row_file.rewrite(sorted(self.rows.values(), key=row_order(self.study.configs)))
+        self.judged_file.path.unlink(missing_ok=True)
+        return [self.rows[key] for key in self.plan]
+
+
+_JUDGED_TOGETHER = 64
+"""Answers that a reward judges in one call, and that are written down together."""
+
+
+def _batches(keys: Sequence[Key], size: int) -> Iterator[list[Key]]:
+    """Keys that are answered together: same seed, and the same companions in every run.
+
+    Where a batch begins depends on the prompts' places alone, so that a run that was interrupted
+    goes on with the batches that it would have had.
+    """
+    batch: list[Key] = []
+    for key in keys:
+        if batch and (key.seed, key.index // size) != (batch[0].seed, batch[0].index // size):
+            yield batch
+            batch = []
+        batch.append(key)
+    if batch:
+        yield batch
+
+
+def _cost(study: Study, missing: Mapping[str, Sequence[Key]]) -> int:
+    """What is left to do, in tokens of all branches, as if every answer had full length."""
+    return sum(
+        len(keys) * _full_length(study.configs[name]) * study.configs[name].strategy.branches
+        for name, keys in missing.items()
+    )
+
+
+def _full_length(config: Any) -> int:
+    return getattr(config, "generation", config).max_tokens
+
+
+def _listener(bar: Any, branches: int) -> Callable[[Event], None]:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progressed):
+            bar.update(event.tokens * branches)
+
+    return listen
+
+
+def _bar(total: int, name: str, shown: bool) -> Any:
+    return tqdm(total=total, desc=name, unit="", unit_scale=True, disable=not shown or not total)
+
+
+def _remember(study: Study, path: Path, with_rows: set[str]) -> None:
+    """Write down what the rows come from; refuse to mix them with those of something else."""
+    now = {
+        "configs": {name: describe_entry(config) for name, config in study.configs.items()},
+        "rewards": {reward.column: describe_reward(reward) for reward in study.rewards},
+    }
+    before: Any = {}
+    if path.exists():
+        try:
+            before = yaml.safe_load(path.read_text("utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
+    for kind, parts in now.items():
+        for name, part in parts.items():
+            known = before.get(kind, {}).get(name)
+            relevant = kind == "rewards" or name in with_rows
+            if relevant and known is not None and known != part:
+                raise ConfigError(
+                    f"{path.parent} holds answers of another {kind[:-1]} {name!r}: it was {known} "
+                    f"and now is {part}; give it another name, or give another folder"
+                )
+    both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
+    write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())

@@ -1,0 +1,274 @@
+"""What is compared: configs, prompts, rewards and seeds, from a file or from arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from w2s_chains.comparison.prompts import checked_prompts, read_prompts
+from w2s_chains.config import GenerationSection, W2SConfig, load_config
+from w2s_chains.errors import ConfigError
+from w2s_chains.faults import clear_errors, parse_yaml
+from w2s_chains.llms import W2SLLM
+from w2s_chains.plugins import did_you_mean
+from w2s_chains.rewards import AnyReward, Repetition, Reward, build_reward
+from w2s_chains.rewards.base import FileBeside
+from w2s_chains.search import SearchStrategy
+
+Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class Entry(W2SConfig):
+    """One config of a study.
+
+    Attributes:
+        seeds: Its own seeds, instead of the study's.
+    """
+
+    seeds: Seeds | None = None
+
+
+def _as_entry(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, W2SLLM | Entry):
+        return value
+    if isinstance(value, str | Path):
+        folder = (info.context or {}).get("folder")
+        value = load_config(Path(value) if folder is None else Path(folder) / value)
+    if isinstance(value, W2SConfig):
+        return Entry(**{name: getattr(value, name) for name in value.model_fields_set})
+    if not isinstance(value, Mapping):
+        raise ConfigError("a config is a file, a mapping with sections, or a W2SLLM")
+    return Entry.model_validate(value, context=info.context)
+
+
+class Study(BaseModel):
+    """All configs answer the same prompts, and the same rewards judge them.
+
+    Attributes:
+        prompts: A file, or the prompts themselves.
+        prompt_field: Field or column of the file that holds the prompt.
+        limit: Only so many of the first prompts.
+        seeds: Every config answers every prompt once with each of them.
+        rewards: The judges; repetition and the proposer's loglikelihood are always there.
+        configs: What is compared, by name; a ``W2SLLM`` is taken as it is. The first is the
+            baseline of the differences.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    prompts: tuple[str, ...] | FileBeside
+    prompt_field: str = "prompt"
+    limit: int | None = Field(default=None, ge=1)
+    seeds: Seeds = (0,)
+    rewards: tuple[AnyReward, ...] = ()
+    configs: dict[str, Annotated[Any, BeforeValidator(_as_entry)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        columns = [reward.column for reward in self.rewards]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise ValueError(f"two rewards are called {column!r}; give one a name of its own")
+        for reward in self.rewards:
+            taken = ["answer", "guide_score"]
+            taken += ["loglikelihood"] if getattr(reward, "model", None) is not None else []
+            taken += ["repetition"] if not isinstance(reward, Repetition) else []
+            if reward.column in taken:
+                raise ValueError(f"{reward.column!r} is a column of its own; name the reward else")
+        for name, config in self.configs.items():
+            if not name.strip() or "\n" in name:
+                raise ValueError(f"a config is called {name!r}; give it a name on one line")
+            n = config.n if isinstance(config, W2SLLM) else config.generation.n
+            if n != 1:
+                raise ValueError(f"config {name!r} has n={n}; leave it at 1 and give more seeds")
+        return self
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        own = getattr(self.configs[name], "seeds", None)
+        return tuple(dict.fromkeys(self.seeds if own is None else own))
+
+    def read_prompts(self) -> list[str]:
+        """The prompts.
+
+        Raises:
+            ConfigError: There are none, or their file cannot be read.
+        """
+        if isinstance(self.prompts, Path):
+            return read_prompts(self.prompts, self.prompt_field, self.limit)
+        prompts = enumerate(self.prompts[: self.limit], 1)
+        return checked_prompts(((f"prompt {n}", prompt) for n, prompt in prompts), "the list")
+
+
+def load_study(path: str | Path, **fields: Any) -> Study:
+    """Read a study from a YAML file.
+
+    A key ``base`` holds sections that the configs share: a section of a config replaces the
+    shared one, except ``generation``, whose fields are merged.
+
+    Args:
+        path: The file.
+        **fields: Fields of ``Study`` that win over the file.
+
+    Raises:
+        ConfigError: It is not valid; the message has every fault with file and line.
+    """
+    path = Path(path)
+    values, tree = _read_yaml(path)
+    context = {"folder": path.parent}
+    merged = {**_merged(values, str(path)), **fields}
+    with clear_errors(Study, merged, str(path), tree):
+        return Study.model_validate(merged, context=context)
+
+
+def make_study(
+    configs: Study | str | Path | Mapping[str, Any] | Sequence[str | Path],
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    **fields: Any,
+) -> Study:
+    """A study from what ``compare`` takes.
+
+    Args:
+        configs: A study or its file; or configs, as a mapping from names, or as files, which are
+            called after their names.
+        strategies: With a single config: compare these strategies on it, each a mapping with a
+            ``type`` or an object; a mapping gives them names.
+        **fields: Other fields of ``Study``; None where the study's own holds.
+
+    Raises:
+        ConfigError: Something is missing or not valid.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if isinstance(prompts := given.get("prompts"), str | Path):
+        given["prompts"] = Path(prompts).absolute()
+    if "rewards" in given:
+        given["rewards"] = tuple(build_reward(reward) for reward in given["rewards"])
+    if isinstance(configs, Study):
+        return _changed(configs, strategies, given)
+    if isinstance(configs, str | Path):
+        configs = [configs]
+    if not isinstance(configs, Mapping):
+        if len(configs) == 1 and "configs" in _read_yaml(Path(configs[0]))[0]:
+            return _changed(load_study(configs[0], **given), strategies, {})
+        configs = _by_stem(configs)
+    values = {"prompts": (), **given, "configs": dict(configs)}
+    with clear_errors(Study, values, "comparison"):
+        return _changed(Study.model_validate(values), strategies, {})
+
+
+def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
+    values = {name: getattr(study, name) for name in Study.model_fields} | dict(given)
+    if strategies is not None:
+        if len(study.configs) != 1:
+            raise ConfigError(
+                f"strategies are tried on one config, but there are {len(study.configs)}: "
+                f"{', '.join(study.configs)}"
+            )
+        [only] = study.configs.values()
+        values["configs"] = {
+            name: _with_strategy(only, strategy)
+            for name, strategy in _named_strategies(strategies).items()
+        }
+    with clear_errors(Study, values, "comparison"):
+        return Study.model_validate(values)
+
+
+def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:
+    if isinstance(config, W2SLLM):
+        fields = {name: getattr(config, name) for name in type(config).model_fields}
+        return type(config)(**{**fields, "strategy": strategy})
+    values: dict[str, Any] = {name: getattr(config, name) for name in config.model_fields_set}
+    values["strategy"] = strategy
+    with clear_errors(Entry, values, "strategies"):
+        return Entry.model_validate(values)
+
+
+def _named_strategies(strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    if isinstance(strategies, Mapping) and "type" not in strategies:
+        return dict(strategies)
+    listed = [strategies] if isinstance(strategies, Mapping) else list(strategies)
+    named = {_label(strategy): strategy for strategy in listed}
+    if len(named) < len(listed):
+        raise ConfigError("two of the strategies are the same; leave one out")
+    return named
+
+
+def _label(strategy: Any) -> str:
+    """``chunk_beam width=4 successors=4``."""
+    if isinstance(strategy, SearchStrategy):
+        strategy = {"type": strategy.type, **strategy.model_dump(exclude_defaults=True)}
+    if not isinstance(strategy, Mapping):
+        return str(strategy)
+    others = (f"{name}={value}" for name, value in strategy.items() if name != "type")
+    return " ".join([str(strategy.get("type")), *others])
+
+
+def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
+    named = {Path(path).stem: Path(path) for path in paths}
+    if len(named) < len(paths):
+        raise ConfigError(
+            "two configs have the same file name, which is their name in the comparison: "
+            f"{', '.join(map(str, paths))}; rename one, or write a study with a key 'configs'"
+        )
+    return named
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
+    tree, values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        hint = did_you_mean("", Study.model_fields)
+        raise ConfigError(f"{path}:1: a study or config is a mapping{hint}")
+    return values, tree
+
+
+def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The study with the sections of ``base`` written out in every config."""
+    values = dict(values)
+    base = values.pop("base", None) or {}
+    if not isinstance(base, Mapping):
+        raise ConfigError(f"{source}: base is a mapping with sections of a config, not {base!r}")
+    configs = values.get("configs")
+    if base and isinstance(configs, Mapping):
+        values["configs"] = {
+            name: _over(base, own) if isinstance(own, Mapping | None) else own
+            for name, own in configs.items()
+        }
+    return values
+
+
+def _over(base: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    both = {**base, **(own or {})}
+    sections = [part.get("generation") for part in (base, own or {})]
+    if all(isinstance(section, Mapping) for section in sections):
+        both["generation"] = {**sections[0], **sections[1]}
+    return both
+
+
+def describe_entry(config: Entry | W2SLLM) -> dict[str, Any]:
+    """What a config's answers depend on, as plain values; the seed aside."""
+    if isinstance(config, W2SLLM):
+        try:
+            values = config.to_config()
+        except ConfigError:  # built by hand: its parts have no names to write down
+            generation = {name: getattr(config, name) for name in GenerationSection.model_fields}
+            values = {
+                "parts": "built by hand",
+                "strategy": config.strategy.model_dump(mode="json"),
+                "generation": GenerationSection(**generation).model_dump(mode="json"),
+            }
+    else:
+        values = config.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)
+        values["strategy"] = config.strategy.model_dump(mode="json")
+        values["scored"] = config.scored
+    values.get("generation", {}).pop("seed", None)
+    return values
+
+
+def describe_reward(reward: Reward) -> dict[str, Any]:
+    return reward.model_dump(mode="json")

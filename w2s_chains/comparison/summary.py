@@ -1,0 +1,256 @@
+"""The table of a comparison: means, and paired differences with their intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from w2s_chains.comparison.rows import Row
+
+DRAWS = 10_000
+"""Bootstrap samples of an interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A config against the baseline, on the prompts and seeds that both answered.
+
+    Attributes:
+        mean: Mean of the paired differences.
+        low: Lower end of its 95% interval, by bootstrap over prompts.
+        high: Upper end.
+        win_rate: Share of the pairs in which it is higher than the baseline; ties count half.
+        prompts: Prompts that both answered.
+    """
+
+    mean: float
+    low: float
+    high: float
+    win_rate: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One config in the table; means are over its answers.
+
+    Attributes:
+        config: Its name.
+        answers: Answers that it gave.
+        failed: Prompts and seeds without an answer, and rewards that failed on one.
+        seeds: Seeds it was run with.
+        means: Per column: guide score, rewards, repetition, loglikelihood; NaN where nothing is.
+        differences: Per reward; nothing for the baseline itself.
+        proposed_tokens: Per answer.
+        guide_tokens: Per answer.
+    """
+
+    config: str
+    answers: int
+    failed: int
+    seeds: int
+    means: Mapping[str, float]
+    differences: Mapping[str, Difference] = field(default_factory=dict[str, Difference])
+    proposed_tokens: float
+    guide_tokens: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The table.
+
+    Attributes:
+        baseline: The config that the others are compared with.
+        rewards: Names of the rewards, in order.
+        lines: One per config, in order.
+        prompts: How many there are.
+    """
+
+    baseline: str
+    rewards: tuple[str, ...]
+    lines: tuple[Line, ...]
+    prompts: int
+
+    @property
+    def caption(self) -> str:
+        """What the numbers mean, for below the table."""
+        return (
+            f"{self.prompts} prompts. In brackets: 95% interval of the paired difference to "
+            f"{self.baseline!r}, bootstrap over prompts ({DRAWS:,} draws); win: share of pairs "
+            "above it. Repetition is 1 - distinct / all words; loglikelihood is the frozen "
+            "model's own, in nats per token; tokens are per answer, in all branches."
+        )
+
+    def tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Header and rows for people: what the rewards say, and what it cost."""
+        failures = any(line.failed for line in self.lines)
+        judged, cost = ["config"], ["config", "answers", *(["failed"] if failures else [])]
+        for name in self.rewards:
+            judged += [name, "difference", "win"]
+        cost += ["guide score", "repetition", "loglikelihood", "tokens proposed", "guide tokens"]
+        judged_rows: list[list[str]] = []
+        cost_rows: list[list[str]] = []
+        for line in self.lines:
+            row = [line.config]
+            for name in self.rewards:
+                difference = line.differences.get(name)
+                row += [_number(line.means[name])]
+                row += ["", ""] if difference is None else _told(difference)
+            judged_rows.append(row)
+            row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
+            row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
+            row += [f"{line.proposed_tokens:.0f}", f"{line.guide_tokens:.0f}"]
+            cost_rows.append(row)
+        return [(judged, judged_rows)] * bool(self.rewards) + [(cost, cost_rows)]
+
+    def print(self) -> None:
+        """Show the tables in the terminal."""
+        console = Console()
+        for header, rows in self.tables():
+            table = Table(header[0])
+            for name in header[1:]:
+                table.add_column(name, justify="right")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+        console.print(self.caption, style="dim", highlight=False)
+
+    def markdown(self) -> str:
+        """One wide table, and what its numbers mean."""
+        tables = self.tables()
+        header = [name for header, _ in tables for name in header[header is not tables[0][0] :]]
+        rows = [
+            [cell for part in parts for cell in part[part is not parts[0] :]]
+            for parts in zip(*(rows for _, rows in tables), strict=True)
+        ]
+        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+        cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+        return f"{table}\n\n{self.caption}\n"
+
+    def csv(self) -> str:
+        """All numbers, unrounded to six digits; empty where there is none."""
+        header = ["config", "answers", "failed", "seeds", "guide_score"]
+        for name in self.rewards:
+            parts = ("difference", "low", "high", "win_rate", "paired_prompts")
+            header += [name, *(f"{name}_{part}" for part in parts)]
+        header += ["repetition", "loglikelihood", "proposed_tokens", "guide_tokens"]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        for line in self.lines:
+            cells: list[object] = [line.config, line.answers, line.failed, line.seeds]
+            cells.append(_exact(line.means["guide_score"]))
+            for name in self.rewards:
+                cells.append(_exact(line.means[name]))
+                d = line.differences.get(name)
+                numbers = [] if d is None else [d.mean, d.low, d.high, d.win_rate]
+                cells += [""] * 5 if d is None else [*map(_exact, numbers), d.prompts]
+            cells += [_exact(line.means["repetition"]), _exact(line.means["loglikelihood"])]
+            cells += [_exact(line.proposed_tokens), _exact(line.guide_tokens)]
+            writer.writerow(cells)
+        return out.getvalue()
+
+
+def summarize(
+    rows: Iterable[Row], configs: Sequence[str], rewards: Sequence[str], baseline: str
+) -> Summary:
+    """Make the table.
+
+    Args:
+        rows: In any order.
+        configs: Names, in the order of the table.
+        rewards: Names of the rewards, in order; repetition and loglikelihood come anyway.
+        baseline: Which config the others are compared with.
+    """
+    own: dict[str, list[Row]] = {name: [] for name in configs}
+    for row in rows:
+        if row.config in own:
+            own[row.config].append(row)
+    columns = [name for name in rewards if name not in ALWAYS]
+    lines = []
+    for name, answers in own.items():
+        lines.append(
+            Line(
+                config=name,
+                answers=sum(row.text is not None for row in answers),
+                failed=sum(bool(row.errors) for row in answers),
+                seeds=len({row.seed for row in answers}),
+                means={c: _mean(values(answers, c)) for c in ("guide_score", *columns, *ALWAYS)},
+                differences={}
+                if name == baseline
+                else {
+                    column: difference
+                    for column in columns
+                    if (difference := compare_paired(answers, own[baseline], column)) is not None
+                },
+                proposed_tokens=_mean([row.proposed_tokens for row in answers if row.text]),
+                guide_tokens=_mean([row.guide_tokens for row in answers if row.text]),
+            )
+        )
+    prompts = len({row.index for answers in own.values() for row in answers})
+    return Summary(baseline=baseline, rewards=tuple(columns), lines=tuple(lines), prompts=prompts)
+
+
+ALWAYS = ("repetition", "loglikelihood")
+"""Columns of every comparison: where a search over-optimises, one of them tells."""
+
+
+def value(row: Row, column: str) -> float | None:
+    """What a row has in a column of the table."""
+    if column in ("guide_score", "loglikelihood"):
+        return row.guide_score if column == "guide_score" else row.loglikelihood
+    return row.rewards.get(column)
+
+
+def values(rows: Iterable[Row], column: str) -> list[float]:
+    """What rows have in a column; those that have nothing are left out."""
+    return [v for row in rows if (v := value(row, column)) is not None]
+
+
+def compare_paired(rows: Iterable[Row], baseline: Iterable[Row], column: str) -> Difference | None:
+    """The paired difference of two configs; None if they have no prompt and seed in common."""
+    theirs = {(row.index, row.seed): value(row, column) for row in baseline}
+    gains: dict[int, list[float]] = {}
+    for row in rows:
+        mine, other = value(row, column), theirs.get((row.index, row.seed))
+        if mine is not None and other is not None:
+            gains.setdefault(row.index, []).append(mine - other)
+    if not gains:
+        return None
+    flat = np.array([gain for own in gains.values() for gain in own])
+    mean, low, high = bootstrap([float(np.mean(own)) for own in gains.values()])
+    wins = float(np.mean((flat > 0) + 0.5 * (flat == 0)))
+    return Difference(mean=mean, low=low, high=high, win_rate=wins, prompts=len(gains))
+
+
+def bootstrap(per_prompt: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95% interval: percentiles over resampled prompts, seed 0."""
+    sample = np.array(per_prompt, dtype=float)
+    draw = np.random.default_rng(0).integers
+    means = [sample[draw(0, len(sample), len(sample))].mean() for _ in range(DRAWS)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(sample.mean()), float(low), float(high)
+
+
+def _mean(found: Sequence[float]) -> float:
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _told(difference: Difference) -> list[str]:
+    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+    return [f"{difference.mean:+.2f} {interval}", f"{difference.win_rate:.0%}"]
+
+
+def _number(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.2f}"
+
+
+def _exact(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.6g}"
