@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -16,11 +18,16 @@ from tokenizers import (
     processors,
     trainers,
 )
+from torch import Tensor
 from transformers import (
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -154,3 +161,77 @@ def noisy(model: Any, scale: float = 0.1, seed: int = 7) -> Any:
         for weight in copy.parameters():
             weight += scale * weight.std() * torch.randn(weight.shape, generator=generator)
     return copy
+
+
+def mistral(vocabulary: int, seed: int = 0, **options: Any) -> MistralForCausalLM:
+    """With a sliding window of 8 tokens, if the options say nothing else."""
+    torch.manual_seed(seed)
+    config = MistralConfig(
+        **{
+            "vocab_size": vocabulary,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.3,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "sliding_window": 8,
+            **options,
+        }
+    )
+    return MistralForCausalLM(config).eval()
+
+
+def distilbert_classifier(
+    vocabulary: int, labels: tuple[str, ...] = ("NEGATIVE", "POSITIVE"), seed: int = 0
+) -> DistilBertForSequenceClassification:
+    """A classifier of texts of at most 64 tokens."""
+    torch.manual_seed(seed)
+    config = DistilBertConfig(
+        vocab_size=vocabulary, dim=32, hidden_dim=64, n_layers=2, n_heads=4,
+        max_position_embeddings=64, initializer_range=0.3,
+        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
+    )  # fmt: skip
+    return DistilBertForSequenceClassification(config).eval()
+
+
+@functools.cache
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """Lowercased word pieces between [CLS] and [SEP], as BERT and DistilBERT have them."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer.train_from_iterator(
+        TEXT,
+        trainers.WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        name_or_path="words",
+    )
+
+
+def save_value_head(
+    folder: Path, decoder: LlamaForCausalLM, body: str = "model", head: str = "v_head.weight"
+) -> Tensor:
+    """Write a reward model as its own class would name its weights; returns the head. [1, D]"""
+    folder.mkdir(parents=True)
+    value_head = torch.randn(
+        1, decoder.config.hidden_size, generator=torch.Generator().manual_seed(5)
+    )
+    weights = {f"{body}.{name}": value for name, value in decoder.model.state_dict().items()}
+    save_file({**weights, head: value_head}, folder / "model.safetensors", {"format": "pt"})
+    config = {**decoder.config.to_dict(), "architectures": ["OwnRewardModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return value_head

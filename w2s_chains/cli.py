@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
@@ -140,7 +140,7 @@ def _given(values: list[str] | None, role: str) -> Any:
     return named or listed
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     print(f"Error: {message}", file=sys.stderr)
     raise typer.Exit(code)
 

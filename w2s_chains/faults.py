@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from w2s_chains.errors import ConfigError
 from w2s_chains.plugins import did_you_mean, find_plugin
-from w2s_chains.search import STRATEGIES
+from w2s_chains.rewards import REWARDS, Reward
+from w2s_chains.search import STRATEGIES, SearchStrategy
 
 
 def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
@@ -29,6 +30,13 @@ def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
         raise ConfigError(f"{where}: broken YAML: {problem}") from error
     except Exception as error:  # a bad tagged value (!!int "") makes PyYAML raise all kinds
         raise ConfigError(f"{source}: broken YAML: {error}") from error
+
+
+_PLUGINS: dict[str, tuple[type[BaseModel], Mapping[str, type[BaseModel]]]] = {
+    "strategies": (SearchStrategy, STRATEGIES),
+    "rewards": (Reward, REWARDS),
+}
+"""Slots whose fields depend on the ``type`` that is written there."""
 
 
 @contextmanager
@@ -101,16 +109,24 @@ def _fields(
     path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
 ) -> Iterable[str]:
     """The fields there may be at ``path``."""
-    if not path:
-        return model.model_fields
-    if path[0] == "strategy":
-        strategy = values["strategy"]
-        kind = strategy["type"] if isinstance(strategy, Mapping) else strategy.type
-        return find_plugin("strategies", kind, STRATEGIES).model_fields
-    field = model.model_fields.get(path[0])
-    inner = [] if field is None else list(_models(field.annotation))
-    # A step that is no field is a branch of a union.
-    return _fields(path[1:], values, inner[-1] if inner else model)
+    node: Any = values
+    for step in path:
+        node = _inside(node, step)
+        # A step that is no field is a key of a mapping or the place in a list.
+        field = model.model_fields.get(step)
+        inner = [] if field is None else list(_models(field.annotation))
+        model = inner[-1] if inner else model
+    for kind, (base, builtin) in _PLUGINS.items():
+        if issubclass(model, base):
+            name = node["type"] if isinstance(node, Mapping) else node.type
+            return getattr(find_plugin(kind, name, builtin), "model_fields", base.model_fields)
+    return model.model_fields
+
+
+def _inside(node: Any, step: str) -> Any:
+    if isinstance(node, Mapping):
+        return node[step]
+    return node[int(step)] if isinstance(node, list | tuple) else getattr(node, step)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -20,7 +20,7 @@ def gold_reward() -> TextClassifier:
 
 
 def write_gold(path: Path, reviews: Iterable[Review] | None = None) -> None:
-    """Write the reviews that are clearly good (label 1) or bad (0); of the gold split by default."""
+    """Write the clearly good reviews (label 1) and bad ones (0); of the gold split by default."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["text", "label"])

@@ -16,12 +16,11 @@ import argparse
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import trl.kernels.chunked_logprob
 from datasets import Dataset
 from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -69,6 +68,20 @@ class Recipe:
     weight_decay: float = 0.01
     embedding_std: float = 0.2
     tune_embeddings: bool = True
+
+
+RECIPES = {
+    "own": Recipe(),
+    "smollm2": Recipe(
+        vocabulary=None,
+        joined_passes=1,
+        untuned_epochs=1,
+        untuned_lr=3e-3,
+        tuned_epochs=2,
+        weight_decay=0.0,
+        embedding_std=0.1,
+    ),
+}
 
 
 def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -268,11 +281,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train both guides and write them as float16 folders."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where reviews-tuned and reviews-untuned go")
+    parser.add_argument(
+        "--vocabulary", choices=RECIPES, default="own", help="smollm2: reviews-smollm2-tuned, ..."
+    )
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     arguments = parser.parse_args(argv)
-    tokenizer, tuned, untuned = train(split().guides, Recipe(seed=arguments.seed))
-    for name, model in {"reviews-tuned": tuned, "reviews-untuned": untuned}.items():
-        folder = arguments.folder / name
+    recipe = replace(RECIPES[arguments.vocabulary], seed=arguments.seed)
+    tokenizer, tuned, untuned = train(split().guides, recipe)
+    prefix = "reviews" if arguments.vocabulary == "own" else f"reviews-{arguments.vocabulary}"
+    for kind, model in {"tuned": tuned, "untuned": untuned}.items():
+        folder = arguments.folder / f"{prefix}-{kind}"
         model.config.use_cache = True  # the trainers turn it off
         model.half().save_pretrained(folder)
         (folder / "model.safetensors").chmod(0o644)  # saved for the owner only

@@ -16,7 +16,7 @@ from transformers import GPT2Config, MambaConfig, MambaForCausalLM, T5Config
 
 from tests import tiny
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
-from w2s_chains.backend.loading import ModelSpec, load
+from w2s_chains.backend.loading import ModelSpec, load, preview
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 
@@ -210,6 +210,67 @@ def test_a_recurrent_model_by_hand_is_refused() -> None:
         HuggingFaceProposer(MambaForCausalLM(config), tiny.byte_tokenizer())
 
 
+def test_a_window_that_is_switched_off(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """As long as a text is shorter than the window, nothing changes."""
+    model = tiny.mistral(320, seed=2)
+    model.save_pretrained(tmp_path)
+    tiny.byte_tokenizer().save_pretrained(tmp_path)
+    spec = ModelSpec(model=str(tmp_path), config={"sliding_window": None})
+    lm, text = load(spec)
+    assert lm.model.config.sliding_window is None
+    ids = torch.tensor([text.prompt_ids(_prompt("The movie was great and the plot"))])
+    assert ids.shape[1] > 8
+    with torch.inference_mode():
+        ours, theirs = lm.model(ids).logits[0], model(ids).logits[0]
+    assert torch.allclose(ours[:8], theirs[:8], atol=1e-5)
+    assert not torch.allclose(ours[8:], theirs[8:], atol=1e-2), "control: there the window ends"
+    assert spec.model_dump(exclude_defaults=True)["config"] == {"sliding_window": None}
+    assert hash(spec) == hash(spec.model_copy()) != hash(ModelSpec(model=str(tmp_path)))
+    llm = W2SLLM.from_pretrained(
+        str(tiny_folders["proposer"]), tuned=str(tmp_path), untuned=str(tmp_path),
+        guide_config={"sliding_window": None}, max_tokens=5, seed=0,
+    )  # fmt: skip
+    assert isinstance(llm.invoke("The movie"), str)
+
+
+def test_an_override_that_the_config_does_not_know(
+    tiny_folders: dict[str, Path], no_weights: None
+) -> None:
+    for name in ("windowed", "proposer"):
+        refused(
+            ConfigError, "no field 'sliding_windov'", "choices: ",
+            model=str(tiny_folders[name]), config={"sliding_windov": None},
+        )  # fmt: skip
+    refused(
+        ConfigError, "did you mean 'sliding_window'",
+        model=str(tiny_folders["windowed"]), config={"sliding_windov": None},
+    )  # fmt: skip
+
+
+# A preview.
+
+
+def test_a_preview_is_what_is_loaded(tiny_folders: dict[str, Path]) -> None:
+    for name in ("proposer", "gpt2"):
+        spec = ModelSpec(model=str(tiny_folders[name]))
+        lm, text = load(spec)
+        config, seen = preview(spec)
+        assert config.to_dict() | {"dtype": None} == lm.model.config.to_dict() | {"dtype": None}
+        assert seen.vocabulary == text.vocabulary
+        assert seen.end_ids == text.end_ids
+        assert seen.prompt_ids(_prompt("The movie")) == text.prompt_ids(_prompt("The movie"))
+
+
+def test_a_preview_knows_all_end_tokens(folder: Path) -> None:
+    spec = ModelSpec(model=str(folder))
+    assert preview(spec)[1].end_ids == load(spec)[1].end_ids == (1,)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [1, 3]}))
+    assert preview(spec)[1].end_ids == load(spec)[1].end_ids == (1, 3)
+    file.unlink()
+    assert preview(spec)[1].end_ids == load(spec)[1].end_ids == (1,)
+
+
 # What is broken.
 
 
@@ -257,10 +318,21 @@ def _only_pickled(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_broken_folder(
-    folder: Path, damage: Callable[[Path], Any], error: type[W2SError], parts: list[str]
+    folder: Path,
+    damage: Callable[[Path], Any],
+    error: type[W2SError],
+    parts: list[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     damage(folder)
-    refused(error, str(folder), *parts, model=str(folder))
+    message = refused(error, str(folder), *parts, model=str(folder))
+    request.getfixturevalue("no_weights")
+    if request.node.callspec.id in ("broken weights", "other shapes", "missing layer"):
+        preview(ModelSpec(model=str(folder)))  # what only the weights tell
+    else:
+        with pytest.raises(error) as caught:
+            preview(ModelSpec(model=str(folder)))
+        assert str(caught.value) == message
 
 
 def test_a_base_model_without_head_is_refused(folder: Path) -> None:

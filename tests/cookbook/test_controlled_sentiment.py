@@ -16,7 +16,6 @@ from cookbook.controlled_sentiment.gold import accuracy, gold_reward
 from w2s_chains.backend.embedded import embedded_path
 from w2s_chains.rewards import TextClassifier, Vader
 
-
 GOOD_AND_BAD = ["A wonderful, moving film.", "A dull, lifeless mess."]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +124,7 @@ def load(spec: ModelSpec) -> tuple[CausalLM, TextTokens]:
 def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
     """All of ``load`` but the weights: refuses in seconds what ``load`` would refuse.
 
-    Only weights that are missing or broken are not found. Raises like ``load``.
+    Weights that are broken, or missing on the hub, are not found. Raises like ``load``.
     """
     options_of(spec, device_of(spec))
     source, files = locate(spec.model, spec.revision)
@@ -137,9 +137,10 @@ def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
                 f"AutoModelForCausalLM for {type(config).__name__}"
             )
         check_branchable(config)
+        check_safe(spec.model, source, files)
         tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
         try:
-            generation = GenerationConfig.from_pretrained(source, revision=spec.revision)
+            generation = GenerationConfig.from_pretrained(source, revision=spec.revision or "main")
         except OSError:  # it has no such file
             generation = GenerationConfig.from_model_config(config)
     return config, TextTokens(tokenizer, spec.prompt_template(), _end_ids(generation))
@@ -167,7 +168,7 @@ def _override(config: PreTrainedConfig, spec: ModelSpec) -> None:
 
 
 @contextmanager
-def clear_errors_of(name: str) -> Iterator[None]:
+def clear_errors_of(name: str) -> Generator[None]:
     """Turn whatever transformers raises while it loads ``name`` into errors of ours."""
     try:
         yield
@@ -195,6 +196,23 @@ def check_complete(name: str, found: dict[str, Any], kind: str) -> None:
             f"model {name!r} is no {kind}: its files have no weights for "
             f"{brief(', '.join(missing))}, which would be random; give a complete checkpoint"
         )
+
+
+def check_safe(name: str, source: str, files: dict[str, Any]) -> None:
+    """Raise ModelNotFoundError if a local folder has no weights that may be opened.
+
+    What the hub has is known only when it is asked for weights.
+    """
+    folder = Path(source)
+    if "gguf_file" in files or not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    why = "no *.safetensors"
+    if any(folder.glob("*.bin")):
+        why = (
+            "only pickled weights (*.bin), which w2s_chains never opens; convert it once to "
+            "safetensors, see cookbook/paper/README.md"
+        )
+    raise ModelNotFoundError(f"the folder of model {name!r} has {why}")
 
 
 def locate(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:

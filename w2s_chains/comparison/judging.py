@@ -23,7 +23,8 @@ def judge(reward: Reward, rows: Sequence[Row]) -> list[Judgement]:
             seed=row.seed,
             index=row.index,
             reward=reward.column,
-            **({"error": outcome} if isinstance(outcome, str) else {"value": outcome}),
+            value=None if isinstance(outcome, str) else outcome,
+            error=outcome if isinstance(outcome, str) else None,
         )
         for row, outcome in zip(rows, _outcomes(reward.score, rows), strict=True)
     ]

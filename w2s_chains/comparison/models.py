@@ -65,8 +65,8 @@ def check_study(study: Study) -> None:
             config.check()
             if config.strategy.needs_scorer and not config.scored:
                 raise ConfigError(
-                    f"strategy {config.strategy.type!r} chooses by a score, but there is no scorer; "
-                    "give a section guide"
+                    f"strategy {config.strategy.type!r} chooses by a score, but there is no "
+                    "scorer; give a section guide"
                 )
             for _, spec in _specs(config):
                 if (key := repr(spec)) not in vocabularies:

@@ -17,11 +17,11 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class Key(NamedTuple):
-    """Which answer a row is about; ``index`` is the prompt's place in the file, from 0."""
+    """Which answer a row is about; ``place`` is the row's ``index``."""
 
     config: str
     seed: int
-    index: int
+    place: int
 
 
 class Row(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,7 @@ def _baseline(study: Study, baseline: str | None) -> str:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path) -> Generator[None]:
     """Make the folder, and keep other comparisons out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,13 +179,13 @@ class _Run:
             if key in self.rows:
                 self.rows[key] = judged(self.rows[key], found)
         _remember(study, folder / PLAN, {key.config for key in self.rows})
-        for key, row in self.rows.items():
-            if key.config in study.configs and prompts[key.index : key.index + 1] != [row.prompt]:
-                if key.index < len(prompts):
-                    raise ConfigError(
-                        f"{self.row_file.path} has prompt {row.prompt!r} at place {key.index}, but "
-                        f"now that is {prompts[key.index]!r}; give another folder"
-                    )
+        for (name, _, index), row in self.rows.items():
+            now = prompts[index] if index < len(prompts) else row.prompt
+            if name in study.configs and row.prompt != now:
+                raise ConfigError(
+                    f"{self.row_file.path} has prompt {row.prompt!r} at place {index}, but now "
+                    f"that is {now!r}; give another folder"
+                )
 
     @property
     def plan(self) -> list[Key]:
@@ -217,7 +217,7 @@ class _Run:
                         llm,
                         name,
                         batch[0].seed,
-                        {key.index: self.prompts[key.index] for key in batch},
+                        {key.place: self.prompts[key.place] for key in batch},
                         listen,
                     )
                     self.row_file.append(rows)
@@ -258,7 +258,7 @@ def _batches(keys: Sequence[Key], size: int) -> Iterator[list[Key]]:
     """
     batch: list[Key] = []
     for key in keys:
-        if batch and (key.seed, key.index // size) != (batch[0].seed, batch[0].index // size):
+        if batch and (key.seed, key.place // size) != (batch[0].seed, batch[0].place // size):
             yield batch
             batch = []
         batch.append(key)

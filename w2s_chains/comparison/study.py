@@ -14,7 +14,7 @@ from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, parse_yaml
 from w2s_chains.llms import W2SLLM
 from w2s_chains.plugins import did_you_mean
-from w2s_chains.rewards import AnyReward, Repetition, Reward, build_reward
+from w2s_chains.rewards import AnyReward, Repetition, Reward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
 
@@ -64,7 +64,7 @@ class Study(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     seeds: Seeds = (0,)
     rewards: tuple[AnyReward, ...] = ()
-    configs: dict[str, Annotated[Any, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    configs: dict[str, Annotated[W2SLLM | Entry, BeforeValidator(_as_entry)]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,7 +99,15 @@ class Study(BaseModel):
         if isinstance(self.prompts, Path):
             return read_prompts(self.prompts, self.prompt_field, self.limit)
         prompts = enumerate(self.prompts[: self.limit], 1)
-        return checked_prompts(((f"prompt {n}", prompt) for n, prompt in prompts), "the list")
+        return checked_prompts(
+            ((f"prompt {n}", prompt) for n, prompt in prompts), "the list, and no file was given"
+        )
+
+
+class _Rewards(BaseModel):
+    """Rewards that a caller gives: their paths are not relative to the study's file."""
+
+    rewards: tuple[AnyReward, ...]
 
 
 def load_study(path: str | Path, **fields: Any) -> Study:
@@ -144,7 +152,9 @@ def make_study(
     if isinstance(prompts := given.get("prompts"), str | Path):
         given["prompts"] = Path(prompts).absolute()
     if "rewards" in given:
-        given["rewards"] = tuple(build_reward(reward) for reward in given["rewards"])
+        own = {"rewards": given["rewards"]}
+        with clear_errors(_Rewards, own, "comparison"):
+            given["rewards"] = _Rewards.model_validate(own).rewards
     if isinstance(configs, Study):
         return _changed(configs, strategies, given)
     if isinstance(configs, str | Path):
@@ -244,14 +254,15 @@ def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _over(base: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
     both = {**base, **(own or {})}
-    sections = [part.get("generation") for part in (base, own or {})]
-    if all(isinstance(section, Mapping) for section in sections):
-        both["generation"] = {**sections[0], **sections[1]}
+    shared, changed = base.get("generation"), (own or {}).get("generation")
+    if isinstance(shared, Mapping) and isinstance(changed, Mapping):
+        both["generation"] = {**shared, **changed}
     return both
 
 
 def describe_entry(config: Entry | W2SLLM) -> dict[str, Any]:
     """What a config's answers depend on, as plain values; the seed aside."""
+    values: dict[str, Any]
     if isinstance(config, W2SLLM):
         try:
             values = config.to_config()

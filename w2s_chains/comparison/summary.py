@@ -115,7 +115,7 @@ class Summary:
         for header, rows in self.tables():
             table = Table(header[0])
             for name in header[1:]:
-                table.add_column(name, justify="right")
+                table.add_column(name, justify="right", min_width=max(map(len, name.split())))
             for row in rows:
                 table.add_row(*row)
             console.print(table)

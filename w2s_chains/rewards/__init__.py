@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
+from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo, create_model
 
 from w2s_chains.plugins import build_plugin
-from w2s_chains.rewards.base import FunctionReward, Reward
+from w2s_chains.rewards.base import FunctionReward, Reward, RewardFunction
 from w2s_chains.rewards.loglikelihood import Loglikelihood, loglikelihood_per_token
+from w2s_chains.rewards.sequence_classifier import SequenceClassifier
 from w2s_chains.rewards.text import Length, Repetition, Vader
 from w2s_chains.rewards.text_classifier import TextClassifier
+from w2s_chains.rewards.value_head import ValueHead
 
 REWARDS: Mapping[str, type[Reward]] = {
+    "classifier": SequenceClassifier,
+    "value_head": ValueHead,
     "text_classifier": TextClassifier,
     "vader": Vader,
     "length": Length,
@@ -35,9 +39,9 @@ def build_reward(value: Any, context: Any = None) -> Any:
         ConfigError: There is no such type.
         pydantic.ValidationError: A field is misspelt or out of range.
     """
-    if callable(value) and not isinstance(value, Reward):
+    if not isinstance(value, Reward | Mapping | str) and callable(value):
         name = getattr(value, "__name__", type(value).__name__)
-        return FunctionReward(type=name.strip("<>"), function=value)
+        return FunctionReward(type=name.strip("<>"), function=cast(RewardFunction, value))
     if isinstance(value, str):
         value = {"type": value}
     return build_plugin("rewards", value, REWARDS, context, _wrap_function)
@@ -52,11 +56,7 @@ def _wrap_function(name: str, function: Any) -> type[Reward] | None:
     if not callable(function) or isinstance(function, type):
         return None
 
-    class Named(FunctionReward):
-        type: str = name
-        function: Any = function
-
-    return Named
+    return create_model(name, __base__=FunctionReward, type=(str, name), function=(Any, function))
 
 
 AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_in_config)]
@@ -70,8 +70,10 @@ __all__ = [
     "Loglikelihood",
     "Repetition",
     "Reward",
+    "SequenceClassifier",
     "TextClassifier",
     "Vader",
+    "ValueHead",
     "build_reward",
     "loglikelihood_per_token",
 ]

@@ -56,7 +56,7 @@ class Reward(BaseModel, ABC):
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
-    def check(self) -> None:  # noqa: B027  most rewards have nothing to check
+    def check(self) -> None:
         """Refuse what cannot work, before hours of generation.
 
         Raises:
@@ -73,17 +73,19 @@ class Reward(BaseModel, ABC):
         """
 
 
+RewardFunction = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+"""Takes prompts and answers, and returns one float per answer."""
+
+
 class FunctionReward(Reward):
     """A function as a reward.
 
     Attributes:
-        function: Takes prompts and answers, returns one float per answer.
+        function: What is called.
     """
 
     type: str
-    function: Callable[[Sequence[str], Sequence[str]], Sequence[float]] = Field(
-        exclude=True, repr=False
-    )
+    function: RewardFunction = Field(exclude=True, repr=False)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         return list(self.function(prompts, answers))

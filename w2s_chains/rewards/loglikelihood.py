@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.loading import ModelSpec, preview
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.hypothesis import Hypothesis
 from w2s_chains.rewards.base import Reward
@@ -23,14 +22,24 @@ class Loglikelihood(Reward):
     type: Literal["loglikelihood"] = "loglikelihood"
     model: ModelSpec | None = None
 
+    def check(self) -> None:
+        if self.model is not None:
+            preview(self.model)
+
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         assert self.model is not None, "the comparison reads answers with their own proposer"
         return loglikelihood_per_token(_load(self.model), prompts, answers)
 
 
-@functools.lru_cache(maxsize=1)
+_loaded: dict[str, LocalModel] = {}
+
+
 def _load(spec: ModelSpec) -> LocalModel:
-    return LocalModel.from_spec(spec)
+    """The model; one stays in memory."""
+    if (key := repr(spec)) not in _loaded:
+        _loaded.clear()
+        _loaded[key] = LocalModel.from_spec(spec)
+    return _loaded[key]
 
 
 def loglikelihood_per_token(

@@ -1,0 +1,47 @@
+"""Reward models whose class is not in transformers: a decoder with a linear value head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from w2s_chains.backend.classifiers import ValueHeadWeights, preview_judge
+from w2s_chains.rewards.sequence_classifier import ModelReward
+
+
+class ValueHead(ModelReward):
+    """The value head's output at the last token, as UltraRM and Starling-RM have it.
+
+    The decoder is one that transformers knows (Llama, Mistral, ...); only the weights come from
+    the model's files, never code.
+
+    Attributes:
+        head: Name of the head's tensor in the files, such as ``v_head.weight``.
+        body: What the names of the decoder's weights begin with, where that is not transformers'
+            own prefix, such as ``transformer``.
+    """
+
+    type: Literal["value_head"] = "value_head"
+    head: str
+    body: str | None = None
+
+    @model_validator(mode="after")
+    def _rendered(self) -> Self:
+        if not self.chat and "{prompt}" not in self.template:
+            raise ValueError(
+                "a value head reads prompt and answer as it was trained to; give a template with "
+                "'{prompt}' and '{answer}', or chat: true"
+            )
+        return self
+
+    @property
+    def weights(self) -> ValueHeadWeights:
+        return ValueHeadWeights(head=self.head, body=self.body)
+
+    def check(self) -> None:
+        preview_judge(self, self.weights)
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [value for [value] in self.logits(prompts, answers, self.weights)]
