@@ -20,6 +20,8 @@ from tokenizers import (
 )
 from torch import Tensor
 from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
@@ -196,6 +198,45 @@ def distilbert_classifier(
         id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
     )  # fmt: skip
     return DistilBertForSequenceClassification(config).eval()
+
+
+def deberta_reward(vocabulary: int, seed: int = 0) -> DebertaV2ForSequenceClassification:
+    """A reward model with a single output, as DeBERTa-v3 is configured."""
+    torch.manual_seed(seed)
+    config = DebertaV2Config(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=512, initializer_range=0.3,
+        relative_attention=True, position_buckets=16, norm_rel_ebd="layer_norm",
+        share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False,
+        type_vocab_size=0, pooler_hidden_size=32, num_labels=1,
+    )  # fmt: skip
+    return DebertaV2ForSequenceClassification(config).eval()
+
+
+@functools.cache
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """A unigram model over pieces between [CLS] and [SEP], as DeBERTa-v3 has it."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    tokenizer.train_from_iterator(
+        TEXT,
+        trainers.UnigramTrainer(
+            vocab_size=120, special_tokens=special, unk_token="[UNK]", show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        name_or_path="unigrams",
+    )
 
 
 @functools.cache

@@ -1,12 +1,16 @@
-"""Train the two guides that the package ships: a tiny language model of reviews and a tuned copy.
+"""Train the guides that the package ships: a tiny language model of reviews and a tuned copy.
 
-Both read a whole review between ``<s>`` and ``</s>``; at search time its first words are the
-prompt. The untuned guide learns to predict reviews of every kind. The tuned one starts from it and
-learns to prefer good reviews to bad ones, by direct preference optimisation (DPO) plus the
-loglikelihood of the good one: without the second term the length of its texts drifts.
+Both read a whole review up to the end token; at search time its first words are the prompt. The
+untuned guide learns to predict reviews of every kind. The tuned one starts from it and learns to
+prefer good reviews to bad ones, by direct preference optimisation (DPO) plus the loglikelihood of
+the good one: without the second term the length of its texts drifts. There are two such pairs: one
+has a small vocabulary of its own, the other that of SmolLM2.
 
 Run it from the root of the repository:
-``python -m cookbook.controlled_sentiment.train_guides FOLDER``.
+``python -m cookbook.controlled_sentiment.train_guides FOLDER``, and for the other pair
+``--vocabulary smollm2`` in the environment ``MALLOC_MMAP_THRESHOLD_=4000000000
+MALLOC_TRIM_THRESHOLD_=16000000000``: glibc hands back large tensors at every step otherwise, and
+training takes several times as long.
 """
 
 # trl and datasets come with the extra "train", which the checks do without.
@@ -48,15 +52,17 @@ SEPARATORS = (" ", " ", " ", "\n", "\n\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that one could turn; the defaults made the guides in the package."""
+    """Everything that one could turn; ``RECIPES`` made the guides in the package."""
 
     seed: int = 0
     vocabulary: int | None = 1024
-    """Size of an own vocabulary; None takes SmolLM2's, with embeddings made from SmolLM2's."""
+    """Size of an own vocabulary; None takes SmolLM2's, and starts from its embeddings."""
     hidden: int = 48
     heads: int = 4
     layers: int = 1
     batch: int = 32
+    rows: int = 32
+    """How many of a batch are run together: few need little padding, which a CPU scores too."""
     joined_passes: int = 2
     untuned_epochs: float = 2
     untuned_lr: float = 4e-3
@@ -66,20 +72,21 @@ class Recipe:
     clear: float = 1.0
     likelihood_weight: float = 1.0
     weight_decay: float = 0.01
-    embedding_std: float = 0.2
-    tune_embeddings: bool = True
+    embedding_std: float = 0.1
+    """Of the embeddings that are made from SmolLM2's."""
 
 
 RECIPES = {
     "own": Recipe(),
     "smollm2": Recipe(
         vocabulary=None,
+        batch=16,
+        rows=2,
         joined_passes=1,
         untuned_epochs=1,
         untuned_lr=3e-3,
         tuned_epochs=2,
-        weight_decay=0.0,
-        embedding_std=0.1,
+        weight_decay=0.0,  # or it would shrink the tokens that no review has
     ),
 }
 
@@ -119,10 +126,13 @@ def smollm2_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def smollm2_embeddings(recipe: Recipe) -> torch.Tensor:
-    """Return the first principal components of SmolLM2's embeddings, rescaled. [V, hidden]
+    """Return the first principal components of SmolLM2's embeddings, rescaled.
 
-    Most of its tokens are rare in some thousand reviews: from random weights they would learn
-    little, and stay noise where the proposer writes them.
+    Most of its tokens are rare in some thousand reviews, or missing: from random weights they would
+    stay noise, which the proposer may write.
+
+    Returns:
+        One row per token. [V, hidden]
     """
     with safe_open(embedded_path(SMOLLM2) / "model.safetensors", "pt") as weights:
         rows = weights.get_tensor("model.embed_tokens.weight")  # [V, D]
@@ -239,7 +249,8 @@ def train_tuned(
 
 def _shared_settings(recipe: Recipe) -> dict[str, Any]:
     return {
-        "per_device_train_batch_size": recipe.batch,
+        "per_device_train_batch_size": recipe.rows,
+        "gradient_accumulation_steps": recipe.batch // recipe.rows,
         "seed": recipe.seed,
         "use_cpu": True,
         "bf16": False,

@@ -11,6 +11,7 @@ from w2s_chains.backend import embedded
 from w2s_chains.errors import ModelNotFoundError
 
 ROOT = Path(embedded.__file__).parents[2]
+SMOLLM2_PAIR = ("reviews-smollm2-tuned", "reviews-smollm2-untuned")
 
 # Builds a folder of two files slowly, and notes down every build in a file beside the cache.
 BUILDER = """
@@ -48,7 +49,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names():
-    assert set(embedded.EMBEDDED) == {"smollm2-135m-instruct", "reviews-tuned", "reviews-untuned"}
+    assert set(embedded.EMBEDDED) == {
+        "smollm2-135m-instruct",
+        "reviews-tuned",
+        "reviews-untuned",
+        *SMOLLM2_PAIR,
+    }
 
 
 def test_unknown_name_says_the_choices():
@@ -187,3 +193,120 @@ def test_smollm2_folder_is_a_working_chat_model():
     output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
     assert answer == "The capital of France is Paris.<|im_end|>"
+
+
+def ship_a_guide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Let the package hold one made-up guide, and make SmolLM2 a made-up folder too.
+
+    Returns:
+        One entry for each time that SmolLM2 was asked for.
+    """
+    asked: list[Path] = []
+    shipped, smollm2 = folder / "shipped", folder / "smollm2"
+    for parent, names in (
+        (shipped / "guide", ("config.json", "generation_config.json", "model.safetensors")),
+        (smollm2, ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "weights")),
+    ):
+        parent.mkdir(parents=True)
+        for name in names:
+            (parent / name).write_text(f"{name} 1")
+    monkeypatch.setattr(embedded, "_SHIPPED", shipped)
+    monkeypatch.setattr(embedded, "_smollm2", lambda: asked.append(smollm2) or smollm2)
+    return asked
+
+
+def test_guide_joined_once_and_anew_when_its_weights_change(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = ship_a_guide(tmp_path, monkeypatch)
+    first = embedded._shipped_with_smollm2_tokenizer("guide")
+    assert {file.name for file in first.iterdir()} == {
+        *("config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+    count = len(asked)
+    assert embedded._shipped_with_smollm2_tokenizer("guide") == first
+    assert len(asked) == count, "a finished folder needs no SmolLM2"
+
+    (tmp_path / "shipped/guide/model.safetensors").write_text("retrained")
+    second = embedded._shipped_with_smollm2_tokenizer("guide")
+    assert second != first
+    assert (second / "model.safetensors").read_text() == "retrained"
+    assert (first / "model.safetensors").read_text() == "model.safetensors 1"
+
+
+def test_guide_joined_after_a_failure_half_way(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ship_a_guide(tmp_path, monkeypatch)
+    tokenizer = tmp_path / "smollm2/tokenizer.json"
+    tokenizer.rename(tokenizer.with_suffix(".away"))
+    with pytest.raises(ModelNotFoundError, match="cannot be stored"):
+        embedded._shipped_with_smollm2_tokenizer("guide")
+    assert not [file for file in cache.iterdir() if file.is_dir()]
+
+    tokenizer.with_suffix(".away").rename(tokenizer)
+    folder = embedded._shipped_with_smollm2_tokenizer("guide")
+    (folder.parent / f"{folder.name}.partial").mkdir()  # as of a process that was killed
+    assert embedded._shipped_with_smollm2_tokenizer("guide") == folder
+    assert (folder / "tokenizer.json").read_text() == "tokenizer.json 1"
+
+
+def test_smollm2_guides_fit_into_the_package():
+    folders = [Path(embedded.__file__).parents[1] / "models" / name for name in SMOLLM2_PAIR]
+    files = [file for folder in folders for file in folder.iterdir()]
+    assert len(files) == 6, "configuration, generation configuration and weights; no tokenizer"
+    assert sum(file.stat().st_size for file in files) < 12e6
+
+
+@pytest.fixture(scope="module")
+def steered():
+    """SmolLM2 with the pair that shares its vocabulary."""
+    from w2s_chains import W2SLLM, Sampling
+
+    return W2SLLM.from_pretrained(
+        "embedded:smollm2-135m-instruct",
+        tuned="embedded:reviews-smollm2-tuned",
+        untuned="embedded:reviews-smollm2-untuned",
+        proposer_template="Here is a movie review: {prompt}",
+        strategy=Sampling(),
+        max_tokens=12,
+        temperature=0.7,
+        seed=0,
+    )
+
+
+def test_smollm2_guides_have_the_proposers_vocabulary(steered):
+    pair = steered.scorer.pair
+    for guide in (pair.tuned, pair.untuned):
+        assert guide.text.vocabulary == steered.proposer.text.vocabulary
+        assert guide.text.end_ids == steered.proposer.text.end_ids == (2,)
+        assert len(guide.text.tokenizer) == guide.lm.model.config.vocab_size == 49152
+        assert guide.lm.model.generation_config.eos_token_id == 2
+        assert guide.lm.model.config.max_position_embeddings == 2048
+
+
+def test_smollm2_guides_steer_every_token(steered):
+    from w2s_chains import EmulatedFineTuning
+
+    starts = ["this movie is about", "the plot of this"]
+    plain, zero, strong = (
+        [own[0].text for own in steered.generate(starts, strategy=strategy).generations]
+        for strategy in (
+            steered.strategy,
+            EmulatedFineTuning(beta=0.0),
+            EmulatedFineTuning(beta=4.0),
+        )
+    )
+    assert zero == plain
+    assert all(strong)
+    assert strong != plain, "control: guides with a weight change the text"
+
+
+def test_smollm2_guides_prefer_praise(steered):
+    good = ["moving and well acted", "funny and smart", "one of the best of the year", "warm"]
+    bad = ["dull and badly acted", "tedious and stupid", "one of the worst of the year", "lame"]
+    values = steered.scorer.score_texts(
+        ["this movie is"] * 8, [f" {text} ." for text in good + bad], [False] * 8
+    )
+    assert sum(values[:4]) > sum(values[4:]) + 4

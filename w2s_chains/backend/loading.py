@@ -29,7 +29,7 @@ from w2s_chains.backend.text import PromptTemplate, TextTokens
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 from w2s_chains.plugins import did_you_mean
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for a hub that does not answer."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -68,16 +69,14 @@ def checked_prompts(found: Iterable[tuple[str, Any]], source: str) -> list[str]:
 
 
 def _lines(text: str, _path: Path, _field: str) -> Iterator[tuple[int, Any]]:
-    for line, prompt in enumerate(text.splitlines(), 1):
+    # Not splitlines: a prompt, or a JSON string, may hold U+2028 and the like.
+    for line, prompt in enumerate(text.split("\n"), 1):
         if prompt.strip():
-            yield line, prompt
+            yield line, prompt.removesuffix("\r")
 
 
 def _json_lines(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
-    # Not splitlines: a JSON string may hold U+2028 and the like as they are.
-    for line, source in enumerate(text.split("\n"), 1):
-        if not source.strip():
-            continue
+    for line, source in _lines(text, path, field):
         try:
             value = json.loads(source)
         except json.JSONDecodeError as error:
@@ -91,7 +90,7 @@ def _json_lines(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
 
 def _table(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    rows = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = rows.fieldnames or ()
         if field not in columns and text.strip():

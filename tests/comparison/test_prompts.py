@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s_chains.comparison.prompts import read_prompts
+from w2s_chains.errors import ConfigError
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@given(st.lists(texts, min_size=1))
+def test_any_text_comes_back_from_json_lines(tmp_path_factory, prompts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("prompts") / "p.jsonl"
+    lines = [json.dumps({"prompt": p}, ensure_ascii=i % 2 == 0) for i, p in enumerate(prompts)]
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    assert read_prompts(path) == prompts
+
+
+@given(st.lists(texts.filter(lambda t: "\r" not in t and "\0" not in t), min_size=1))
+def test_any_text_comes_back_from_csv(tmp_path_factory, prompts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("prompts") / "p.csv"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([["id", "question"], *enumerate(prompts)])
+    path.write_text(out.getvalue(), encoding="utf-8", newline="")
+    assert read_prompts(path, "question") == prompts
+
+
+def test_a_text_file_has_a_prompt_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\n  two \n")
+    assert read_prompts(path) == ["one", "  two "]
+    assert read_prompts(path, limit=1) == ["one"]
+
+
+def test_json_strings_are_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('"one"\n\n{"prompt": "two", "other": 1}\n')
+    assert read_prompts(path) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": 3}\n', "p.jsonl:2: .* is 3"),
+        ("p.jsonl", '{"prompt": "a"}\n{"promt": "b"}\n', "p.jsonl:2: .*did you mean 'promt'"),
+        ("p.jsonl", '{"prompt": "a"}\n\n{"prompt": "b\n', "p.jsonl:3: broken JSON"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": " "}\n', "p.jsonl:2: .*not blank"),
+        ("p.jsonl", '{"prompt": "\\ud800"}\n', "p.jsonl:1: half a surrogate"),
+        ("p.jsonl", "[1]\n", r"p.jsonl:1: .*\[1\]"),
+        ("p.csv", "prompt,x\na,1\nb\n", "p.csv:3: .*more or fewer cells"),
+        ("p.csv", "prompt,x\na,1\nb,1,2\n", "p.csv:3: .*more or fewer cells"),
+        ("p.csv", "text\na\n", "p.csv:1: no column 'prompt'"),
+        ("p.csv", 'prompt\n"a\n', "p.csv:.: broken CSV"),
+        ("p.tsv", "prompt,x\na,1\n", "p.tsv:1: no column 'prompt'"),
+        ("p.csv", "", "no prompts"),
+        ("p.csv", "prompt\n", "no prompts"),
+        ("p.jsonl", "\n", "no prompts"),
+        ("p.txt", " \n\n", "no prompts"),
+        ("p.txt", b"ok\n\xff\n", "p.txt:2: not UTF-8"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: str | bytes, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=told):
+        read_prompts(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nope\.txt"):
+        read_prompts(tmp_path / "nope.txt")
+    with pytest.raises(ConfigError, match="directory"):
+        read_prompts(tmp_path)

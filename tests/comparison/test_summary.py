@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import csv
+import io
+import math
+import random
+
+import numpy as np
+import pytest
+
+from w2s_chains.comparison import Row, compare_paired, summarize
+from w2s_chains.comparison.summary import bootstrap
+
+
+def rows(config: str, golds: dict[tuple[int, int], float | None], **fields: float) -> list[Row]:
+    """One row per (prompt, seed)."""
+    return [
+        Row(
+            config=config,
+            seed=seed,
+            index=index,
+            prompt=f"p{index}",
+            text="words words",
+            guide_score=1.0,
+            loglikelihood=-2.0,
+            rewards={"gold": gold, "repetition": 0.5},
+            proposed_tokens=10,
+            guide_tokens=20,
+            **fields,
+        )
+        for (index, seed), gold in golds.items()
+    ]
+
+
+def test_a_difference_is_paired_by_prompt_and_seed() -> None:
+    base = rows("a", {(0, 0): 0.0, (0, 1): 5.0, (1, 0): 10.0, (2, 0): 0.0})
+    other = rows("b", {(0, 0): 1.0, (0, 1): 8.0, (1, 0): 10.0, (3, 0): 99.0})
+    random.Random(0).shuffle(other)
+    found = compare_paired(other, base, "gold")
+    assert found is not None
+    assert found.mean == pytest.approx(((1 + 3) / 2 + 0) / 2)  # seeds of a prompt are averaged
+    assert found.win_rate == pytest.approx((1 + 1 + 0.5) / 3)
+    assert found.prompts == 2
+    assert found.low <= found.mean <= found.high
+
+
+def test_what_is_missing_is_left_out() -> None:
+    base = rows("a", {(0, 0): 1.0, (1, 0): 1.0})
+    other = rows("b", {(0, 0): None, (1, 0): 3.0})
+    found = compare_paired(other, base, "gold")
+    assert found is not None
+    assert (found.mean, found.prompts) == (2.0, 1)
+    assert compare_paired(rows("b", {(0, 0): None}), base, "gold") is None
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        _, low, high = bootstrap(list(rng.normal(0.3, 1.0, 60)))
+        covered += low <= 0.3 <= high
+    assert 51 <= covered <= 60  # 95% of 60 is 57, two and a half standard errors are 4 to 5
+
+
+def test_the_interval_resamples_prompts_not_answers() -> None:
+    """Control: ten seeds of one prompt are no ten prompts."""
+    base = rows("a", {(i, s): 0.0 for i in range(4) for s in range(10)})
+    other = rows("b", {(i, s): float(i) for i in range(4) for s in range(10)})
+    once = compare_paired(rows("b", {(i, 0): float(i) for i in range(4)}), base, "gold")
+    found = compare_paired(other, base, "gold")
+    assert found is not None
+    assert once is not None
+    assert (found.low, found.high) == (once.low, once.high)
+
+
+def test_the_table_has_everything() -> None:
+    a = rows("a", {(i, 0): float(i) for i in range(5)})
+    b = rows("b|c", {(i, 0): float(i + 1) for i in range(5)})
+    b.append(Row(config="b|c", seed=0, index=5, prompt="p5", errors={"answer": "PromptError: x"}))
+    found = summarize([*b, *a], ["a", "b|c"], ["gold"], "a")
+    markdown = found.markdown()
+    header, _, first, second, *_ = markdown.splitlines()
+    assert header == (
+        "| config | gold | difference | win | answers | failed | guide score | repetition "
+        "| loglikelihood | tokens proposed | guide tokens |"
+    )
+    assert first == "| a | 2.00 |  |  | 5 | 0 | 1.00 | 0.50 | -2.00 | 10 | 20 |"
+    assert second.startswith("| b\\|c | 3.00 | +1.00 [+1.00, +1.00] | 100% | 5 | 1 | 1.00 |")
+    assert "bootstrap" in markdown
+    parsed = list(csv.DictReader(io.StringIO(found.csv())))
+    assert parsed[1]["gold_difference"] == "1"
+    assert parsed[1]["gold_win_rate"] == "1"
+    assert parsed[0]["gold_difference"] == ""
+    assert parsed[1]["loglikelihood"] == "-2"
+
+
+def test_a_config_without_answers_has_empty_cells() -> None:
+    failed = [Row(config="b", seed=0, index=0, prompt="p", errors={"answer": "boom"})]
+    found = summarize([*rows("a", {(0, 0): 1.0}), *failed], ["a", "b"], ["gold"], "a")
+    assert math.isnan(found.lines[1].means["gold"])
+    assert "| b |  |  |  | 0 | 1 |  |" in found.markdown()
+
+
+def test_a_table_without_rewards_still_shows_over_optimisation() -> None:
+    found = summarize(rows("a", {(0, 0): 1.0}), ["a"], [], "a")
+    assert found.markdown().startswith("| config | answers | guide score | repetition |")
