@@ -78,10 +78,14 @@ def preferences(data: str, split: str, limit: int | None) -> Dataset:
 
 def as_pair(row: dict[str, Any]) -> dict[str, str]:
     """Return prompt, chosen and rejected; some datasets have two responses and an index."""
-    chosen, rejected = row["chosen"], row.get("rejected")
-    if "responses" in row:
-        chosen, rejected = row["responses"][chosen], row["responses"][1 - chosen]
-    return {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
+    if "responses" not in row:
+        return {name: row[name] for name in ("prompt", "chosen", "rejected")}
+    responses, chosen = row["responses"], row["chosen"]
+    return {
+        "prompt": row["prompt"],
+        "chosen": responses[chosen],
+        "rejected": responses[1 - chosen],
+    }
 
 
 def load_model(name: str) -> Any:

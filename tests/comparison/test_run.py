@@ -10,7 +10,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from tests.comparison.conftest import PROMPTS
+from tests.conftest import PROMPTS
 from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Sampling
 from w2s_chains.comparison import Row, compare
 from w2s_chains.errors import ConfigError

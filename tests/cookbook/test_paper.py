@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cookbook.paper import prepare
 from tests import tiny
-from w2s_chains import GuidePair, HuggingFaceGuide
+from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
 from w2s_chains.comparison import compare, load_study
 from w2s_chains.errors import UnsupportedModelError
 
@@ -67,16 +67,12 @@ def names_in(value: Any) -> Iterator[str]:
 
 
 def replaced(value: Any, folders: dict[str, Path]) -> Any:
+    """The same with the folders of the stand-ins."""
     if isinstance(value, dict):
-        return {
-            key: str(folders[inner]) if inner in folders and key in MODEL_FIELDS else
-            replaced(inner, folders)
-            for key, inner in ((k, v if not isinstance(v, list) else tuple(v)) for k, v in
-                               value.items())
-        }  # fmt: skip
-    if isinstance(value, list | tuple):
+        return {key: replaced(inner, folders) for key, inner in value.items()}
+    if isinstance(value, list):
         return [replaced(inner, folders) for inner in value]
-    return value
+    return str(folders[value]) if isinstance(value, str) and value in folders else value
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +143,10 @@ def test_every_model_of_every_study_has_a_stand_in() -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_a_study_runs(study: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_study_runs(
+    study: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2s_chains.comparison.summary.DRAWS", 10)  # of the bootstrap
     path = small(study, folders, tmp_path)
     loaded = load_study(path)
     done = compare(path, out=tmp_path / "out", plots=False, alpaca_eval=True)
@@ -260,8 +259,6 @@ def test_the_recipe_trains(task: str, folders: dict[str, Path], tmp_path: Path) 
     assert differ(weights[1], weights[2])
     assert differ(weights[0], weights[1]) == (task == "summarization")
     pair = GuidePair.from_pretrained(str(tuned), str(untuned))
-    from w2s_chains import LogRatioScorer
-
     scores = LogRatioScorer(pair).score_texts(["The movie"] * 2, [" was great!", " was"])
     assert all(abs(score) > 1e-4 for score in scores)
     same = GuidePair.from_pretrained(str(untuned), str(untuned))

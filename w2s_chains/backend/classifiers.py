@@ -127,7 +127,7 @@ class Judge:
         for start in range(0, len(texts), size):
             rows = by_length[start : start + size]
             values = self._read([texts[i] for i in rows])  # [B, labels]
-            found.update(zip(rows, values.float().tolist(), strict=True))
+            found.update(zip(rows, values.tolist(), strict=True))
         return [found[i] for i in range(len(texts))]
 
     @property
@@ -143,11 +143,13 @@ class Judge:
         tokens = torch.tensor(padded, device=self.device)  # [B, T]
         mask = (torch.arange(longest, device=self.device) < lengths[:, None]).long()  # [B, T]
         if not self.reads_last:
-            return self.model(input_ids=tokens, attention_mask=mask).logits  # [B, labels]
+            return self.model(input_ids=tokens, attention_mask=mask).logits.float()  # [B, labels]
         body = self.model.base_model
         states = body(tokens, attention_mask=mask, use_cache=False).last_hidden_state  # [B, T, D]
         rows = torch.arange(len(texts), device=states.device)
-        return self.model.score(states[rows, lengths.to(states.device) - 1])  # [B, 1]
+        last = states[rows, lengths.to(states.device) - 1].float()  # [B, D]
+        # In float32, or rewards of a bfloat16 model would be multiples of some 0.03.
+        return last @ self.model.score.weight.to(last).T  # [B, 1]
 
 
 def preview_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> PreTrainedConfig:
