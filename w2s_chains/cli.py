@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
 
-from w2s_chains import __version__
 from w2s_chains.errors import ConfigError, W2SError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ def main(
 ) -> None:
     """Weak-to-strong search: steer a large frozen language model with two small ones."""
     if version:
-        print(__version__)
+        print(version_of("w2s_chains"))
         raise typer.Exit
 
 

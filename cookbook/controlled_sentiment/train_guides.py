@@ -81,11 +81,11 @@ RECIPES = {
     "smollm2": Recipe(
         vocabulary=None,
         batch=16,
-        rows=2,
+        rows=1,
         joined_passes=1,
         untuned_epochs=1,
         untuned_lr=3e-3,
-        tuned_epochs=2,
+        tuned_epochs=1.5,
         weight_decay=0.0,  # or it would shrink the tokens that no review has
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
+from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Segment
 from w2s_chains.errors import UnsupportedModelError
 
@@ -155,6 +157,24 @@ def test_dead_branches_are_freed():
     alive = {id(o) for o in gc.get_objects() if type(o) is Segment}
     assert mine <= alive
     assert not dead & alive
+
+
+def test_a_batch_is_freed_when_it_is_dropped():
+    """Not when the collector next comes by: its keys and values can be gigabytes."""
+    model = CausalLM(tiny.llama(320))
+    gc.disable()
+    try:
+        batch = model.gather([(None, 0)] * 2, room=3)
+        model.forward(batch, torch.zeros((2, 3), dtype=torch.long))
+        grown = batch.select([0, 0, 1], room=2)
+        gone = [weakref.ref(batch), weakref.ref(grown)]
+        held = batch, grown
+        del batch, grown
+        assert all(ref() is not None for ref in gone)  # control
+        del held
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_long_texts_make_few_logits(monkeypatch):

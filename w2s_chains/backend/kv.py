@@ -20,6 +20,7 @@ Segments die with whoever holds them; nothing is ever released by hand.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -132,7 +133,9 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
         super().__init__()
-        self.batch = batch
+        # Weak, or batch and layer would keep each other until Python's collector comes by, and
+        # gigabytes of keys and values with them.
+        self.batch: Batch = weakref.proxy(batch)
         self.keys, self.values = keys, values  # [B, H, columns, D]
         self.is_initialized = True
 

@@ -1,0 +1,119 @@
+"""The two figures of the experiment, from the committed rows.
+
+    python -m cookbook.controlled_sentiment.figures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from w2s_chains.comparison import Row
+from w2s_chains.comparison.plots import COLOURS, means_by_prompt, save, tidy
+from w2s_chains.comparison.rows import JsonLines
+from w2s_chains.comparison.summary import bootstrap, values
+
+RESULTS = Path(__file__).parent / "results"
+BUDGET = 16  # W * K of the ablation
+
+Rows = Mapping[str, list[Row]]
+
+
+def read(folder: Path = RESULTS) -> dict[str, list[Row]]:
+    """The rows of each config, in the order of the study."""
+    found: dict[str, list[Row]] = {}
+    for row in JsonLines(folder / "rows.jsonl", Row).read():
+        found.setdefault(row.config, []).append(row)
+    return found
+
+
+def main_figure(rows: Rows) -> Figure:
+    """Gold, VADER and repetition of every method and control."""
+    names = [name for name in rows if not name.startswith("chunk beam") or name in HEADLINE]
+    figure = Figure(figsize=(10, 0.9 + 0.33 * len(names)), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2))
+    columns = {"gold": "gold reward (log-odds)", "vader": "VADER", "repetition": "repetition"}
+    for axes, (column, title) in zip(panels, columns.items(), strict=True):
+        for place, name in enumerate(names):
+            errorbar(axes, rows[name], column, place, colour_of(name), horizontal=True)
+        base = float(np.mean(values(rows["base"], column)))
+        axes.axvline(base, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_xlabel(title)
+        tidy(axes)
+    panels[0].set_yticks(range(len(names)), [told(rows, name) for name in names])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def ablation_figure(rows: Rows) -> Figure:
+    """The same W*K split in other ways, and other chunk lengths."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    splits = [(w, BUDGET // w) for w in (1, 2, 4, 8, 16)]
+    for place, (width, successors) in enumerate(splits):
+        name = f"chunk beam {width},{successors},5"
+        errorbar(left, rows[name], "gold", place, COLOURS[0])
+    left.set_xticks(range(len(splits)), [f"{w},{k}" for w, k in splits])
+    left.set_xlabel("beam width W, successors K (chunks of L = 5 tokens)")
+    left.set_ylabel("gold reward, mean and 95% interval")
+    lengths = {"5": "chunk beam 4,4,5", "10": "chunk beam 4,4,10", "50 (best-of-16)": "best-of-16"}
+    for place, name in enumerate(lengths.values()):
+        errorbar(right, rows[name], "gold", place, COLOURS[0])
+    errorbar(right, rows["chunk beam 2,2,10"], "gold", 1.2, COLOURS[2])
+    errorbar(right, rows["best-of-4"], "gold", 2.2, COLOURS[2])
+    right.plot([], [], "o", color=COLOURS[0], label="W, K = 4, 4")
+    right.plot([], [], "o", color=COLOURS[2], label="W, K = 2, 2")
+    right.legend(frameon=False)
+    right.set_xticks(range(len(lengths)), list(lengths))
+    right.set_xlabel("chunk length L, in tokens (answers have 50)")
+    for axes in (left, right):
+        axes.axhline(
+            float(np.mean(values(rows["base"], "gold"))), color="grey", lw=0.8, linestyle=":"
+        )
+        tidy(axes)
+    left.set_title("16 partial answers, split", loc="left")
+    right.set_title("shorter chunks", loc="left")
+    return figure
+
+
+HEADLINE = ("chunk beam 4,4,5", "chunk beam 4,4,5, same vocabulary")
+
+
+def colour_of(name: str) -> str:
+    """One colour for each kind of method."""
+    kinds = ("best-of", "chunk beam", "emulated", "steering", "control")
+    place = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), None)
+    return "black" if place is None else COLOURS[place]
+
+
+def told(rows: Rows, name: str) -> str:
+    tokens = np.mean([row.proposed_tokens for row in rows[name]])
+    return f"{name}  ({tokens:.0f} tokens)"
+
+
+def errorbar(
+    axes: Axes, rows: list[Row], column: str, place: float, colour: str, *, horizontal: bool = False
+) -> None:
+    """The mean of a column with its 95% interval over prompts."""
+    mean, low, high = bootstrap(means_by_prompt(rows, column))
+    error = [[mean - low], [high - mean]]
+    style = {"fmt": "o", "color": colour, "capsize": 3, "markersize": 5}
+    if horizontal:
+        axes.errorbar(mean, place, xerr=error, **style)
+    else:
+        axes.errorbar(place, mean, yerr=error, **style)
+
+
+def main() -> None:
+    """Draw both."""
+    rows = read()
+    save(main_figure(rows), RESULTS / "main.png")
+    save(ablation_figure(rows), RESULTS / "ablation.png")
+
+
+if __name__ == "__main__":
+    main()
