@@ -159,6 +159,7 @@ def test_dead_branches_are_freed():
     assert not dead & alive
 
 
+@torch.inference_mode()
 def test_a_batch_is_freed_when_it_is_dropped():
     """Not when the collector next comes by: its keys and values can be gigabytes."""
     model = CausalLM(tiny.llama(320))
