@@ -9,10 +9,13 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint types format clean
+.PHONY: demo reproduce test lint types format clean
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
+
+reproduce: $(VENV)/ready
+	$(RUN) -m cookbook.controlled_sentiment.reproduce
 
 test: $(VENV)/ready
 	$(RUN) -m pytest

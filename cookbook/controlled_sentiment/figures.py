@@ -1,6 +1,6 @@
-"""The two figures of the experiment, from the committed rows.
+"""The two figures and the README's table, from the committed rows.
 
-    python -m cookbook.controlled_sentiment.figures
+python -m cookbook.controlled_sentiment.figures
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from w2s_chains.comparison import Row
+from w2s_chains.comparison import Row, summarize
 from w2s_chains.comparison.plots import COLOURS, means_by_prompt, save, tidy
-from w2s_chains.comparison.rows import JsonLines
+from w2s_chains.comparison.rows import JsonLines, write_file
 from w2s_chains.comparison.summary import bootstrap, values
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,6 +83,30 @@ def ablation_figure(rows: Rows) -> Figure:
 HEADLINE = ("chunk beam 4,4,5", "chunk beam 4,4,5, same vocabulary")
 
 
+def readme_table(rows: Rows) -> str:
+    """The table in the README: gold against the base, and against best-of-16."""
+    flat = [row for own in rows.values() for row in own]
+    over_base, over_best = (
+        {line.config: line for line in summarize(flat, list(rows), ["gold", "vader"], name).lines}
+        for name in ("base", "best-of-16")
+    )
+    lines = [
+        "| | answers | gold | over base | over best-of-16 | VADER | repetition | loglikelihood "
+        "| tokens |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, line in over_base.items():
+        gains = [of[name].differences.get("gold") for of in (over_base, over_best)]
+        told_gains = (
+            "" if gain is None else f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+            for gain in gains
+        )
+        means = [f"{line.means[c]:.2f}" for c in ("vader", "repetition", "loglikelihood")]
+        cells = [name, str(line.answers), f"{line.means['gold']:+.2f}", *told_gains, *means]
+        lines.append(f"| {' | '.join([*cells, f'{line.proposed_tokens:.0f}'])} |")
+    return "\n".join(lines) + "\n"
+
+
 def colour_of(name: str) -> str:
     """One colour for each kind of method."""
     kinds = ("best-of", "chunk beam", "emulated", "steering", "control")
@@ -108,12 +132,13 @@ def errorbar(
         axes.errorbar(place, mean, yerr=error, **style)
 
 
-def main() -> None:
-    """Draw both."""
-    rows = read()
-    save(main_figure(rows), RESULTS / "main.png")
-    save(ablation_figure(rows), RESULTS / "ablation.png")
+def draw_figures(folder: Path = RESULTS) -> None:
+    """Make everything from the rows in a folder, into that folder."""
+    rows = read(folder)
+    write_file(folder / "readme_table.md", readme_table(rows).encode())
+    save(main_figure(rows), folder / "main.png")
+    save(ablation_figure(rows), folder / "ablation.png")
 
 
 if __name__ == "__main__":
-    main()
+    draw_figures()

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cookbook.controlled_sentiment.data import prompts
+from cookbook.controlled_sentiment.figures import draw_figures
 from cookbook.controlled_sentiment.gold import write_gold
 from w2s_chains.backend.embedded import embedded_path
 from w2s_chains.comparison import compare
@@ -46,7 +47,8 @@ def write_random_guide(folder: Path, seed: int) -> None:
 def main() -> None:
     """Run everything."""
     prepare()
-    print(compare(STUDY, out=RESULTS, progress=True).summary.markdown())
+    compare(STUDY, out=RESULTS, progress=True).summary.print()
+    draw_figures(RESULTS)
 
 
 if __name__ == "__main__":
