@@ -67,8 +67,11 @@ def compare(
         str | None, typer.Option(help="The config that others are compared with; the first.")
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Prompts that are answered and written down together.")
-    ] = 16,
+        int,
+        typer.Option(
+            min=1, help="Partial answers that grow together: W*K of a beam count for each prompt."
+        ),
+    ] = 256,
     plots: Annotated[bool, typer.Option(help="Draw plots; needs matplotlib.")] = True,
     alpaca_eval: Annotated[
         bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval takes.")

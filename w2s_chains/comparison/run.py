@@ -64,7 +64,7 @@ def compare(
     limit: int | None = None,
     prompt_field: str | None = None,
     baseline: str | None = None,
-    batch_size: int = 16,
+    batch_size: int = 256,
     plots: bool = True,
     alpaca_eval: bool = False,
     progress: bool = False,
@@ -87,7 +87,8 @@ def compare(
         limit: Only so many of the first prompts.
         prompt_field: Field or column of the file that holds the prompt.
         baseline: The config that the others are compared with; the first by default.
-        batch_size: Prompts that are answered together, and written down together.
+        batch_size: Partial answers that grow together. A batch, which is written down when all of
+            it is finished, has ``batch_size / branches`` prompts: one for every W*K of a beam.
         plots: Draw them too; needs matplotlib.
         alpaca_eval: Also write the answers as the JSON files that ``alpaca_eval`` takes.
         progress: Show a progress bar.
@@ -212,7 +213,8 @@ class _Run:
                 bar.set_description(name)
                 llm = models.llm(self.study.configs[name])
                 listen = _listener(bar, llm.strategy.branches)
-                for batch in _batches(keys, batch_size):
+                prompts = min(batch_size // llm.strategy.branches, llm.engine.max_live)
+                for batch in _batches(keys, max(prompts, 1)):
                     rows = answer(
                         llm,
                         name,
