@@ -99,7 +99,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import w2s_chains
 for name in w2s_chains.__all__:
-    if name != "W2SLLM":
+    if name not in ("W2SLLM", "compare"):
         getattr(w2s_chains, name)
 from w2s_chains import config, testing
 try:

@@ -38,6 +38,7 @@ NAMES = [
     "SearchStrategy",
     "W2SError",
     "W2SLLM",
+    "compare",
 ]
 
 

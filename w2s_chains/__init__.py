@@ -1,6 +1,6 @@
 """Weak-to-strong search: steer a large frozen model with a small tuned and a small untuned one.
 
-The core imports without langchain; ``W2SLLM`` is imported when it is first asked for.
+The core imports without langchain; ``W2SLLM`` and ``compare`` are imported when first asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from w2s_chains.search import (
 )
 
 if TYPE_CHECKING:
+    from w2s_chains.comparison import compare
     from w2s_chains.llms import W2SLLM
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "SearchStrategy",
     "W2SError",
     "W2SLLM",
+    "compare",
 ]
 
 
@@ -70,4 +72,8 @@ def __getattr__(name: str) -> Any:
         from w2s_chains.llms import W2SLLM
 
         return W2SLLM
+    if name == "compare":
+        from w2s_chains.comparison import compare
+
+        return compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,8 +24,7 @@ def part_of_study(names: Sequence[str], prompts: int, seeds: int) -> Study:
     """Some configs of ``study.yaml``, on its first prompts."""
     prepare()
     study = load_study(STUDY, limit=prompts, seeds=tuple(range(seeds)))
-    own = {name: study.configs[name].model_copy(update={"seeds": None}) for name in names}
-    return study.model_copy(update={"configs": own})
+    return study.model_copy(update={"configs": {name: study.configs[name] for name in names}})
 
 
 def show_examples(found: Comparison, count: int) -> None:

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
 from tests.conftest import PROMPTS
-from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Sampling
-from w2s_chains.comparison import Row, compare
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    GuidePair,
+    LogRatioScorer,
+    Prompt,
+    Sampling,
+)
+from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import HuggingFaceProposer
 
@@ -81,11 +90,9 @@ def test_answers_are_those_of_the_llm_itself(llm: W2SLLM, tmp_path: Path) -> Non
 def test_loglikelihood_is_the_frozen_models_own(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"llm": llm}, PROMPTS, out=tmp_path, plots=False)
     model, text = llm.proposer.lm.model, llm.proposer.text
-    import torch
-
     for row in found.rows:
-        prompt = text.prompt_ids(__import__("w2s_chains").Prompt(text=row.prompt))
-        ids = text.ids_with_response(__import__("w2s_chains").Prompt(text=row.prompt), row.text)
+        prompt = text.prompt_ids(Prompt(text=row.prompt))
+        ids = text.ids_with_response(Prompt(text=row.prompt), row.text)
         with torch.inference_mode():
             logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
         own = [logprobs[i - 1, ids[i]].item() for i in range(len(prompt), len(ids))]
@@ -128,7 +135,7 @@ def test_configs_seeds_prompts_and_rewards_can_be_added(study: Path, tmp_path: P
     assert all(row.rewards["length"] is not None for row in second.rows)
     fewer = compare(study, out=out, limit=2, seeds=[1])
     assert len(fewer.rows) == 2 * (1 + 1 + 1)
-    assert len((out / "rows.jsonl").read_text().splitlines()) == 35  # nothing was lost
+    assert len((out / "rows.jsonl").read_text().split("\n")) == 35 + 2 + 1  # nothing was lost
 
 
 @pytest.mark.parametrize(
@@ -216,6 +223,17 @@ def test_equal_prompts_are_answered_each(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"a": llm}, ["same", "same"], out=tmp_path, plots=False)
     assert len(found.rows) == 2
     assert found.rows[0].text == found.rows[1].text
+
+
+def test_given_seeds_hold_for_every_config(study: Path, tmp_path: Path) -> None:
+    found = compare(study, out=tmp_path / "a", limit=1, seeds=[7], plots=False)
+    assert {row.seed for row in found.rows} == {7}
+    found = compare(load_study(study), out=tmp_path / "b", limit=1, seeds=[7], plots=False)
+    assert {row.seed for row in found.rows} == {7}
+    own = compare(study, out=tmp_path / "c", limit=1, plots=False)
+    assert {(row.config, row.seed) for row in own.rows} == {
+        ("base", 0), ("base", 1), ("eft", 0), ("eft", 1), ("beam", 0),
+    }  # fmt: skip
 
 
 def test_strategies_on_one_config(llm: W2SLLM, tmp_path: Path) -> None:

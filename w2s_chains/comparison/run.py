@@ -224,6 +224,7 @@ class _Run:
                     )
                     self.row_file.append(rows)
                     self.rows |= latest(rows)
+                del llm  # before the next config loads its models: there may be no room for both
         models.clear()
 
     def judge_all(self) -> None:

@@ -118,7 +118,8 @@ def load_study(path: str | Path, **fields: Any) -> Study:
 
     Args:
         path: The file.
-        **fields: Fields of ``Study`` that win over the file.
+        **fields: Fields of ``Study`` that win over the file; ``seeds`` also over those of single
+            configs.
 
     Raises:
         ConfigError: It is not valid; the message has every fault with file and line.
@@ -128,7 +129,17 @@ def load_study(path: str | Path, **fields: Any) -> Study:
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
     with clear_errors(Study, merged, str(path), tree):
-        return Study.model_validate(merged, context=context)
+        study = Study.model_validate(merged, context=context)
+    return _same_seeds(study) if "seeds" in fields else study
+
+
+def _same_seeds(study: Study) -> Study:
+    """The study without seeds of single configs."""
+    configs = {
+        name: config.model_copy(update={"seeds": None}) if isinstance(config, Entry) else config
+        for name, config in study.configs.items()
+    }
+    return study.model_copy(update={"configs": configs})
 
 
 def make_study(
@@ -182,7 +193,8 @@ def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
             for name, strategy in _named_strategies(strategies).items()
         }
     with clear_errors(Study, values, "comparison"):
-        return Study.model_validate(values)
+        changed = Study.model_validate(values)
+    return _same_seeds(changed) if "seeds" in given else changed
 
 
 def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:

@@ -1,0 +1,72 @@
+"""The committed rows, and what the README says about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cookbook.controlled_sentiment import figures
+from cookbook.controlled_sentiment.figures import RESULTS, read, readme_table
+from cookbook.controlled_sentiment.reproduce import PROMPTS, STUDY, prepare
+from w2s_chains.comparison import Row, compare_paired, load_study, summarize
+
+Rows = dict[str, list[Row]]
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return read()
+
+
+def test_the_rows_are_those_of_the_study(rows: Rows) -> None:
+    prepare()
+    study = load_study(STUDY)
+    prompts = study.read_prompts()
+    assert len(prompts) == PROMPTS >= 100
+    assert list(rows) == list(study.configs)
+    for name, own in rows.items():
+        assert {row.seed for row in own} == set(study.seeds_of(name))
+        assert len(own) == PROMPTS * len(study.seeds_of(name))
+        assert all(row.prompt == prompts[row.index] for row in own)
+        assert not any(row.errors for row in own)
+
+
+def test_the_tables_are_made_of_the_rows(rows: Rows) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert readme_table(rows) in readme, "run `python -m cookbook.controlled_sentiment.figures`"
+    flat = [row for own in rows.values() for row in own]
+    summary = summarize(flat, list(rows), ["gold", "vader"], "base")
+    assert (RESULTS / "summary.csv").read_text() == summary.csv()
+    assert (RESULTS / "summary.md").read_text() == summary.markdown()
+
+
+def test_the_rewards_are_those_of_the_judges(rows: Rows) -> None:
+    prepare()
+    some = [own[i] for own in rows.values() for i in (0, 50, 99)]
+    for reward in load_study(STUDY).rewards:
+        found = reward.score([row.prompt for row in some], [row.text or "" for row in some])
+        assert found == pytest.approx([row.rewards[reward.column] for row in some], abs=1e-6)
+
+
+def test_chunk_beam_wins_and_the_controls_behave(rows: Rows) -> None:
+    def gain(name: str, over: str) -> tuple[float, float]:
+        found = compare_paired(rows[name], rows[over], "gold")
+        assert found is not None
+        return found.low, found.high
+
+    beam, tuned = "chunk beam 4,4,5", "emulated fine-tuning"
+    assert gain(beam, "best-of-16")[0] > 0
+    for name in rows:
+        if name.startswith(tuned):
+            assert gain(beam, name)[0] > 0, name
+    assert gain("control, guides swapped", "base")[1] < 0
+    for name in ("control, two equal guides", "control, random guides"):
+        low, high = gain(name, "base")
+        assert low <= 0 <= high, name
+
+
+def test_figures_are_drawn_from_the_rows(rows: Rows) -> None:
+    names = [label.get_text() for label in figures.main_figure(rows).axes[0].get_yticklabels()]
+    assert any(name.startswith("best-of-16") for name in names)
+    assert len(figures.ablation_figure(rows).axes) == 2
