@@ -91,7 +91,7 @@ RECIPES = {
 }
 
 
-def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE; it starts from all 256 bytes, so that no text is unknown to it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -99,7 +99,7 @@ def train_tokenizer(texts: Sequence[str], recipe: Recipe) -> PreTrainedTokenizer
     tokenizer.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=recipe.vocabulary,
+            vocab_size=vocabulary,
             special_tokens=[BOS, EOS],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -276,7 +276,7 @@ def train(
         untuned = new_model(tokenizer, recipe)
         untuned.get_input_embeddings().load_state_dict({"weight": smollm2_embeddings(recipe)})
     else:
-        tokenizer = train_tokenizer(texts, recipe)
+        tokenizer = train_tokenizer(texts, recipe.vocabulary)
         untuned = new_model(tokenizer, recipe)
     rng = random.Random(recipe.seed)
     for _ in range(recipe.joined_passes):
