@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -125,7 +126,7 @@ def errorbar(
     """The mean of a column with its 95% interval over prompts."""
     mean, low, high = bootstrap(means_by_prompt(rows, column))
     error = [[mean - low], [high - mean]]
-    style = {"fmt": "o", "color": colour, "capsize": 3, "markersize": 5}
+    style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 3, "markersize": 5}
     if horizontal:
         axes.errorbar(mean, place, xerr=error, **style)
     else:

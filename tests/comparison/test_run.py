@@ -155,6 +155,21 @@ def test_a_folder_is_not_mixed_with_another_comparison(
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == before
 
 
+def test_a_reward_is_known_by_the_content_of_its_file(study: Path, tmp_path: Path) -> None:
+    data = "text,label\n" + "good,1\nbad,0\n" * 5
+    rewards = [{"type": "text_classifier", "name": "gold", "data": "gold.csv"}]
+    (study.parent / "gold.csv").write_text(data)
+    compare(changed(study, rewards=rewards), out=tmp_path / "out", limit=1, plots=False)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "gold.csv").write_text(data)
+    rewards[0]["data"] = str(elsewhere / "gold.csv")
+    compare(changed(study, rewards=rewards), out=tmp_path / "out", limit=1, plots=False)
+    (elsewhere / "gold.csv").write_text(data + "fine,1\n")
+    with pytest.raises(ConfigError, match="another reward 'gold'"):
+        compare(changed(study, rewards=rewards), out=tmp_path / "out", limit=1, plots=False)
+
+
 def test_another_config_of_the_same_name_is_refused(llm: W2SLLM, tmp_path: Path) -> None:
     compare({"a": llm}, PROMPTS, out=tmp_path, plots=False)
     other = llm.model_copy(update={"strategy": BestOfN(n=3)})

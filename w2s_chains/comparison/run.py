@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -17,6 +16,7 @@ from w2s_chains.comparison.alpaca_eval import write_alpaca_eval
 from w2s_chains.comparison.answers import answer
 from w2s_chains.comparison.judging import judge, unjudged
 from w2s_chains.comparison.models import Models, check_study
+from w2s_chains.comparison.plan import remember
 from w2s_chains.comparison.rows import (
     JsonLines,
     Judgement,
@@ -29,7 +29,7 @@ from w2s_chains.comparison.rows import (
     row_order,
     write_file,
 )
-from w2s_chains.comparison.study import Study, describe_entry, describe_reward, make_study
+from w2s_chains.comparison.study import Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.errors import ConfigError
 from w2s_chains.events import Event, Progressed
@@ -179,7 +179,7 @@ class _Run:
         for key, found in group_judgements(self.judged_file.read()).items():
             if key in self.rows:
                 self.rows[key] = judged(self.rows[key], found)
-        _remember(study, folder / PLAN, {key.config for key in self.rows})
+        remember(study, folder / PLAN, {key.config for key in self.rows})
         for (name, _, index), row in self.rows.items():
             now = prompts[index] if index < len(prompts) else row.prompt
             if name in study.configs and row.prompt != now:
@@ -291,28 +291,3 @@ def _listener(bar: Any, branches: int) -> Callable[[Event], None]:
 
 def _bar(total: int, name: str, shown: bool) -> Any:
     return tqdm(total=total, desc=name, unit="", unit_scale=True, disable=not shown or not total)
-
-
-def _remember(study: Study, path: Path, with_rows: set[str]) -> None:
-    """Write down what the rows come from; refuse to mix them with those of something else."""
-    now = {
-        "configs": {name: describe_entry(config) for name, config in study.configs.items()},
-        "rewards": {reward.column: describe_reward(reward) for reward in study.rewards},
-    }
-    before: Any = {}
-    if path.exists():
-        try:
-            before = yaml.safe_load(path.read_text("utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
-    for kind, parts in now.items():
-        for name, part in parts.items():
-            known = before.get(kind, {}).get(name)
-            relevant = kind == "rewards" or name in with_rows
-            if relevant and known is not None and known != part:
-                raise ConfigError(
-                    f"{path.parent} holds answers of another {kind[:-1]} {name!r}: it was {known} "
-                    f"and now is {part}; give it another name, or give another folder"
-                )
-    both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
-    write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())

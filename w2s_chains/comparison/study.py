@@ -9,12 +9,12 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
-from w2s_chains.config import GenerationSection, W2SConfig, load_config
+from w2s_chains.config import W2SConfig, load_config
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, parse_yaml
 from w2s_chains.llms import W2SLLM
 from w2s_chains.plugins import did_you_mean
-from w2s_chains.rewards import AnyReward, Repetition, Reward
+from w2s_chains.rewards import AnyReward, Repetition
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
 
@@ -270,28 +270,3 @@ def _over(base: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, A
     if isinstance(shared, Mapping) and isinstance(changed, Mapping):
         both["generation"] = {**shared, **changed}
     return both
-
-
-def describe_entry(config: Entry | W2SLLM) -> dict[str, Any]:
-    """What a config's answers depend on, as plain values; the seed aside."""
-    values: dict[str, Any]
-    if isinstance(config, W2SLLM):
-        try:
-            values = config.to_config()
-        except ConfigError:  # built by hand: its parts have no names to write down
-            generation = {name: getattr(config, name) for name in GenerationSection.model_fields}
-            values = {
-                "parts": "built by hand",
-                "strategy": config.strategy.model_dump(mode="json"),
-                "generation": GenerationSection(**generation).model_dump(mode="json"),
-            }
-    else:
-        values = config.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)
-        values["strategy"] = config.strategy.model_dump(mode="json")
-        values["scored"] = config.scored
-    values.get("generation", {}).pop("seed", None)
-    return values
-
-
-def describe_reward(reward: Reward) -> dict[str, Any]:
-    return reward.model_dump(mode="json")
