@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -113,9 +114,10 @@ class Summary:
         """Show the tables in the terminal."""
         console = Console()
         for header, rows in self.tables():
-            table = Table(header[0])
+            table = Table(header[0], box=SIMPLE, pad_edge=False)
             for name in header[1:]:
-                table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+                words = name.split()
+                table.add_column("\n".join(words), justify="right", min_width=max(map(len, words)))
             for row in rows:
                 table.add_row(*row)
             console.print(table)
