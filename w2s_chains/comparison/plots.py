@@ -62,6 +62,8 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
         )
         points.append((line.proposed_tokens, mean, line.config, colour))
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter("{x:.0f}")
     label_on_the_right(axes, points)
     axes.set_xlabel("tokens proposed per answer, all branches")
     axes.set_ylabel(f"{reward}, mean and 95% interval")

@@ -114,7 +114,7 @@ class Summary:
         """Show the tables in the terminal."""
         console = Console()
         for header, rows in self.tables():
-            table = Table(header[0], box=SIMPLE, pad_edge=False)
+            table = Table(header[0], box=SIMPLE, pad_edge=False, collapse_padding=True)
             for name in header[1:]:
                 words = name.split()
                 table.add_column("\n".join(words), justify="right", min_width=max(map(len, words)))
