@@ -234,6 +234,15 @@ def test_a_prompt_that_is_too_long_harms_no_other(llm: W2SLLM, tmp_path: Path) -
     assert found.rows[0].text == alone.rows[0].text
 
 
+def test_an_llm_that_cannot_work_is_refused_before_another_runs(
+    llm: W2SLLM, tmp_path: Path
+) -> None:
+    unscored = llm.model_copy(update={"scorer": None})
+    with pytest.raises(ConfigError, match=r"config 'b': .*no scorer"):
+        compare({"a": llm, "b": unscored}, PROMPTS, out=tmp_path / "out", plots=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_equal_prompts_are_answered_each(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"a": llm}, ["same", "same"], out=tmp_path, plots=False)
     assert len(found.rows) == 2

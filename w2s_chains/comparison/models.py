@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from w2s_chains.backend.loading import ModelSpec, preview
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.comparison.study import Entry, Study
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.llms import W2SLLM
 
 
@@ -49,8 +50,12 @@ def _key(part: str, spec: ModelSpec) -> str:
     return f"{part} {spec!r}"
 
 
-def check_study(study: Study) -> None:
+def check_study(study: Study, prompt: str) -> None:
     """Refuse what cannot work, before anything is loaded or written.
+
+    Args:
+        study: The study.
+        prompt: One of its prompts.
 
     Raises:
         W2SError: A model is missing or cannot branch, a strategy has no scorer, token-level
@@ -59,9 +64,10 @@ def check_study(study: Study) -> None:
     """
     vocabularies: dict[str, str] = {}
     for name, config in study.configs.items():
-        if isinstance(config, W2SLLM):
-            continue
         try:
+            if isinstance(config, W2SLLM):
+                _check_loaded(config, prompt)
+                continue
             config.check()
             if config.strategy.needs_scorer and not config.scored:
                 raise ConfigError(
@@ -77,6 +83,11 @@ def check_study(study: Study) -> None:
             raise type(error)(f"config {name!r}: {error}") from error
     for reward in study.rewards:
         reward.check()
+
+
+def _check_loaded(llm: W2SLLM, prompt: str) -> None:
+    with suppress(PromptError):  # its row will say so
+        llm.jobs([prompt])
 
 
 def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:

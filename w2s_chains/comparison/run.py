@@ -118,7 +118,7 @@ def compare(
             "plots need matplotlib, which is not installed; run `pip install "
             "'w2s_chains[compare]'`, or switch them off (plots=False, --no-plots)"
         )
-    check_study(study)
+    check_study(study, texts[0])
     folder = Path(out)
     with _alone_in(folder):
         run = _Run(study, texts, folder, progress)
@@ -188,22 +188,18 @@ class _Run:
                     f"that is {now!r}; give another folder"
                 )
 
-    @property
-    def plan(self) -> list[Key]:
-        """All answers there will be, in order."""
-        return [
-            Key(name, seed, index)
-            for name in self.study.configs
-            for seed in self.study.seeds_of(name)
-            for index in range(len(self.prompts))
-        ]
+    def _planned(self, name: str) -> list[Key]:
+        """All answers there will be of one config, in order."""
+        places = range(len(self.prompts))
+        return [Key(name, seed, place) for seed in self.study.seeds_of(name) for place in places]
 
     def _missing(self, name: str) -> list[Key]:
-        return [
-            key
-            for key in self.plan
-            if key.config == name and (key not in self.rows or self.rows[key].text is None)
-        ]
+        planned = self._planned(name)
+        return [key for key in planned if key not in self.rows or self.rows[key].text is None]
+
+    def _answers(self) -> list[Row]:
+        """The finished rows of this comparison, in order."""
+        return [self.rows[key] for name in self.study.configs for key in self._planned(name)]
 
     def answer_all(self, batch_size: int) -> None:
         models = Models()
@@ -228,8 +224,7 @@ class _Run:
         models.clear()
 
     def judge_all(self) -> None:
-        planned = [self.rows[key] for key in self.plan]
-        work = [(reward, unjudged(reward, planned)) for reward in self.rewards]
+        work = [(reward, unjudged(reward, self._answers())) for reward in self.rewards]
         with _bar(sum(len(rows) for _, rows in work), "rewards", self.progress) as bar:
             for reward, rows in work:
                 bar.set_description(reward.column)
@@ -246,7 +241,7 @@ class _Run:
         """Write everything into one file, in order; returns the rows of this comparison."""
         self.row_file.rewrite(sorted(self.rows.values(), key=row_order(self.study.configs)))
         self.judged_file.path.unlink(missing_ok=True)
-        return [self.rows[key] for key in self.plan]
+        return self._answers()
 
 
 _JUDGED_TOGETHER = 64
