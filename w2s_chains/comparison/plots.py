@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from w2s_chains.comparison.rows import Row, write_file
 from w2s_chains.comparison.summary import Summary, bootstrap, values
@@ -62,8 +63,9 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
         )
         points.append((line.proposed_tokens, mean, line.config, colour))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.xaxis.set_minor_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     label_on_the_right(axes, points)
     axes.set_xlabel("tokens proposed per answer, all branches")
     axes.set_ylabel(f"{reward}, mean and 95% interval")
@@ -125,27 +127,42 @@ def label_on_the_right(
     if not points:
         return
     low, high = axes.get_ylim()
-    gap = (high - low) * min(1 / len(points), 0.05)
+    assert isinstance(axes.figure, Figure)
+    inches = 0.8 * axes.figure.get_figheight()  # of the axes, about
+    gap = (high - low) * min(1.5 * size / 72 / inches, 1 / len(points))
     ordered = sorted(points, key=lambda point: point[1])
-    heights = [y for _, y, _, _ in ordered]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    over = max(0.0, heights[-1] - (high - gap / 2))
-    for i in reversed(range(len(heights))):  # push down what stuck out, and what is in its way
-        limit = heights[i + 1] - gap if i + 1 < len(heights) else heights[i] - over
-        heights[i] = min(heights[i], limit)
-    axes.set_ylim(min(low, heights[0] - gap), high)
+    heights = _apart([y for _, y, _, _ in ordered], gap)
+    axes.set_ylim(min(low, heights[0] - gap), max(high, heights[-1] + gap))
     for (x, y, name, colour), height in zip(ordered, heights, strict=True):
         axes.annotate(
             name,
             xy=(x, y),
-            xytext=(1.02, height),
+            xytext=(1.03, height),
             textcoords=axes.get_yaxis_transform(),
             fontsize=size,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "alpha": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
         )
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights moved as little as it takes to be ``gap`` apart (isotonic regression)."""
+    blocks: list[list[float]] = []  # neighbours that touch; they keep their mean
+    for place, height in enumerate(heights):
+        blocks.append([height - place * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = [float(np.mean(block)) for block in blocks for _ in block]
+    return [own + place * gap for place, own in enumerate(level)]
 
 
 def tidy(axes: Axes) -> None:
