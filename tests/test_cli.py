@@ -57,7 +57,7 @@ def test_strategies_on_one_config(tmp_path: Path, tiny_folders: dict[str, Path])
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nope.yaml"], "cannot read 'nope.yaml'"),
+        (["nope.yaml"], "cannot read config 'nope.yaml'"),
         (["{study}", "--prompts", "nope.jsonl"], "cannot read prompts"),
         (["{study}", "--baseline", "nope"], "no config is called 'nope'"),
         (["{study}", "--reward", "nope"], "unknown reward type 'nope'"),

@@ -15,7 +15,7 @@ from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
-from w2s_chains.faults import clear_errors, parse_yaml
+from w2s_chains.faults import clear_errors, read_yaml
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import HuggingFaceProposer
@@ -237,14 +237,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
         with clear_errors(W2SConfig, config, "config"):
             return W2SConfig.model_validate(config)
     path = Path(config)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read config {str(path)!r}: {error}") from error
-    tree, values = parse_yaml(text, str(path))
-    if not isinstance(values, Mapping):
-        hint = did_you_mean("", W2SConfig.model_fields)
-        raise ConfigError(f"{path}:1: a config is a mapping with sections{hint}")
+    tree, values = read_yaml(path, W2SConfig.model_fields)
     with clear_errors(W2SConfig, values, str(path), tree):
         return W2SConfig.model_validate(values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import yaml
@@ -13,6 +14,27 @@ from w2s_chains.errors import ConfigError
 from w2s_chains.plugins import did_you_mean, find_plugin
 from w2s_chains.rewards import REWARDS, Reward
 from w2s_chains.search import STRATEGIES, SearchStrategy
+
+
+def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, dict[str, Any]]:
+    """A file that holds a mapping: the YAML with its line numbers, and its values.
+
+    Args:
+        path: The file.
+        fields: What the mapping may have; for the message if it is none.
+
+    Raises:
+        ConfigError: It cannot be read, is broken, or no mapping; with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read config {str(path)!r}: {error}") from error
+    tree, values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        hint = did_you_mean("", fields)
+        raise ConfigError(f"{path}:1: a config is a mapping with sections{hint}")
+    return tree, values
 
 
 def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:

@@ -11,9 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
 from w2s_chains.config import W2SConfig, load_config
 from w2s_chains.errors import ConfigError
-from w2s_chains.faults import clear_errors, parse_yaml
+from w2s_chains.faults import clear_errors, read_yaml
 from w2s_chains.llms import W2SLLM
-from w2s_chains.plugins import did_you_mean
 from w2s_chains.rewards import AnyReward, Repetition
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
@@ -125,7 +124,7 @@ def load_study(path: str | Path, **fields: Any) -> Study:
         ConfigError: It is not valid; the message has every fault with file and line.
     """
     path = Path(path)
-    values, tree = _read_yaml(path)
+    tree, values = read_yaml(path, Study.model_fields)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
     with clear_errors(Study, merged, str(path), tree):
@@ -171,7 +170,7 @@ def make_study(
     if isinstance(configs, str | Path):
         configs = [configs]
     if not isinstance(configs, Mapping):
-        if len(configs) == 1 and "configs" in _read_yaml(Path(configs[0]))[0]:
+        if len(configs) == 1 and "configs" in read_yaml(Path(configs[0]), Study.model_fields)[1]:
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
     values = {"prompts": (), **given, "configs": dict(configs)}
@@ -235,18 +234,6 @@ def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
             f"{', '.join(map(str, paths))}; rename one, or write a study with a key 'configs'"
         )
     return named
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
-    tree, values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        hint = did_you_mean("", Study.model_fields)
-        raise ConfigError(f"{path}:1: a study or config is a mapping{hint}")
-    return values, tree
 
 
 def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
