@@ -276,6 +276,16 @@ def test_strategies_on_one_config(llm: W2SLLM, tmp_path: Path) -> None:
         compare({"a": llm}, PROMPTS, strategies=[{"type": "nope"}], out=tmp_path / "4")
 
 
+def test_plots_without_matplotlib_are_refused_before_work(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--no-plots"):
+        compare(study, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    compare(study, out=tmp_path / "out", limit=1, plots=False)
+
+
 def test_the_baseline_can_be_chosen(study: Path, tmp_path: Path) -> None:
     found = compare(study, out=tmp_path / "out", plots=False, baseline="eft")
     assert found.summary.lines[1].differences == {}
