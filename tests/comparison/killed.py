@@ -47,19 +47,22 @@ def main(study: str, folder: Path) -> None:
     assert code(start(study, folder / "undisturbed")) == 0
     duration = time.monotonic() - began
     rng = random.Random(os.getpid())
-    codes: list[int] = []
-    seen: list[list[str]] = []
-    for _ in range(10):
-        pid = start(study, folder / "killed")
+    seen: list[tuple[str, list[str]]] = []
+    finished = 0
+    while len(seen) < 10:
+        out = folder / f"killed-{finished}"
+        pid = start(study, out)
         time.sleep(rng.uniform(0.1, 0.5) * duration)
         os.kill(pid, signal.SIGKILL)
-        codes.append(code(pid))
-        rows = folder / "killed" / "rows.jsonl"
-        seen.append(rows.read_text().split("\n") if rows.exists() else [])
-    assert code(start(study, folder / "killed")) == 0
+        if code(pid) == 0:
+            finished += 1  # too late: the next one is killed in a folder of its own
+            continue
+        rows = out / "rows.jsonl"
+        seen.append((out.name, rows.read_text().split("\n") if rows.exists() else []))
+    assert code(start(study, folder / seen[-1][0])) == 0
     full = code(start(study, folder / "full", largest_file=4096))
     assert code(start(study, folder / "full")) == 0
-    print(json.dumps({"codes": codes, "seen": seen, "full": full}))
+    print(json.dumps({"seen": seen, "full": full}))
 
 
 if __name__ == "__main__":
