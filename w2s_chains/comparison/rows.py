@@ -24,7 +24,21 @@ class Key(NamedTuple):
     place: int
 
 
-class Row(BaseModel):
+class _AboutAnswer(BaseModel):
+    """Says which answer it is about: config, seed, and the prompt's place in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str
+    seed: int
+    index: int
+
+    @property
+    def key(self) -> Key:
+        return Key(self.config, self.seed, self.index)
+
+
+class Row(_AboutAnswer):
     """One answer.
 
     Attributes:
@@ -45,11 +59,6 @@ class Row(BaseModel):
         errors: What went wrong, by reward; "answer" if there is no answer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config: str
-    seed: int
-    index: int
     prompt: str
     text: str | None = None
     guide_score: float | None = None
@@ -62,26 +71,13 @@ class Row(BaseModel):
     seconds: float = 0.0
     errors: dict[str, str] = Field(default_factory=dict)
 
-    @property
-    def key(self) -> Key:
-        return Key(self.config, self.seed, self.index)
 
-
-class Judgement(BaseModel):
+class Judgement(_AboutAnswer):
     """What one reward says of one answer, until it is written into the row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config: str
-    seed: int
-    index: int
     reward: str
     value: float | None = None
     error: str | None = None
-
-    @property
-    def key(self) -> Key:
-        return Key(self.config, self.seed, self.index)
 
 
 def judged(row: Row, judgements: Iterable[Judgement]) -> Row:
