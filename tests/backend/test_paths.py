@@ -135,10 +135,11 @@ def test_guides_read_each_token_once_and_prompts_once():
         spent.append(guide.lm.counters.tokens_read - before)
         node = children[2]
     prompt = len(guide.text.prompt_ids(root.prompt))
-    assert spent[0] == prompt - 1 + 4 * 5
-    assert set(spent[1:]) == {4 * 5}, "the cost of a chunk does not grow with the text"
+    # Of a chunk the last token waits, and the one that waited before it is read for all siblings.
+    assert spent[0] == prompt - 1 + 1 + 4 * 4
+    assert set(spent[1:]) == {1 + 4 * 4}, "the cost of a chunk does not grow with the text"
     assert guide.lm.counters.prefills == 1
-    assert root.usage.guide_tokens == sum(spent)
+    assert root.usage.guide_tokens == prompt - 1 + 30 * 4 * 5, "usage counts for each hypothesis"
     guide.loglikelihood(children)
     assert guide.lm.counters.tokens_read == sum(spent), "what is read is not read again"
 
@@ -165,15 +166,13 @@ def test_a_batch_is_freed_when_it_is_dropped():
     model = CausalLM(tiny.llama(320))
     gc.disable()
     try:
-        batch = model.gather([(None, 0)] * 2, room=3)
+        batch = model.gather([(None, 0)] * 2, width=1, steps=3)
         model.forward(batch, torch.zeros((2, 3), dtype=torch.long))
-        grown = batch.select([0, 0, 1], room=2)
-        gone = [weakref.ref(batch), weakref.ref(grown)]
-        held = batch, grown
-        del batch, grown
-        assert all(ref() is not None for ref in gone)  # control
+        gone, held = weakref.ref(batch), [batch]
+        del batch
+        assert gone() is not None  # control
         del held
-        assert [ref() for ref in gone] == [None, None]
+        assert gone() is None
     finally:
         gc.enable()
 

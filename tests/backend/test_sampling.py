@@ -245,8 +245,8 @@ def test_the_prompt_is_read_once_for_all_successors(proposer):
     propose(proposer, successors=16, max_tokens=5)
     prompt = len(proposer.text.prompt_ids(Hypothesis.root(PROMPT).prompt))
     assert proposer.lm.counters.prefills == 1
-    # The prompt once, its last token on the way to the first step, then 16 rows for 4 more steps.
-    assert proposer.lm.counters.tokens_read == prompt + 16 * 4
+    # The prompt once, its last token in 2 rows of 8 branches each, then 16 tokens for 4 more steps.
+    assert proposer.lm.counters.tokens_read == prompt - 1 + 2 + 16 * 4
 
 
 def test_noise_is_standard_exponential():

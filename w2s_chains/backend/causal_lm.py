@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from w2s_chains.backend.kv import Batch, Plane, Segment
+from w2s_chains.backend.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 
 DEFAULT_TOKEN_BUDGET = 16_384
@@ -21,6 +21,10 @@ DEFAULT_TOKEN_BUDGET = 16_384
 _LOGITS_PER_PASS = 2**25
 """Logits of one forward pass: they are made for this many (row, position, token) at once, so that
 memory does not grow with the length of the text times the vocabulary. 128 MB in float32."""
+
+_TILE = 2**17
+"""Logits that one operation on the CPU gets: larger temporary tensors go back to the system after
+every operation, and come back page by page, which takes two to four times as long."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,6 +68,13 @@ class Reading:
     @property
     def cost(self) -> int:
         return self.segment.end
+
+    def tokens(self) -> list[int]:
+        """What is fed, and the token after it."""
+        own = [*self.segment.ids] if self.end_id is None else [*self.segment.ids, self.end_id]
+        if self.segment.parent is None or self.begin == self.segment.start:
+            return own
+        return [_token_at(self.segment.parent, self.begin), *own]
 
 
 def check_branchable(config: Any) -> None:
@@ -113,11 +124,18 @@ class CausalLM:
             )
         self.model = model.eval()
         self.token_budget = token_budget
-        self.counters = Counters()
+        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
         self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
         parameters = inspect.signature(model.forward).parameters
         self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
         self.planes = self._find_planes()
+        self.counters = Counters()
+        self.can_branch = self._can_branch()
+        self.counters = Counters()
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.model.config.get_text_config(decoder=True).vocab_size
 
     @property
     def max_positions(self) -> int | None:
@@ -151,27 +169,50 @@ class CausalLM:
             for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
         ]
 
-    def gather(self, paths: Sequence[tuple[Segment | None, int]], room: int) -> Batch:
-        """A batch of positions [0, upto) of each (segment, upto), with ``room`` columns to fill."""
-        return Batch(self.planes, paths, room, self.device)
+    @torch.inference_mode()
+    def _can_branch(self) -> bool:
+        """Try: does a branch give the logits of its path alone, with a sibling beside it?
 
-    def forward(
-        self, batch: Batch, ids: Tensor, valid: Tensor | None = None, last_only: bool = False
-    ) -> Tensor:
+        Models that count columns instead of taking positions, or that build their own mask, don't.
+        """
+        if "position_ids" not in self._optional:
+            return False
+        ids = torch.arange(1, 6, device=self.device)[None] % self._vocabulary
+        try:
+            branched = self.forward(self.gather([(None, 0)], width=2, steps=3), ids)[0, 3:]
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        paths = ids[0, [[0, 1, 3], [0, 2, 4]]]
+        alone = self.forward(self.gather([(None, 0)] * 2, width=1, steps=3), paths)[:, 2]
+        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 0.05
+        return bool((branched - alone).abs().max() <= tolerance * alone.abs().max())
+
+    def gather(
+        self, paths: Sequence[tuple[Segment | None, int]], *, width: int, steps: int
+    ) -> Batch:
+        """A batch of positions [0, upto) of each (segment, upto), with room for branches.
+
+        Args:
+            paths: One per row.
+            width: Branches of every row.
+            steps: Tokens that every branch reads, the one that all of a row share included.
+        """
+        return Batch(
+            self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
+        )
+
+    def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor:
         """Read the next columns of a batch.
 
         Args:
             batch: Gets the keys and values of the columns.
             ids: Tokens. [B, n]
-            valid: 1 for tokens, 0 for padding on the right; None if all are tokens. [B, n]
             last_only: Make logits for the last column alone.
 
         Returns:
             Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
         """
         rows, count = ids.shape
-        end = batch.filled + count
-        batch.mask[:, batch.filled : end] = 1 if valid is None else valid
         options: dict[str, Any] = {}
         if "position_ids" in self._optional:
             options["position_ids"] = batch.positions(count)
@@ -179,12 +220,12 @@ class CausalLM:
             options["logits_to_keep"] = 1
         logits = self.model(
             input_ids=ids,
-            attention_mask=batch.mask[:, :end],
+            attention_mask=batch.attention_mask(count),
             past_key_values=batch.cache,
             use_cache=True,
             **options,
         ).logits
-        batch.filled = end
+        batch.filled += count
         self.counters.forwards += 1
         self.counters.tokens_read += rows * count
         return (logits[:, -1:] if last_only else logits).float()
@@ -203,45 +244,82 @@ class CausalLM:
             )
 
     def _read_batch(self, readings: Sequence[Reading]) -> list[None]:
-        count = max(r.count for r in readings)
-        batch = self.gather([(r.segment.parent, r.begin) for r in readings], room=count)
-        first = batch.filled
-        fed, targets, valid = (
-            torch.zeros((len(readings), count), dtype=torch.long) for _ in range(3)
+        steps = max(1, *(r.count for r in readings))
+        families: dict[tuple[int, int], list[Reading]] = {}
+        for r in readings:
+            # What has no parent shares nothing, not even its first token.
+            origin = r if r.segment.parent is None else r.segment.parent
+            families.setdefault((id(origin), r.begin), []).append(r)
+        rows, width = self.in_rows(families.values(), steps, max(r.begin for r in readings))
+        batch = self.gather(
+            [(own[0].segment.parent, own[0].begin) for own in rows], width=width, steps=steps
         )
-        for row, r in enumerate(readings):
-            if r.segment.parent is None or r.begin == r.segment.start:
-                tokens = list(r.segment.ids)
-            else:
-                tokens = [_token_at(r.segment.parent, r.begin), *r.segment.ids]
-            if r.end_id is not None:
-                tokens.append(r.end_id)
-            fed[row, : r.count] = torch.tensor(tokens[: r.count])
-            targets[row, : r.count] = torch.tensor(tokens[1 : r.count + 1])
-            valid[row, : r.count] = 1
-        fed, targets, valid = (t.to(self.device) for t in (fed, targets, valid))
-        scored = readings[0].scored
-        logprobs = torch.zeros((len(readings), count), device=self.device)
-        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        width = max(1, _LOGITS_PER_PASS // (len(readings) * vocabulary)) if scored else count
-        for at in range(0, count, max(width, 1)):
-            columns = slice(at, at + width)
-            logits = self.forward(batch, fed[:, columns], valid[:, columns], last_only=not scored)
-            if scored:  # log p = logit - logsumexp, [B, n]
-                chosen = logits.gather(2, targets[:, columns].to(logits.device).unsqueeze(2))
-                logprobs[:, columns] = (chosen.squeeze(2) - logits.logsumexp(2)).to(self.device)
-        for row, (r, values) in enumerate(zip(readings, logprobs.tolist(), strict=True)):
-            values = values[: r.count]
-            if r.end_id is not None:
-                r.end_logprob = values.pop()
-            else:
-                r.segment.kv = batch.slice(row, first, r.count)
-            if scored:
-                # Nothing predicts the token at position 0.
-                unpredicted = [0.0] if r.segment.start == 0 else []
-                r.segment.logprobs = tuple(unpredicted + values)
-        self.counters.tokens_read -= sum(count - r.count for r in readings)  # padding
+        tokens = torch.zeros((len(rows), width, steps + 1), dtype=torch.long)
+        for row, own in enumerate(rows):
+            for branch, r in enumerate(own):
+                known = r.tokens()
+                tokens[row, branch, : len(known)] = torch.tensor(known)
+        logprobs = self._read_tokens(batch, tokens.to(self.device), readings[0].scored).tolist()
+        for row, own in enumerate(rows):
+            for branch, r in enumerate(own):
+                values = logprobs[row][branch][: r.count]
+                if r.end_id is not None:
+                    r.end_logprob = values.pop()
+                else:
+                    r.segment.kv = batch.slice(row, branch, r.count)
+                if r.scored:
+                    # Nothing predicts the token at position 0.
+                    unpredicted = [0.0] if r.segment.start == 0 else []
+                    r.segment.logprobs = tuple(unpredicted + values)
+        self.counters.tokens_read -= sum(  # padding
+            width * (steps - 1) - sum(max(r.count, 1) - 1 for r in own) for own in rows
+        )
         return [None] * len(readings)
+
+    def _read_tokens(self, batch: Batch, tokens: Tensor, scored: bool) -> Tensor:
+        """Read branches, and give log p of each of their tokens but the first, if wanted.
+
+        Args:
+            batch: Gets the keys and values.
+            tokens: Tokens of each branch; all of a row begin with the same one, and the last one
+                is not read. [B, width, steps + 1]
+            scored: Whether log-probabilities are wanted.
+
+        Returns:
+            In nats; zeros if unwanted. [B, width, steps]
+        """
+        rows, width, steps = tokens.shape[0], tokens.shape[1], tokens.shape[2] - 1
+        columns = tokens.transpose(1, 2)  # a column per token of each branch in turn
+        fed = torch.cat((tokens[:, 0, :1], columns[:, 1:-1].reshape(rows, -1)), dim=1)
+        if not scored:
+            self.forward(batch, fed, last_only=True)
+            return torch.zeros((rows, width, steps))
+        following = columns[:, 2:].reshape(rows, -1)  # what comes after each column but the first
+        passes: list[Tensor] = []
+        at_once = max(1, _LOGITS_PER_PASS // (rows * self._vocabulary))
+        for at in range(0, fed.shape[1], at_once):
+            logits = self.forward(batch, fed[:, at : at + at_once])  # [B, n, V]
+            if at == 0:  # the shared column: all branches go on from it
+                passes.append(log_softmax_at(logits[:, 0], columns[:, 1]))
+                logits = logits[:, 1:]
+            begin = max(at - 1, 0)
+            wanted = following[:, begin : begin + logits.shape[1]]
+            likely = log_softmax_at(logits.flatten(0, 1), wanted.reshape(-1, 1))
+            passes.append(likely.view(rows, -1))
+        return torch.cat(passes, dim=1).view(rows, steps, width).transpose(1, 2)
+
+    def in_rows(
+        self, families: Collection[Sequence[T]], steps: int, past: int
+    ) -> tuple[list[Sequence[T]], int]:
+        """Siblings side by side in as many rows as cost least, and the width of a row.
+
+        Args:
+            families: Siblings of each parent.
+            steps: Most tokens that a branch reads, the shared one included.
+            past: Tokens of the longest path.
+        """
+        width = best_width(map(len, families), steps, past) if self.can_branch else 1
+        return [own[at : at + width] for own in families for at in range(0, len(own), width)], width
 
     def in_batches(
         self, items: Sequence[T], cost: Callable[[T], int], run: Callable[[list[T]], list[R]]
@@ -284,6 +362,19 @@ class CausalLM:
         self.token_budget = min(self.token_budget, columns) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def tiles(logits: Tensor) -> list[slice]:
+    """Rows of a table [R, V] that are worked on at once, where an operation needs copies of it."""
+    rows = max(1, _TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    return [slice(at, at + rows) for at in range(0, len(logits), rows)]
+
+
+def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities of some tokens, in nats. [R, V], [R, n] -> [R, n]"""
+    ids = ids.to(logits.device)
+    parts = [logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)]
+    return torch.cat(parts) if parts else logits.new_zeros(ids.shape)
 
 
 def _token_at(segment: Segment, position: int) -> int:

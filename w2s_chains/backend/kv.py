@@ -9,11 +9,17 @@ before position ``end`` holds keys and values for positions ``[start - 1, end - 
 it shares with its parent, and all of its own but the last. Root-to-leaf, these slices tile the path
 without gap or overlap, and every token is read once.
 
-A ``Batch`` copies such paths side by side, aligned at their ends (padding on the left):
+A ``Batch`` copies such paths side by side, aligned at their ends (padding on the left), with room
+for the branches that grow from each: one column that all branches of a row share, then one column
+of each branch in turn.
 
-    row 0   . . . p p p p a a a | new columns
-    row 1   p p p p b b b b b b | new columns
-            position = column - shift of the row
+    row 0   . . . p p p p a a | s | A B | A B | A B         width 2
+    row 1   p p p p b b b b b | s | A B | A B | A B
+                               fork
+
+The shared column holds the last token of the path, which is not read yet. A branch sees the path,
+the shared column and its own columns, so siblings share one copy of their past, in memory and in
+attention.
 
 Segments die with whoever holds them; nothing is ever released by hand.
 """
@@ -21,12 +27,16 @@ Segments die with whoever holds them; nothing is ever released by hand.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+_STRANGERS = 64
+"""Columns of its siblings that a branch may meet in attention, masked, whatever its past: they cost
+little as long as there are not many more of them than of columns that it sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +51,10 @@ class Plane:
     device: torch.device
 
     def empty(self, *shape: int) -> KV:
-        """Zeroed keys and values [layers, *shape[:-1], heads, shape[-1], dim].
-
-        Zeroed because masked columns are still multiplied by 0, and 0 * NaN is NaN.
-        """
+        """Keys and values to be filled: [layers, *shape[:-1], heads, shape[-1], dim]."""
         *batch, columns = shape
         return tuple(  # type: ignore[return-value]
-            torch.zeros(
+            torch.empty(
                 (len(self.layers), *batch, self.heads, columns, dim),
                 dtype=self.dtype,
                 device=self.device,
@@ -163,12 +170,13 @@ class _Layer(CacheLayerMixin):
 
 
 class Batch:
-    """The paths of some segments, side by side, with room for new columns.
+    """Paths side by side, and the branches that grow from each.
 
     Attributes:
-        filled: Columns in use.
+        width: Branches of a row.
         past: Tokens of each row that were gathered. [B]
-        mask: Which columns hold tokens. [B, columns], on the model's input device
+        fork: First column that belongs to a branch; the shared one lies before it.
+        filled: Columns in use.
         cache: What transformers reads and writes.
     """
 
@@ -176,19 +184,37 @@ class Batch:
         self,
         planes: Sequence[Plane],
         paths: Sequence[tuple[Segment | None, int]],
-        room: int,
+        *,
+        width: int,
+        steps: int,
         device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        """Gather positions [0, upto) of each (segment, upto), with ``room`` empty columns after."""
+        """Gather positions [0, upto) of each (segment, upto), and make room.
+
+        Args:
+            planes: The layers of the model.
+            paths: One per row.
+            width: Branches of every row.
+            steps: Tokens that every branch reads, the shared one included.
+            device: Of the model's input.
+            dtype: Of the model's attention scores.
+        """
         self.planes = planes
+        self.width = width
         self.past = [upto for _, upto in paths]
         self.filled = max(self.past)
-        columns = self.filled + room
-        self.mask = torch.zeros((len(paths), columns), dtype=torch.long, device=device)
+        self.fork = self.filled + 1
+        self._dtype = dtype
+        columns = self.fork + width * (steps - 1)
+        self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
+        self._columns = torch.arange(columns, device=device)
+        self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
         self.kv = [plane.empty(len(paths), columns) for plane in planes]
         for row, (segment, upto) in enumerate(paths):
             shift = self.filled - upto
-            self.mask[row, shift : self.filled] = 1
+            for own in (own for kv in self.kv for own in kv):
+                own[:, row, :, :shift] = 0  # masked columns are multiplied by 0, and 0 * NaN is NaN
             if segment is None:
                 continue
             for begin, end, source in segment.kv_slices(upto):
@@ -196,12 +222,8 @@ class Batch:
                 for batch_kv, kv in zip(self.kv, source.kv, strict=True):
                     for target, own in zip(batch_kv, kv, strict=True):
                         target[:, row, :, shift + begin : shift + end] = own[:, :, : end - begin]
-        self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
-        self._make_cache()
-
-    def _make_cache(self) -> None:
         layers: dict[int, _Layer] = {}
-        for plane, (keys, values) in zip(self.planes, self.kv, strict=True):
+        for plane, (keys, values) in zip(planes, self.kv, strict=True):
             for i, layer in enumerate(plane.layers):
                 layers[layer] = _Layer(self, keys[i], values[i])
         self.cache = Cache(layers=[layers[i] for i in sorted(layers)])
@@ -211,37 +233,57 @@ class Batch:
 
     def positions(self, count: int) -> Tensor:
         """Positions of the next ``count`` columns: [B, count]."""
-        columns = torch.arange(self.filled, self.filled + count, device=self._shift.device)
-        # A padding column on the left of an empty row has no position; 0 keeps it in range.
-        return (columns[None, :] - self._shift[:, None]).clamp_(min=0)
+        columns = self._columns[self.filled : self.filled + count]
+        step = torch.where(
+            columns < self.fork, columns, self.fork + (columns - self.fork) // self.width
+        )
+        return step[None, :] - self._shift[:, None]
 
-    def select(self, rows: Sequence[int], room: int) -> Batch:
-        """A new batch of these rows (repeated as often as named), with ``room`` empty columns."""
-        other = object.__new__(Batch)
-        other.planes = self.planes
-        other.past = [self.past[row] for row in rows]
-        other.filled = self.filled
-        index = torch.tensor(rows, device=self.mask.device)
-        other.mask = self.mask.new_zeros((len(rows), self.filled + room))
-        other.mask[:, : self.filled] = self.mask[:, : self.filled].index_select(0, index)
-        other._shift = self._shift.index_select(0, index)
-        other.kv = []
-        for plane, (keys, values) in zip(self.planes, self.kv, strict=True):
-            grown = plane.empty(len(rows), self.filled + room)
-            for target, own in zip(grown, (keys, values), strict=True):
-                target[..., : self.filled, :] = own[..., : self.filled, :].index_select(
-                    1, index.to(own.device)
-                )
-            other.kv.append(grown)
-        other._make_cache()
-        return other
+    def attention_mask(self, count: int) -> Tensor:
+        """What the next ``count`` columns may see, as transformers takes it.
 
-    def slice(self, row: int, begin: int, count: int) -> list[KV]:
-        """A copy of ``count`` columns of a row, so that the batch itself can go."""
+        Returns:
+            Without branches the columns that hold tokens, 1 or 0 [B, columns]: the model itself
+            keeps a token from what comes after it. With branches a summand of the attention
+            scores [B, 1, count, columns].
+        """
+        end = self.filled + count
+        if self.width == 1:
+            return self._mask[:, :end]
+        seen, asking = self._columns[:end], self._columns[self.filled : end, None]
+        related = (seen < self.fork) | ((seen - asking) % self.width == 0)  # [count, columns]
+        visible = self._mask[:, None, None, :end].bool() & (related & (seen <= asking))
+        blocked = torch.finfo(self._dtype).min
+        return torch.zeros_like(visible, dtype=self._dtype).masked_fill_(~visible, blocked)
+
+    def slice(self, row: int, branch: int, count: int) -> list[KV]:
+        """A copy of the first ``count`` tokens of a branch, the shared one included."""
+        shared = slice(self.fork - 1, self.fork)
+        own = slice(self.fork + branch, self.fork + self.width * max(count - 1, 0), self.width)
         return [
-            (
-                keys[:, row, :, begin : begin + count].clone(),
-                values[:, row, :, begin : begin + count].clone(),
+            tuple(  # type: ignore[misc]
+                torch.cat((all_rows[:, row, :, shared], all_rows[:, row, :, own]), dim=-2)
+                for all_rows in kv
             )
-            for keys, values in self.kv
+            for kv in self.kv
         ]
+
+
+def best_width(sizes: Iterable[int], steps: int, past: int) -> int:
+    """How many branches a row should have, so that as few tokens as possible are read.
+
+    A row of w branches reads 1 + w * (steps - 1) tokens; branches that a row lacks are padding.
+    Of equals the widest wins, since it copies the past least often.
+
+    Args:
+        sizes: Number of siblings of each parent.
+        steps: Most tokens that a branch reads, the shared one included.
+        past: Tokens of the longest path; the more of them, the more siblings may share it.
+    """
+    sizes = list(sizes)
+    widest = max(1, min(max(sizes), max(_STRANGERS, past) // steps))
+
+    def tokens(width: int) -> int:
+        return sum(-(-size // width) for size in sizes) * (1 + width * (steps - 1))
+
+    return min(range(1, widest + 1), key=lambda width: (tokens(width), -width))

@@ -61,6 +61,7 @@ def log_exponential(keys: Tensor, vocabulary: int) -> Tensor:
     x = _tokens(vocabulary, keys.device)[None, :] ^ keys[:, :1]
     x *= keys[:, 1:] | 1
     x = _mix(x)
-    # Uniform in (0, 1). Small values keep all 31 bits: there -log1p(-u) ~ u, and they decide.
-    uniform = (x & 0x7FFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
-    return uniform.neg_().log1p_().neg_().log_()
+    # -u, with u uniform in (0, 1). Small values keep all 31 bits: there -log1p(-u) ~ u, and they
+    # decide. The largest round to 1, whose logarithm is infinite: such a token never wins.
+    minus = (x & 0x7FFFFFFF).to(torch.float32).add_(0.5).mul_(-(2.0**-31))
+    return minus.log1p_().neg_().log_()

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.causal_lm import CausalLM
+from w2s_chains.backend.causal_lm import CausalLM, tiles
 from w2s_chains.backend.kv import Batch, Segment
 from w2s_chains.backend.noise import log_exponential, noise_key
 
 _GREEDY_BELOW = 1e-6
 """Colder than this, noise is lost in float32, and far colder the logits overflow."""
 _ALL = 2**31 - 1
-_LOGITS_AT_ONCE = 2**22
-"""Logits that are mixed, filtered and drawn from at once: the allocator keeps small temporary
-tensors for the next step, where large ones go back to the system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,58 +84,57 @@ def _sample_batch(
     models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Sequence[int]
 ) -> list[Drawn]:
     steps = max(draw.steps for draw in draws)
-    # Children of one parent share the reading of its last token.
-    shared: dict[tuple[int, ...], int] = {}
-    parents: list[tuple[Segment, ...]] = []
-    rows: list[int] = []
-    for draw in draws:
-        key = tuple(id(segment) for segment in draw.parents)
-        if key not in shared:
-            shared[key] = len(parents)
-            parents.append(draw.parents)
-        rows.append(shared[key])
+    families: dict[tuple[int, ...], list[int]] = {}
+    for i, draw in enumerate(draws):
+        families.setdefault(tuple(id(segment) for segment in draw.parents), []).append(i)
+    past = max(draw.parents[0].end for draw in draws)
+    narrowest = next((model for model in models if not model.can_branch), models[0])
+    rows, width = narrowest.in_rows(families.values(), steps, past)
+    # Every branch of every row samples; those that a row lacks repeat another's draw in vain.
+    slots = [own[min(branch, len(own) - 1)] for own in rows for branch in range(width)]
+    place = {i: divmod(slot, width) for slot, i in reversed(list(enumerate(slots)))}
+
     batches: list[Batch] = []
-    firsts: list[int] = []
     logits: list[Tensor] = []
-    for i, model in enumerate(models):
-        batch = model.gather([(own[i], own[i].end - 1) for own in parents], room=1)
-        firsts.append(batch.filled)
-        last = torch.tensor([[own[i].ids[-1]] for own in parents], device=model.device)
-        first = model.forward(batch, last)[:, -1]
-        batches.append(batch.select(rows, room=steps - 1))
-        logits.append(first.index_select(0, torch.tensor(rows, device=first.device)))
+    for m, model in enumerate(models):
+        parents = [draws[own[0]].parents[m] for own in rows]
+        batches.append(
+            model.gather([(own, own.end - 1) for own in parents], width=width, steps=steps)
+        )
+        last = torch.tensor([[own.ids[-1]] for own in parents], device=model.device)
+        logits.append(model.forward(batches[m], last)[:, 0].repeat_interleave(width, dim=0))
 
     device = logits[0].device  # not the model's where layers are spread over several
-    width = max(1, _LOGITS_AT_ONCE // logits[0].shape[1])
-    choosers = [
-        (slice(at, at + width), _Chooser(draws[at : at + width], steps, device))
-        for at in range(0, len(draws), width)
-    ]
+    parts = tiles(logits[0])
+    choosers = [_Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
-    ended = torch.zeros(len(draws), dtype=torch.bool, device=device)
+    ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
     sampled: list[Tensor] = []
     logprobs: list[Tensor] = []
     for step in range(steps):
         chosen = [
             choose([table[part] for table in logits], step, [ids[part] for ids in sampled])
-            for part, choose in choosers
+            for part, choose in zip(parts, choosers, strict=True)
         ]
-        ids = torch.cat([own for own, _ in chosen])  # [B]
+        ids = torch.cat([own for own, _ in chosen])  # [B * width]
         sampled.append(ids)
-        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models, B]
+        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models, B * width]
         ended |= torch.isin(ids, ends)
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
         logits = [
-            model.forward(batch, ids[:, None].to(model.device))[:, -1]
+            model.forward(batch, ids.view(-1, width).to(model.device)).flatten(0, 1)
             for model, batch in zip(models, batches, strict=True)
         ]
-    taken = torch.stack(sampled, dim=1).tolist()  # [B, steps]
-    likely = torch.stack(logprobs, dim=2).tolist()  # [models, B, steps]
-    return [
-        _drawn(draw, row, taken[row], [own[row] for own in likely], batches, firsts, set(end_ids))
-        for row, draw in enumerate(draws)
-    ]
+    taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
+    likely = torch.stack(logprobs, dim=2).tolist()  # [models, B * width, steps]
+    drawn: list[Drawn] = []
+    for i, draw in enumerate(draws):
+        row, branch = place[i]
+        slot = row * width + branch
+        own = [values[slot] for values in likely]
+        drawn.append(_drawn(draw, (row, branch), taken[slot], own, batches, set(end_ids)))
+    return drawn
 
 
 def _may_look(device: torch.device, step: int) -> bool:
@@ -148,22 +144,21 @@ def _may_look(device: torch.device, step: int) -> bool:
 
 def _drawn(
     draw: Draw,
-    row: int,
+    place: tuple[int, int],
     ids: list[int],
     logprobs: list[list[float]],
     batches: Sequence[Batch],
-    firsts: Sequence[int],
     end_ids: set[int],
 ) -> Drawn:
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
     segments: list[Segment] = []
-    for parent, batch, first, own in zip(draw.parents, batches, firsts, logprobs, strict=True):
+    for parent, batch, own in zip(draw.parents, batches, logprobs, strict=True):
         segment = Segment(parent, parent.end, ids[:count])
         segment.logprobs = tuple(own[:count])
         if not ended:
-            segment.kv = batch.slice(row, first, count)
+            segment.kv = batch.slice(*place, count)
         segments.append(segment)
     return Drawn(segments=tuple(segments), ended=ended)
 
@@ -177,7 +172,7 @@ class _Chooser:
         self.weights = [torch.tensor(own, device=device) for own in weights]
         greedy = [p.temperature < _GREEDY_BELOW for p in params]
         self.noisy = not all(greedy)
-        self.greedy = torch.tensor(greedy, device=device)[:, None]
+        self.greedy = torch.tensor(greedy, device=device)[:, None] if any(greedy) else None
         temperatures = [
             1.0 if cold else p.temperature for cold, p in zip(greedy, params, strict=True)
         ]
@@ -232,7 +227,9 @@ class _Chooser:
             logits = self._filter(logits)
         if self.noisy:
             noise = log_exponential(self.keys[step], logits.shape[1])
-            logits = logits - noise.masked_fill_(self.greedy, 0.0)
+            if self.greedy is not None:
+                noise.masked_fill_(self.greedy, 0.0)
+            logits = logits - noise
         return logits.argmax(1)
 
     def _penalise(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
