@@ -9,13 +9,16 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo reproduce test lint types format clean
+.PHONY: demo reproduce bench test lint types format clean
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
 
 reproduce: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.reproduce
+
+bench: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.bench --write
 
 test: $(VENV)/ready
 	$(RUN) -m pytest

@@ -371,7 +371,7 @@ def tiles(logits: Tensor) -> list[slice]:
 
 
 def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probabilities of some tokens, in nats. [R, V], [R, n] -> [R, n]"""
+    """Log-probabilities of some tokens, in nats: [R, V] at [R, n] gives [R, n]."""
     ids = ids.to(logits.device)
     parts = [logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)]
     return torch.cat(parts) if parts else logits.new_zeros(ids.shape)

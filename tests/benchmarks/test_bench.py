@@ -1,0 +1,26 @@
+"""The benchmark runs: its numbers are for people, and nothing here looks at them."""
+
+from __future__ import annotations
+
+from tests.benchmarks import bench
+
+
+def test_a_line_is_measured_against_its_floor():
+    subject = bench.Subject()
+    works = [
+        bench.beam(2, 2, 2, 10, 4, goal=1.0),
+        bench.beam(2, 2, 2, 10, 4, prompts=4, floor="F3"),
+        bench.beam(2, 2, 2, 10, 4, prompts=4, floor="alone"),
+    ]
+    lines = [bench.measure(subject, work, repeats=2) for work in works]
+    table = [line for line in bench.report(subject, lines).splitlines() if line.startswith("| 2,2")]
+    assert len(table) == 3
+    assert all(0 < ratio for line in lines for ratio in line.ratios())
+    assert all(0 < share < 1 for line in lines for share in line.overhead)
+
+
+def test_growing_work_costs_more():
+    """The control: the measure is of the work."""
+    subject = bench.Subject()
+    short, long = (bench.measure(subject, bench.beam(1, 1, 4, 10, n), 1) for n in (2, 24))
+    assert long.cpu() > 2 * short.cpu()
