@@ -137,7 +137,9 @@ class Subject:
         self.models = floors.Models(proposer.eval(), tuned.eval(), untuned.eval())
         self.proposer = HuggingFaceProposer(proposer, self.tokenizer)
         self.proposer.text.end_ids = ()
-        self.pair = GuidePair(*(HuggingFaceGuide(m, self.tokenizer) for m in (tuned, untuned)))
+        guides = [HuggingFaceGuide(model, self.tokenizer) for model in (tuned, untuned)]
+        self.parts = (self.proposer, *guides)
+        self.pair = GuidePair(*guides)
         self.scorer = LogRatioScorer(self.pair)
         self.engine = Engine()
 
@@ -170,7 +172,12 @@ class Subject:
 
     def floor(self, work: Work, prompts: Sequence[str], seed: int) -> Callable[[], None]:
         if work.floor == "alone":
-            return lambda: [self.run(work, [prompt], seed) for prompt in prompts] and None
+
+            def one_by_one() -> None:
+                for prompt in prompts:
+                    self.run(work, [prompt], seed)
+
+            return one_by_one
         ids = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         if work.floor == "F2":
             return floors.emulated(self.models, ids, work.new)
@@ -182,10 +189,9 @@ class Subject:
     def kv_bytes(self, work: Work) -> int:
         """Keys and values of W*K whole paths in all three models."""
         tokens = work.prompts * work.strategy.branches * (work.prompt + work.new)
-        parts = (self.proposer, self.pair.tuned, self.pair.untuned)
         return tokens * sum(
             len(plane.layers) * plane.heads * (plane.key_dim + plane.value_dim) * 4
-            for part in parts
+            for part in self.parts
             for plane in part.lm.planes
         )
 
@@ -224,7 +230,7 @@ def cost(run: Callable[[], None]) -> Cost:
 def inside_models() -> Generator[list[float]]:
     """CPU seconds spent in model forwards and in sampling tokens: the rest is overhead."""
     spent = [0.0]
-    originals = CausalLM.forward, sampling._Chooser.__call__
+    originals = CausalLM.forward, sampling.Chooser.__call__
 
     def timed(original: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -236,11 +242,11 @@ def inside_models() -> Generator[list[float]]:
 
         return call
 
-    CausalLM.forward, sampling._Chooser.__call__ = map(timed, originals)  # type: ignore
+    CausalLM.forward, sampling.Chooser.__call__ = map(timed, originals)  # type: ignore
     try:
         yield spent
     finally:
-        CausalLM.forward, sampling._Chooser.__call__ = originals  # type: ignore[method-assign]
+        CausalLM.forward, sampling.Chooser.__call__ = originals  # type: ignore[method-assign]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -106,7 +106,7 @@ def _sample_batch(
 
     device = logits[0].device  # not the model's where layers are spread over several
     parts = tiles(logits[0])
-    choosers = [_Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
+    choosers = [Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
     sampled: list[Tensor] = []
@@ -163,7 +163,7 @@ def _drawn(
     return Drawn(segments=tuple(segments), ended=ended)
 
 
-class _Chooser:
+class Chooser:
     """Picks the next token of every row by the row's own sampling parameters."""
 
     def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
