@@ -221,7 +221,7 @@ def unharmed(llm: W2SLLM, bad: str, error: type[Exception], parts: Sequence[str]
 
 
 def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
-    count = len(llm.proposer.text._encode("word " * 200))  # type: ignore[attr-defined]
+    count = len(llm.proposer.text.encode("word " * 200))  # type: ignore[attr-defined]
     long = "word " * 200
     assert count + 8 > 512
     unharmed(
@@ -229,7 +229,7 @@ def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
         [f"{count} tokens", "8 more", "512 positions", "proposer", "shorten the prompt"],
     )  # fmt: skip
     # The limit itself is fine, one more is not.
-    fits = 512 - len(llm.proposer.text._encode(GOOD))  # type: ignore[attr-defined]
+    fits = 512 - len(llm.proposer.text.encode(GOOD))  # type: ignore[attr-defined]
     sampling = llm.bind(strategy=Sampling())
     assert sampling.invoke(GOOD, max_tokens=fits)
     refused(

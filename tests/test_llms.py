@@ -282,7 +282,7 @@ def test_a_call_can_override_everything_that_answers_depend_on(llm: W2SLLM) -> N
         assert llm.invoke(PROMPT, **{name: value}) == rebuilt, name
         assert llm.bind(**{name: value}).invoke(PROMPT) == rebuilt, name
     assert llm.asdict() == before
-    assert len(llm.proposer.text._encode(llm.invoke(PROMPT, max_tokens=3))) <= 9  # type: ignore
+    assert len(llm.proposer.text.encode(llm.invoke(PROMPT, max_tokens=3))) <= 9  # type: ignore
     # Control: most of them change the answer.
     answers = {llm.invoke(PROMPT, **{name: value}) for name, value in changed.items()}
     assert len(answers) > 5
@@ -798,7 +798,7 @@ def test_an_interrupted_invoke_stops_the_engine(
         raise KeyboardInterrupt
 
     llm = long_llm(llm)
-    monkeypatch.setattr("w2s_chains.llms.wait", interrupt)
+    monkeypatch.setattr("w2s_chains.calls.wait", interrupt)
     before = forwards(llm)
     with pytest.raises(KeyboardInterrupt):
         llm.batch(PROMPTS[:4])

@@ -9,6 +9,7 @@ import w2s_chains
 NAMES = [
     "Ask",
     "BestOfN",
+    "ChatW2S",
     "ChunkBeamSearch",
     "Commit",
     "Committed",
@@ -36,9 +37,12 @@ NAMES = [
     "Scored",
     "Scorer",
     "SearchStrategy",
+    "Tool",
+    "ToolCall",
     "W2SError",
     "W2SLLM",
     "compare",
+    "load",
 ]
 
 

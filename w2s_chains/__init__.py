@@ -1,10 +1,11 @@
 """Weak-to-strong search: steer a large frozen model with a small tuned and a small untuned one.
 
-The core imports without langchain; ``W2SLLM`` and ``compare`` are imported when first asked for.
+The core imports without langchain; the names in ``_LAZY`` are imported when first asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
@@ -13,7 +14,7 @@ from w2s_chains.engine import Engine
 from w2s_chains.errors import W2SError
 from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
-from w2s_chains.hypothesis import Hypothesis, Message, Prompt
+from w2s_chains.hypothesis import Hypothesis, Message, Prompt, Tool, ToolCall
 from w2s_chains.jobs import Job
 from w2s_chains.proposers import HuggingFaceProposer
 from w2s_chains.scorers import LogRatioScorer
@@ -26,7 +27,9 @@ from w2s_chains.search import (
 )
 
 if TYPE_CHECKING:
+    from w2s_chains.chat_models import ChatW2S
     from w2s_chains.comparison import compare
+    from w2s_chains.factory import load
     from w2s_chains.llms import W2SLLM
 
 __version__ = "0.1.0"
@@ -34,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ask",
     "BestOfN",
+    "ChatW2S",
     "ChunkBeamSearch",
     "Commit",
     "Committed",
@@ -61,19 +65,24 @@ __all__ = [
     "Scored",
     "Scorer",
     "SearchStrategy",
+    "Tool",
+    "ToolCall",
     "W2SError",
     "W2SLLM",
     "compare",
+    "load",
 ]
 
 
+_LAZY = {
+    "ChatW2S": "w2s_chains.chat_models",
+    "W2SLLM": "w2s_chains.llms",
+    "compare": "w2s_chains.comparison",
+    "load": "w2s_chains.factory",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "W2SLLM":
-        from w2s_chains.llms import W2SLLM
-
-        return W2SLLM
-    if name == "compare":
-        from w2s_chains.comparison import compare
-
-        return compare
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

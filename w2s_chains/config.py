@@ -6,10 +6,18 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
@@ -49,7 +57,8 @@ class GuideSection(ModelOptions):
 
     def specs(self) -> tuple[ModelSpec, ModelSpec]:
         """What the tuned and the untuned guide are loaded from."""
-        shared = {name: getattr(self, name) for name in ModelOptions.model_fields}
+        given = self.model_fields_set & set(ModelOptions.model_fields)
+        shared = {name: getattr(self, name) for name in given}
         tuned, untuned = (
             ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
             for ref in (self.tuned, self.untuned)
@@ -75,10 +84,18 @@ class GenerationSection(SamplingParams):
     n: int = Field(default=1, ge=1)
 
 
+ModelType = Literal["llm", "chat"]
+
+Options = TypeVar("Options", bound=ModelOptions)
+
+
 class W2SConfig(BaseModel):
-    """Everything that makes a guided LLM.
+    """Everything that makes a guided model.
 
     Attributes:
+        type: "llm" makes a ``W2SLLM``, "chat" a ``ChatW2S``, whose models use their chat templates
+            where they have one, if their own ``chat`` says nothing else. Without it the class that
+            reads the config decides; ``load`` makes a ``W2SLLM``.
         proposer: The large model.
         guide: The tuned and the untuned guide.
         scorer: Without this section the log-ratio of the guides, if there are any; null for none.
@@ -88,11 +105,19 @@ class W2SConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    type: ModelType | None = None
     proposer: ModelSpec
     guide: GuideSection | None = None
     scorer: ScorerSection | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
+
+    @field_validator("proposer", "guide")
+    @classmethod
+    def _chat_templates(cls, options: Options | None, info: ValidationInfo) -> Options | None:
+        if options is None or info.data.get("type") != "chat":
+            return options
+        return _by_template(options)
 
     @classmethod
     def of_parts(
@@ -102,6 +127,7 @@ class W2SConfig(BaseModel):
         guide: Any,
         strategy: SearchStrategy,
         generation: GenerationSection,
+        kind: ModelType | None = None,
     ) -> W2SConfig:
         """The config of parts that were loaded by name.
 
@@ -124,6 +150,7 @@ class W2SConfig(BaseModel):
                 tuned=_spec("tuned guide", pair.tuned), untuned=_spec("untuned guide", pair.untuned)
             )
         return cls(
+            type=kind,
             proposer=_spec("proposer", proposer),
             guide=section,
             scorer=None if scorer is None else ScorerSection(),
@@ -139,16 +166,15 @@ class W2SConfig(BaseModel):
         return self.guide is not None
 
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
-        """This config with another ``strategy`` or other fields of ``generation``.
+        """This config with another ``type`` or ``strategy``, or other fields of ``generation``.
 
         Raises:
             ConfigError: A value is out of range.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        sampling = {name: value for name, value in fields.items() if name != "strategy"}
-        values["generation"] = {**dict(self.generation), **sampling}
-        if "strategy" in fields:
-            values["strategy"] = fields["strategy"]
+        own = {name: value for name, value in fields.items() if name in ("type", "strategy")}
+        sampling = {name: value for name, value in fields.items() if name not in own}
+        values |= {**own, "generation": {**dict(self.generation), **sampling}}
         with clear_errors(W2SConfig, values):
             return W2SConfig.model_validate(values)
 
@@ -158,7 +184,7 @@ class W2SConfig(BaseModel):
             raise ConfigError("scorer 'log_ratio' needs a section guide with tuned and untuned")
 
     def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
-        """Load the models; returns the fields of ``W2SLLM``.
+        """Load the models; returns the fields of ``Guided``.
 
         Args:
             given: Parts that need not be built.
@@ -183,11 +209,22 @@ class W2SConfig(BaseModel):
         return fields
 
 
+def _by_template(options: Options) -> Options:
+    """With the chat template where there is one, if ``chat`` says nothing else."""
+    changed: dict[str, Any] = {}
+    if "chat" not in options.model_fields_set:
+        changed["chat"] = "auto"
+    if isinstance(options, GuideSection):
+        refs = {"tuned": options.tuned, "untuned": options.untuned}
+        changed |= {n: _by_template(ref) for n, ref in refs.items() if isinstance(ref, ModelSpec)}
+    return options.model_copy(update=changed)
+
+
 def _spec(role: str, part: Any) -> ModelSpec:
     spec = getattr(part, "spec", None)
     if not isinstance(spec, ModelSpec):
         raise _by_hand(role, part)
-    return spec
+    return spec.model_copy(update={"chat": spec.chat})  # given from now on, whatever the default
 
 
 def _by_hand(role: str, part: object) -> ConfigError:
@@ -279,15 +316,24 @@ def sections_of(
     return sections, fields
 
 
+def _written(spec: ModelSpec, kind: ModelType | None) -> dict[str, Any]:
+    always = {"chat": spec.chat} if kind == "chat" else {}  # its default is another one there
+    return {**spec.model_dump(exclude_defaults=True), **always}
+
+
 def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
     """The config as a plain mapping, written to ``path`` as YAML if there is one.
 
     Raises:
         ConfigError: A value has no form in YAML, or the file cannot be written.
     """
-    values: dict[str, Any] = {"proposer": config.proposer.model_dump(exclude_defaults=True)}
+    values: dict[str, Any] = {} if config.type in (None, "llm") else {"type": config.type}
+    values["proposer"] = _written(config.proposer, config.type)
     if config.guide is not None:
-        values["guide"] = config.guide.model_dump(exclude_defaults=True)
+        values["guide"] = {
+            name: _written(spec, config.type)
+            for name, spec in zip(("tuned", "untuned"), config.guide.specs(), strict=True)
+        }
         values["scorer"] = {"type": "log_ratio"} if config.scored else None
     values["strategy"] = config.strategy.model_dump(mode="json")
     values["generation"] = config.generation.model_dump(mode="json", exclude_none=True)

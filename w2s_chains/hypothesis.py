@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,19 +11,83 @@ FinishReason = Literal["eos", "stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the model may call.
+
+    Attributes:
+        name: Its name.
+        description: What it does, for the model to read.
+        parameters: JSON schema of its arguments, as JSON text.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type": "object", "properties": {}}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that the model made.
+
+    Attributes:
+        name: The tool.
+        arguments: A JSON object, as JSON text.
+        id: What the result refers to.
+    """
+
+    name: str
+    arguments: str = "{}"
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: "system", "user", "assistant" or "tool".
+        content: What is said; for "tool" the result of a call.
+        tool_calls: Calls that the assistant makes in this turn.
+        tool_call_id: The call that a tool's result answers.
+        name: Who speaks, or the tool; templates that know no names leave it out.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def plain_text(self) -> str:
+        r"""The content, with tool calls and results written out for templates that know none.
+
+        A call is ``<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>``, a result is
+        ``<tool_response>\n...\n</tool_response>``.
+        """
+        if self.role == "tool":
+            return f"<tool_response>\n{self.content}\n</tool_response>"
+        calls = [
+            f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
+            f'"arguments": {call.arguments}}}\n</tool_call>'
+            for call in self.tool_calls
+        ]
+        return "\n".join([self.content, *calls] if self.content else calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What is to be answered: a raw string or chat messages. Every model renders it its own way."""
+    """What is to be answered: a raw string or chat messages. Every model renders it its own way.
+
+    Attributes:
+        text: The raw string.
+        messages: The chat messages.
+        tools: What the model may call; chat templates show them, ``plain_text`` does not.
+    """
 
     text: str | None = None
     messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.text is None) == (not self.messages):
@@ -37,8 +102,8 @@ class Prompt:
         if self.text is not None:
             return self.text
         if len(self.messages) == 1:
-            return self.messages[0].content
-        return "\n".join(f"{m.role}: {m.content}" for m in self.messages)
+            return self.messages[0].plain_text
+        return "\n".join(f"{m.role}: {m.plain_text}" for m in self.messages)
 
     @property
     def turns(self) -> tuple[Message, ...]:
@@ -56,7 +121,8 @@ class Usage:
         prompt_tokens: Prompt tokens prefilled by the proposer.
         proposed_tokens: Tokens sampled by the proposer, in kept and rejected branches alike, end
             tokens included.
-        guide_tokens: Tokens read by the tuned and the untuned guide together, prompt included.
+        guide_tokens: Tokens that the tuned and the untuned guide judge together, prompt included.
+            Counted for each hypothesis, also where siblings share a reading.
     """
 
     prompt_tokens: int = 0

@@ -6,12 +6,14 @@ import functools
 import hashlib
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from w2s_chains.backend.chat import ChatTemplate
 from w2s_chains.errors import ConfigError, PromptError
-from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.hypothesis import Hypothesis, Message, Prompt
 
 _REPLACEMENT = "\ufffd"
 _LONGEST_PENDING = 3
@@ -24,16 +26,17 @@ class PromptTemplate(BaseModel):
     """How one model reads a prompt.
 
     Attributes:
-        template: Text in which ``{prompt}`` is replaced literally; other braces stay. Applied to
-            raw-string prompts, before the chat template if there is one.
+        template: Text in which ``{prompt}`` is replaced literally; other braces stay. With a chat
+            template it is applied before that, and to raw-string prompts only.
         chat: Render with the tokenizer's chat template; a raw string becomes one user turn.
+            "auto": where there is one.
         system: System message put first, where the prompt brings none. Needs ``chat``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: str = "{prompt}"
-    chat: bool = False
+    chat: bool | Literal["auto"] = False
     system: str | None = None
 
     @field_validator("template")
@@ -69,7 +72,11 @@ class TextTokens:
         # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
         # of transformers are not made for that.
         self._lock = threading.RLock()
-        if template.chat and not tokenizer.chat_template:
+        self.chat: ChatTemplate | None = None
+        """The chat template that prompts are rendered with; None reads their plain text."""
+        if template.chat and tokenizer.chat_template:
+            self.chat = ChatTemplate(tokenizer)
+        elif template.chat is True or template.system is not None:
             raise ConfigError(
                 f"tokenizer of {tokenizer.name_or_path!r} has no chat template; set chat to false "
                 "and give a raw template with '{prompt}'"
@@ -91,17 +98,12 @@ class TextTokens:
         """Tokens of the rendered prompt, start token included.
 
         Raises:
-            PromptError: The prompt has no tokens, and the model no start token.
+            PromptError: The prompt has no tokens, and the model no start token; or the chat
+                template refuses it.
         """
-        if self.template.chat:
+        if self.chat is not None:
             with self._lock:
-                ids = self.tokenizer.apply_chat_template(
-                    self._turns(prompt),
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=True,
-                    sanitize_control_tokens=True,
-                )["input_ids"]
+                ids = self.chat.encode(self._turns(prompt), prompt.tools)
         else:
             ids = self._encode_raw(prompt, "")
         if not ids:
@@ -128,14 +130,14 @@ class TextTokens:
 
     def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """Tokens of the rendered prompt and the response, tokenised as one text."""
-        if not self.template.chat:
+        if self.chat is None:
             return tuple(self._encode_raw(prompt, response))
         prompt_ids = self.prompt_ids(prompt)
-        rendered = self._chat_text(prompt)
-        if tuple(self._encode(rendered)) == prompt_ids:
-            return tuple(self._encode(rendered + response))
+        rendered = self.chat.render(self._turns(prompt), prompt.tools)
+        if tuple(self.encode(rendered)) == prompt_ids:
+            return tuple(self.encode(rendered + response))
         # Control tokens in the prompt's own text were defused: keep those tokens as they are.
-        return (*prompt_ids, *self._encode(response))
+        return (*prompt_ids, *self.encode(response))
 
     def decode_after(
         self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
@@ -189,7 +191,7 @@ class TextTokens:
             ids = [*self.prompt_ids(hypothesis.prompt)[-wanted:], *ids]
         return ids[: len(ids) - len(hypothesis.pending)]
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         with self._lock:
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -198,37 +200,30 @@ class TextTokens:
         lead = self._lead
         if not lead and not rendered and self.tokenizer.bos_token_id is not None:
             lead = [self.tokenizer.bos_token_id]
-        return [*lead, *self._encode(rendered + response)]
+        return [*lead, *self.encode(rendered + response)]
 
     def _start_tokens(self) -> list[int]:
         """What the tokenizer puts before a raw text."""
-        bare = self._encode("a")
+        bare = self.encode("a")
         full = self.tokenizer("a")["input_ids"]
         for at in range(len(full) - len(bare) + 1):
             if full[at : at + len(bare)] == bare:
                 return full[:at]
         return []
 
-    def _turns(self, prompt: Prompt) -> list[dict[str, str]]:
-        turns = [{"role": m.role, "content": m.content} for m in prompt.turns]
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        turns = list(prompt.turns)
         if prompt.text is not None:
-            turns[0]["content"] = self.template.template.replace("{prompt}", prompt.text)
-        if self.template.system is not None and turns[0]["role"] != "system":
-            turns.insert(0, {"role": "system", "content": self.template.system})
+            text = self.template.template.replace("{prompt}", prompt.text)
+            turns[0] = replace(turns[0], content=text)
+        if self.template.system is not None and turns[0].role != "system":
+            turns.insert(0, Message(role="system", content=self.template.system))
         return turns
-
-    def _chat_text(self, prompt: Prompt) -> str:
-        return self.tokenizer.apply_chat_template(
-            self._turns(prompt), add_generation_prompt=True, tokenize=False
-        )
 
     def _end_of_turn(self) -> int | None:
         """What the chat template writes right after an answer; else the tokenizer's end token."""
-        if self.template.chat:
-            mark = "answer"
-            turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
-            rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
-            after = self._encode(rendered.rpartition(mark)[2].lstrip())
+        if self.chat is not None:
+            after = self.encode(self.chat.after_answer().lstrip())
             if after and after[0] in self.tokenizer.added_tokens_decoder:
                 return after[0]
         return self.tokenizer.eos_token_id

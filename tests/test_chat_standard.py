@@ -1,0 +1,67 @@
+"""LangChain's own standard suites for chat models, unmodified, on the embedded models."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from w2s_chains import ChatW2S, ChunkBeamSearch, Sampling
+
+
+@functools.cache
+def parts() -> dict[str, Any]:
+    """Loaded once: a model of the suites is a few fields around them."""
+    chat = ChatW2S.from_pretrained(
+        "embedded:smollm2-135m-instruct",
+        tuned="embedded:reviews-tuned",
+        untuned="embedded:reviews-untuned",
+    )
+    return {"proposer": chat.proposer, "scorer": chat.scorer}
+
+
+class Configured:
+    """What the suites are told of this model, and what it can do."""
+
+    strategy: Any = None
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatW2S
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**parts(), "strategy": self.strategy, "seed": 0}
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        # Theirs are for a server: a misspelt or useless argument (timeout, max_retries, api_key)
+        # is an error here.
+        return {"temperature": 0.0, "max_tokens": 8, "stop": []}
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return bool((ChatW2S(**parts()).profile or {})["tool_calling"])
+
+    @property
+    def has_structured_output(self) -> bool:
+        return bool((ChatW2S(**parts()).profile or {})["structured_output"])
+
+    @property
+    def supports_model_override(self) -> bool:
+        return False
+
+
+class TestUnit(Configured, ChatModelUnitTests):
+    strategy = Sampling()
+
+
+class TestIntegration(Configured, ChatModelIntegrationTests):
+    strategy = Sampling()
+
+
+class TestIntegrationWithSearch(Configured, ChatModelIntegrationTests):
+    strategy = ChunkBeamSearch(width=2, successors=2, chunk_tokens=4)
