@@ -40,7 +40,7 @@ class Configured:
     def standard_chat_model_params(self) -> dict[str, Any]:
         # Theirs are for a server: a misspelt or useless argument (timeout, max_retries, api_key)
         # is an error here.
-        return {"temperature": 0.0, "max_tokens": 8, "stop": []}
+        return {"temperature": 0.0, "max_tokens": 64, "stop": []}
 
     @property
     def has_tool_calling(self) -> bool:
@@ -49,6 +49,10 @@ class Configured:
     @property
     def has_structured_output(self) -> bool:
         return bool((ChatW2S(**parts()).profile or {})["structured_output"])
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
     @property
     def supports_model_override(self) -> bool:

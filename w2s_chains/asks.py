@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -25,6 +27,35 @@ TopP = Annotated[float, Field(gt=0.0, le=1.0)]
 TopK = Annotated[int, Field(ge=1)]
 RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """What form the whole answer must have; a value, compiled by the backend that samples.
+
+    Attributes:
+        kind: The language of ``source``.
+        source: A JSON schema as JSON, whose order of properties is the order in the answer; a
+            regular expression without look-around; or a grammar in llguidance's variant of Lark.
+    """
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
+        """The answer is JSON that is valid under ``schema``, with nothing around it."""
+        return cls(kind="json_schema", source=json.dumps(schema))
+
+    @classmethod
+    def regex(cls, pattern: str) -> Constraint:
+        """The answer matches ``pattern`` from its first to its last character."""
+        return cls(kind="regex", source=pattern)
+
+    @classmethod
+    def lark(cls, grammar: str) -> Constraint:
+        """The answer is a sentence of ``grammar``; ``%json {...}`` stands for JSON of a schema."""
+        return cls(kind="lark", source=grammar)
 
 
 class SamplingParams(BaseModel):
@@ -72,6 +103,7 @@ class Expand:
         sampling: How to sample; filled in by the engine.
         seed: The seed of this search; filled in by the engine.
         guides: The pair that steers; filled in by the engine where steering is not 0.
+        constraint: What form the whole answer must have; filled in by the engine.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -81,6 +113,7 @@ class Expand:
     sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
     guides: Guides | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

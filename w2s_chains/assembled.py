@@ -15,6 +15,7 @@ from langchain_core.language_models.base import LangSmithParams
 from pydantic import ConfigDict, Field, model_validator
 
 from w2s_chains.asks import (
+    Constraint,
     MaxTokens,
     RepetitionPenalty,
     SamplingParams,
@@ -58,6 +59,7 @@ class Assembled(BaseLanguageModel[Any]):
         guide: The pair for token-level steering; by default the scorer's.
         strategy: How to search; an object, or a mapping with a ``type``.
         n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
+        constraint: What form an answer must have, such as ``Constraint.regex("yes|no")``.
         progress: Show a progress bar while a batch runs.
         engine: Runs the searches; by default one for the whole process.
 
@@ -69,7 +71,7 @@ class Assembled(BaseLanguageModel[Any]):
     )
     config_type: ClassVar[ModelType]
     call_fields: ClassVar[frozenset[str]] = frozenset(
-        {*SamplingParams.model_fields, "strategy", "n", "progress"}
+        {*SamplingParams.model_fields, "strategy", "n", "constraint", "progress"}
     )
     """What a single call may override."""
 
@@ -86,6 +88,7 @@ class Assembled(BaseLanguageModel[Any]):
     stop: Stop = ()
     seed: int | None = None
     n: int = Field(default=1, ge=1)
+    constraint: Constraint | None = None
     progress: bool = False
 
     def __init__(self, **fields: Any) -> None:
@@ -220,6 +223,7 @@ class Assembled(BaseLanguageModel[Any]):
             "strategy": {"class": repr(type(self.strategy)), **self.strategy.model_dump()},
             **self._sampling().model_dump(),
             "n": self.n,
+            "constraint": None if self.constraint is None else repr(self.constraint),
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -262,6 +266,10 @@ class Assembled(BaseLanguageModel[Any]):
     def _sampling(self) -> SamplingParams:
         return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
 
+    def _constraint(self) -> Constraint | None:
+        """What form an answer must have."""
+        return self.constraint
+
     def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]:
         """The searches that answer ``prompts``, for callers who run the engine themselves.
 
@@ -280,6 +288,7 @@ class Assembled(BaseLanguageModel[Any]):
             scorer=self.scorer,
             guides=guides,
             sampling=self._sampling(),
+            constraint=self._constraint(),
         )
         jobs: list[Job] = []
         for root in map(Hypothesis.root, prompts):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -18,24 +19,45 @@ from langchain_core.language_models import (
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    PydanticToolsParser,
+)
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
     ChatResult,
     LLMResult,
 )
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BeforeValidator, Field, model_validator
 
+from w2s_chains.asks import Constraint
 from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.tool_calls import DEFAULT_CALLS, CallFormat
 from w2s_chains.chunk_runs import current_runs, known_runs, streamed_run
 from w2s_chains.config import ModelType
+from w2s_chains.contracts import Constrainable
+from w2s_chains.errors import ConfigError
 from w2s_chains.events import Committed, Finished
 from w2s_chains.guided import Guided, answer_info
 from w2s_chains.hypothesis import Prompt
 from w2s_chains.messages import to_prompt
-
-TOOL_CALLING = False
-"""Whether ``bind_tools`` and ``with_structured_output`` work; the profile says so."""
+from w2s_chains.tools import (
+    AnyTool,
+    CallReader,
+    as_tool,
+    form_of_answer,
+    parser_of,
+    read_calls,
+    response_format_of,
+    response_schema,
+    tool_choice_of,
+    tool_dicts,
+    with_raw,
+)
 
 _MEDIA = ("image", "image_url", "pdf", "audio", "video")
 _NOT_TEXT = (
@@ -63,45 +85,227 @@ class ChatW2S(Guided, BaseChatModel):
     ``Assembled`` and:
 
     Attributes:
+        tools: What the model may call, in OpenAI's form; ``bind_tools`` takes LangChain's too.
+        tool_choice: "auto" (text or calls), "any" (a call), "none" (no call), or a tool's name.
+        parallel_tool_calls: Whether one answer may make several calls; weak models repeat themselves.
+        response_format: Form of an answer, as OpenAI has it; see ``with_structured_output``.
         streaming: True makes ``invoke`` go through ``stream``, so that callbacks see the text as it
             comes; False turns streaming off.
     """
 
     model_config = Guided.model_config
     config_type: ClassVar[ModelType] = "chat"
+    call_fields: ClassVar[frozenset[str]] = Guided.call_fields | {
+        "tools", "tool_choice", "parallel_tool_calls", "response_format",
+    }  # fmt: skip
 
+    tools: Annotated[list[dict[str, Any]], BeforeValidator(tool_dicts)] = Field(
+        default_factory=list
+    )
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = False
+    response_format: dict[str, Any] | None = None
     streaming: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        # Past validate_assignment, which would come back here.
+        self.__dict__["tool_choice"] = tool_choice_of(self.tool_choice, self.tools)
+        response_schema(self.response_format)
+        return self
+
+    # Tools and structured output.
+
+    def bind_tools(
+        self,
+        tools: Sequence[AnyTool],
+        *,
+        tool_choice: Any = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model with tools to call.
+
+        Every call is well-formed and its arguments are valid, because sampling is constrained:
+        ``strict`` changes nothing. The guides choose among valid continuations.
+
+        Args:
+            tools: Functions, LangChain tools, pydantic classes, TypedDicts or JSON schemas.
+            tool_choice: "auto" (text or calls; the default), "any" or "required" or True (a call),
+                "none" (no call), or the name of the tool that is called.
+            strict: Accepted for LangChain's sake.
+            **kwargs: Overrides of every call.
+
+        Raises:
+            ConfigError: A tool is no function, ``tool_choice`` names none of them, or the proposer
+                cannot be constrained or has no chat template to be told of them.
+            ConstraintError: A schema cannot be honoured, or not within ``max_tokens``.
+        """
+        known = {name: value for name, value in kwargs.items() if name in self.call_fields}
+        bound = {"tools": tool_dicts(tools), "tool_choice": tool_choice}
+        model = self._overridden(None, {**known, **bound})
+        model._check_form()
+        return self.bind(**{**bound, "tool_choice": model.tool_choice, **kwargs})
+
+    def with_structured_output(
+        self,
+        schema: Any,
+        *,
+        include_raw: bool = False,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model with answers that are objects.
+
+        Args:
+            schema: A pydantic class (answers are its objects), a TypedDict or a JSON schema
+                (answers are dictionaries).
+            include_raw: Return a dictionary of the message ("raw"), the object ("parsed") and the
+                error of parsing, if any.
+            method: "json_schema" answers with JSON and nothing else; "function_calling" calls a
+                tool of that form; "json_mode" answers with any JSON object, so that only the prompt
+                says which.
+            strict: Accepted for LangChain's sake; the schema always holds.
+            **kwargs: Overrides of every call.
+
+        Raises:
+            ConfigError: The proposer cannot be constrained, or ``method`` is unknown.
+            ConstraintError: The schema cannot be honoured, or not within ``max_tokens``.
+        """
+        told = {"kwargs": {"method": method}, "schema": schema}
+        if method == "function_calling":
+            [tool] = tool_dicts([schema])
+            name = tool["function"]["name"]
+            model = self.bind_tools(
+                [schema], tool_choice=name, parallel_tool_calls=False,
+                ls_structured_output_format=told, **kwargs,
+            )  # fmt: skip
+            parser: Runnable[Any, Any] = (
+                PydanticToolsParser(tools=[schema], first_tool_only=True)
+                if is_basemodel_subclass(schema)
+                else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            )
+        elif method in ("json_schema", "json_mode"):
+            form = (
+                response_format_of(schema) if method == "json_schema" else {"type": "json_object"}
+            )
+            self._overridden(None, {**kwargs, "response_format": form})._check_form()
+            model = self.bind(response_format=form, ls_structured_output_format=told, **kwargs)
+            parser = parser_of(schema)
+        else:
+            raise ConfigError(
+                f"unknown method {method!r}; choose json_schema, function_calling or json_mode"
+            )
+        return with_raw(model, parser) if include_raw else model | parser
+
+    def _constraint(self) -> Constraint | None:
+        form = form_of_answer(
+            self.tools,
+            self.tool_choice,
+            self.parallel_tool_calls,
+            response_schema(self.response_format),
+            self._call_format,
+        )
+        if form is not None and self.constraint is not None:
+            raise ConfigError(
+                "constraint and tools or response_format ask for two forms of one answer; leave "
+                "one of them out"
+            )
+        return self.constraint if form is None else form
+
+    @property
+    def _call_format(self) -> CallFormat:
+        return getattr(self.proposer, "call_format", DEFAULT_CALLS)
+
+    def _check_form(self) -> None:
+        """Refuse now what would fail in every call."""
+        constraint = self._constraint()
+        if not isinstance(self.proposer, Constrainable):
+            raise ConfigError(
+                f"the proposer {type(self.proposer).__name__} cannot keep its answers to a form, "
+                "which tools and structured output need; use a HuggingFaceProposer"
+            )
+        text = getattr(self.proposer, "text", None)
+        if self.tools and text is not None and text.chat is None:
+            raise ConfigError(
+                f"the proposer {self.model_name!r} reads no chat template that could tell it of "
+                "tools; set chat to true for it, or use with_structured_output"
+            )
+        if constraint is not None:
+            self.proposer.check_constraint(constraint, self._sampling())
 
     # The two ends: what the models read, and what the caller gets.
 
     def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
-        return to_prompt(messages)
+        schema = response_schema(self.response_format)
+        # Any object at all is what the prompt itself has to ask for.
+        told = None if not schema or "properties" not in schema else json.dumps(schema)
+        tools = self.tools if self._calls else []
+        return to_prompt(messages, tuple(map(as_tool, tools)), told)
+
+    @property
+    def _calls(self) -> bool:
+        """Whether answers may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
 
     def _result(self, answers: Sequence[Finished]) -> ChatResult:
-        generations = [
-            ChatGeneration(
-                message=AIMessage(content=answer.text, usage_metadata=_usage(answer)),
-                generation_info=self._info(answer),
+        generations: list[ChatGeneration] = []
+        for answer in answers:
+            text, calls = (
+                read_calls(answer.text, self._call_format) if self._calls else (answer.text, [])
             )
-            for answer in answers
-        ]
+            message = AIMessage(content=text, tool_calls=calls, usage_metadata=_usage(answer))
+            info = self._info(answer, called=bool(calls))
+            generations.append(ChatGeneration(message=message, generation_info=info))
         return ChatResult(generations=generations)
 
-    def _chunk(self, event: Committed | Finished) -> ChatGenerationChunk:
-        if isinstance(event, Committed):
-            return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
-        message = AIMessageChunk(content="", usage_metadata=_usage(event), chunk_position="last")
-        return ChatGenerationChunk(message=message, generation_info=self._info(event))
+    def _reader(self) -> CallReader | None:
+        return CallReader(self._call_format) if self._calls else None
 
-    def _info(self, answer: Finished) -> dict[str, Any]:
-        return {"model_name": self.model_name, **answer_info(answer)}
+    def _chunks(
+        self, event: Committed | Finished, reader: CallReader | None
+    ) -> Iterator[ChatGenerationChunk]:
+        """What a stream gives for an event: nothing while a call is not complete."""
+        if isinstance(event, Committed):
+            if text := event.text if reader is None else reader.text(event.text):
+                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+            return
+        text, calls = ("", []) if reader is None else reader.rest()
+        message = AIMessageChunk(
+            content=text,
+            tool_call_chunks=[
+                tool_call_chunk(
+                    name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=i
+                )
+                for i, call in enumerate(calls)
+            ],
+            usage_metadata=_usage(event),
+            chunk_position="last",
+        )
+        info = self._info(event, called=bool(calls))
+        yield ChatGenerationChunk(message=message, generation_info=info)
+
+    def _info(self, answer: Finished, called: bool) -> dict[str, Any]:
+        info = {"model_name": self.model_name, **answer_info(answer)}
+        return {**info, "finish_reason": "tool_calls"} if called else info
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        own = {
+            name: getattr(self, name)
+            for name in ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+        }
+        return {**super()._identifying_params, **own}
 
     # What LangChain asks about the model.
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile: dict[str, Any] = {"name": self.model_name, "temperature": True}
         profile |= {"text_inputs": True, "text_outputs": True, **dict.fromkeys(_NOT_TEXT, False)}
-        profile |= dict.fromkeys(("tool_calling", "tool_choice", "structured_output"), TOOL_CALLING)
+        formed = isinstance(self.proposer, Constrainable)
+        called = formed and getattr(getattr(self.proposer, "text", None), "chat", True) is not None
+        profile |= {"tool_calling": called, "tool_choice": called, "structured_output": formed}
         limits = [part.lm.max_positions for part in self._local_models()]
         known = [limit for limit in limits if limit is not None]
         if known:
@@ -187,9 +391,10 @@ class ChatW2S(Guided, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
         run = run_manager or next(iter(current_runs()), None)
+        reader = model._reader()
         with closing(model._follow(model._prompt(messages), run)) as events:
             for event in events:
-                yield model._chunk(event)
+                yield from model._chunks(event, reader)
 
     async def _astream(
         self,
@@ -200,9 +405,11 @@ class ChatW2S(Guided, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
         run = run_manager or next(iter(current_runs()), None)
+        reader = model._reader()
         async with aclosing(model._afollow(model._prompt(messages), run)) as events:
             async for event in events:
-                yield model._chunk(event)
+                for chunk in model._chunks(event, reader):
+                    yield chunk
 
     # LangChain does not tell ``_stream`` whose run it is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from w2s_chains.asks import Expand, SamplingParams
+from w2s_chains.asks import Constraint, Expand, SamplingParams
 from w2s_chains.hypothesis import Hypothesis, Prompt
 
 
@@ -69,4 +69,13 @@ class Steerable(Protocol):
 
     def check_steering(self, guides: Guides | None) -> None:
         """Raise ConfigError if ``guides`` cannot steer this proposer token by token."""
+        ...
+
+
+@runtime_checkable
+class Constrainable(Protocol):
+    """Optional for proposers: answers of a given form."""
+
+    def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
+        """Raise ConstraintError if the form cannot be kept, or not within ``max_tokens``."""
         ...

@@ -21,6 +21,10 @@ class PromptError(W2SError, ValueError):
     """A prompt cannot be read by a model: too long, or empty where that is impossible."""
 
 
+class ConstraintError(W2SError, ValueError):
+    """A constraint on the answer cannot be honoured, or not within the tokens allowed."""
+
+
 class ProposerError(W2SError, RuntimeError):
     """A proposer broke its contract: wrong number of children."""
 

@@ -83,11 +83,13 @@ class Prompt:
         text: The raw string.
         messages: The chat messages.
         tools: What the model may call; chat templates show them, ``plain_text`` does not.
+        answer_schema: JSON schema of the answer, as JSON text; shown likewise.
     """
 
     text: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
+    answer_schema: str | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (not self.messages):

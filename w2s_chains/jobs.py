@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from w2s_chains.asks import DEFAULT_SAMPLING, SamplingParams
-from w2s_chains.contracts import Checks, Guides, Proposer, Scorer, Steerable
+from w2s_chains.asks import DEFAULT_SAMPLING, Constraint, SamplingParams
+from w2s_chains.contracts import Checks, Constrainable, Guides, Proposer, Scorer, Steerable
 from w2s_chains.errors import ConfigError
 from w2s_chains.events import Event, Failed, Finished
 from w2s_chains.hypothesis import Hypothesis
@@ -30,6 +30,7 @@ class Job:
         guides: The pair for token-level steering.
         sampling: How the proposer samples.
         seed: Resolved seed; ``sampling.seed`` is not looked at.
+        constraint: What form the whole answer must have; None for any.
     """
 
     root: Hypothesis
@@ -39,12 +40,15 @@ class Job:
     guides: Guides | None = None
     sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
+    constraint: Constraint | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, before any model runs.
 
         Raises:
-            ConfigError: The strategy needs a scorer or guides that are not there.
+            ConfigError: The strategy needs a scorer or guides that are not there, or the proposer
+                cannot keep to a constraint.
+            ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
             PromptError: The prompt does not fit one of the models.
         """
         if self.strategy.needs_scorer and self.scorer is None:
@@ -59,9 +63,24 @@ class Job:
                     f"{type(self.proposer).__name__} cannot; use a HuggingFaceProposer"
                 )
             self.proposer.check_steering(self.guides)
+        if self.constraint is not None:
+            self._check_constraint(self.constraint)
         for part in (self.proposer, self.scorer):
             if isinstance(part, Checks):
                 part.check(self.root.prompt, self.sampling)
+
+    def _check_constraint(self, constraint: Constraint) -> None:
+        if not isinstance(self.proposer, Constrainable):
+            raise ConfigError(
+                f"the proposer {type(self.proposer).__name__} cannot keep its answers to a form, "
+                "which tools and structured output need; use a HuggingFaceProposer"
+            )
+        if self.sampling.stop:
+            raise ConfigError(
+                f"stop strings {list(self.sampling.stop)} could cut an answer that has to have a "
+                "form (tool call or structured output); leave out stop, or the form"
+            )
+        self.proposer.check_constraint(constraint, self.sampling)
 
 
 class Running:

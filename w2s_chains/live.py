@@ -119,6 +119,7 @@ class LiveSearch:
             sampling=self.job.sampling,
             seed=self.job.seed,
             guides=self.job.guides if ask.steering else None,
+            constraint=self.job.constraint,
         )
 
     def _unfinished(self) -> list[Hypothesis]:

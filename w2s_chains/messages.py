@@ -43,12 +43,15 @@ _THOUGHTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
 """Blocks of an AI message that no template shows to later turns."""
 
 
-def to_prompt(messages: Sequence[BaseMessage], tools: Sequence[Tool] = ()) -> Prompt:
+def to_prompt(
+    messages: Sequence[BaseMessage], tools: Sequence[Tool] = (), answer_schema: str | None = None
+) -> Prompt:
     """A conversation as a prompt.
 
     Args:
         messages: The conversation.
         tools: What the model may call.
+        answer_schema: JSON schema of the answer, as JSON text.
 
     Raises:
         PromptError: There are no messages, one has a role that no chat template knows, or content
@@ -56,7 +59,9 @@ def to_prompt(messages: Sequence[BaseMessage], tools: Sequence[Tool] = ()) -> Pr
     """
     if not messages:
         raise PromptError("there are no messages to answer; give at least one")
-    return Prompt(messages=tuple(map(_to_message, messages)), tools=tuple(tools))
+    return Prompt(
+        messages=tuple(map(_to_message, messages)), tools=tuple(tools), answer_schema=answer_schema
+    )
 
 
 def _to_message(message: BaseMessage) -> Message:

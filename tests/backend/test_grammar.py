@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from tests import tiny
 from w2s_chains.asks import Constraint
-from w2s_chains.backend.constraints import check_constraint
+from w2s_chains.backend.constraints import check_constraint, shortest_answer
 from w2s_chains.backend.embedded import embedded_path
 from w2s_chains.backend.grammar import Grammar, Grammars, GrammarState, allowed, choose
 from w2s_chains.backend.text import PromptTemplate, TextTokens
@@ -63,9 +63,7 @@ def decode(grammar: Grammar, ids: Sequence[int]) -> str:
 
 
 def needed(state: GrammarState) -> int:
-    spelt = state._grammar.vocabulary.spell(state.ending)
-    assert spelt is not None
-    return len(spelt) + 1
+    return int(state.grammar.vocabulary.tokens_of(state.ending)) + 1
 
 
 def spelt(grammar: Grammar, text: str) -> tuple[int, ...]:
@@ -448,6 +446,8 @@ def test_json_is_written_one_way() -> None:
     assert accepts(grammar, json.dumps(value, ensure_ascii=False))
     for text in (
         json.dumps(value, ensure_ascii=False, indent=1),
+        json.dumps(value, ensure_ascii=False).replace("{", "{ "),
+        json.dumps(value, ensure_ascii=False).replace("[", "[\n"),
         json.dumps(value, ensure_ascii=False, separators=(",", ":")),
         json.dumps(dict(reversed(value.items())), ensure_ascii=False),
         json.dumps(value | {"more": 1}, ensure_ascii=False),
@@ -556,12 +556,39 @@ def test_the_shortest_answer_is_short(schema: dict[str, Any]) -> None:
         assert len(ids) + 1 >= grammar.shortest - 1
 
 
+ABC = {"type": "string", "pattern": "^(ab)+c$"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "shortest"),
+    [
+        ({"type": "array", "items": {"type": "array", "items": ABC, "minItems": 1}, "minItems": 2},
+         [["abc"], ["abc"]]),
+        ({"type": "object", "properties": {f"f{i}": STR for i in range(20)},
+          "required": ["f10", "f19"]}, {"f10": "", "f19": ""}),
+        ({"enum": ["a very long option", "b", "longer than b"]}, "b"),
+        ({"type": "array", "prefixItems": [{"type": "string", "minLength": 1},
+          {"type": "string", "pattern": "[0-9]"}], "items": False, "minItems": 2}, 10),
+        ({"type": "string", "pattern": r"^\S+@\S+\.\S+$"}, 7),
+        ({"type": "string", "pattern": "[0-9].@"}, 5),
+        ({"type": "string", "minLength": 10}, 12),
+        ({"type": "integer", "multipleOf": 7, "minimum": 100}, 105),
+        ({"type": "string", "format": "date"}, 12),
+    ],
+)  # fmt: skip
+def test_the_shortest_answer_is_found(schema: dict[str, Any], shortest: Any) -> None:
+    """A value, or its length where there are several."""
+    answer = shortest_answer(Constraint.json_schema(schema)).decode()
+    jsonschema.validate(json.loads(answer), schema)
+    assert json.loads(answer) == shortest or len(answer) == shortest, answer
+
+
 def test_a_constraint_is_a_value() -> None:
     one, two = Constraint.json_schema(PERSON), Constraint.json_schema(dict(PERSON))
     assert one == two
     assert hash(one) == hash(two)
     assert grammars().compile(one) is grammars().compile(two)
-    swapped = Constraint.json_schema(
-        {**PERSON, "properties": dict(reversed(PERSON["properties"].items()))}
-    )
-    assert one != swapped, "the order of properties is part of it"
+    properties = {"b": STR, "a": INT}
+    three = Constraint.json_schema({"properties": properties})
+    four = Constraint.json_schema({"properties": dict(reversed(properties.items()))})
+    assert three != four, "the order of properties is part of it"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from w2s_chains.backend.tool_calls import DEFAULT_CALLS, CallFormat
 from w2s_chains.errors import PromptError
 from w2s_chains.hypothesis import Message, Tool, ToolCall
 
@@ -26,7 +27,11 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
-"""How Hermes and Qwen models are told of tools."""
+"""How Hermes and Qwen models are told of tools; ``DEFAULT_CALLS`` is how they answer."""
+
+_SCHEMA = """\
+Answer with JSON that is valid under this JSON schema, and with nothing else:
+{schema}"""
 
 _MARK = "w2s-probe"
 _PROBE = Tool(name=_MARK, description="x")
@@ -44,7 +49,8 @@ _RESULT = Message(role="tool", content="w2s-result", tool_call_id="w2sprobe1", n
 class ChatTemplate:
     """A tokenizer's chat template.
 
-    What it takes is found out by trying. Where it knows no tools, they are written into the
+    What it takes is found out by trying. Where it knows no tools, or writes calls in a way that a
+    grammar cannot follow (with special tokens, or not as JSON), they are written into the
     system message, calls into the assistant's turns, and results become user turns
     (``Message.plain_text``). Where it refuses system messages, they open the next user turn, and
     where it wants user and assistant to alternate, neighbours of one role become one turn.
@@ -52,6 +58,11 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How the model writes the call of a tool."""
+        return self._native_calls if self._knows_tools and self._native_calls else DEFAULT_CALLS
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Token ids up to where the answer begins; control tokens in the messages are only text.
@@ -111,8 +122,45 @@ class ChatTemplate:
 
     @functools.cached_property
     def _knows_tools(self) -> bool:
-        return self._shows([_MARK], _USER, tools=[_PROBE]) and self._shows(
-            [_MARK, "w2s-argument", "w2s-result"], _USER, _CALL, _RESULT, tools=[_PROBE]
+        return (
+            self._shows([_MARK], _USER, tools=[_PROBE])
+            and self._shows(
+                [_MARK, "w2s-argument", "w2s-result"], _USER, _CALL, _RESULT, tools=[_PROBE]
+            )
+            and self._native_calls is not None
+        )
+
+    @functools.cached_property
+    def _native_calls(self) -> CallFormat | None:
+        """How the template writes a call, if that is JSON between marks of plain text."""
+        answer = Message(role="assistant", content=_MARK)
+        try:
+            plain, called = (
+                self._tokenizer.apply_chat_template([_as_dict(m) for m in turns], tokenize=False)
+                for turns in ((_USER, answer), (_USER, _CALL))
+            )
+        except Exception:  # this is how templates refuse
+            return None
+        before, _, after = plain.rpartition(_MARK)
+        inner = called.removeprefix(before).removesuffix(after)
+        begin, end = inner.find("{"), inner.rfind("}") + 1
+        try:
+            call = json.loads(inner[begin:end])
+        except ValueError:
+            return None
+        keys = {json.dumps(value): key for key, value in call.items()}
+        name, arguments = (
+            keys.get(value) for value in (f'"{_MARK}"', _CALL.tool_calls[0].arguments)
+        )
+        marks = inner[:begin] + inner[end:]
+        special = any(token in marks for token in self._tokenizer.all_special_tokens)
+        if name is None or arguments is None or len(call) > 2 or special:
+            return None
+        return CallFormat(
+            begin=inner[:begin].lstrip(),
+            end=inner[end:].rstrip(),
+            name_key=name,
+            arguments_key=arguments,
         )
 
     @functools.cached_property
@@ -206,3 +254,8 @@ def _tool_as_dict(tool: Tool) -> dict[str, Any]:
         "parameters": json.loads(tool.parameters),
     }
     return {"type": "function", "function": function}
+
+
+def schema_turn(schema: str) -> Message:
+    """Tells a model of the form that its answer has to have."""
+    return Message(role="system", content=_SCHEMA.format(schema=schema))

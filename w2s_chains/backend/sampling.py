@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.causal_lm import CausalLM, tiles
 from w2s_chains.backend.kv import Batch, Segment
 from w2s_chains.backend.noise import log_exponential, noise_key
+
+if TYPE_CHECKING:
+    from w2s_chains.backend.grammar import GrammarState
 
 _GREEDY_BELOW = 1e-6
 """Colder than this, noise is lost in float32, and far colder the logits overflow."""
@@ -28,6 +32,7 @@ class Draw:
         sampling: Temperature and filters.
         place: What the random numbers are a function of, besides the number of the token.
         n_tokens: Tokens of the answer so far.
+        state: What may follow; None for anything. Its answer fits into ``sampling.max_tokens``.
         weights: Weight of each steering model's log-probabilities.
     """
 
@@ -36,6 +41,7 @@ class Draw:
     sampling: SamplingParams
     place: tuple[object, ...]
     n_tokens: int
+    state: GrammarState | None = None
     weights: tuple[float, ...] = ()
 
     @property
@@ -51,10 +57,12 @@ class Drawn:
         segments: The new tokens, without end token, as each model knows them; in the order of
             ``Draw.parents``.
         ended: Whether an end token came after them.
+        state: What may follow them; None for anything.
     """
 
     segments: tuple[Segment, ...]
     ended: bool
+    state: GrammarState | None = None
 
 
 @torch.inference_mode()
@@ -128,12 +136,14 @@ def _sample_batch(
         ]
     taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
     likely = torch.stack(logprobs, dim=2).tolist()  # [models, B * width, steps]
+    states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     for i, draw in enumerate(draws):
         row, branch = place[i]
         slot = row * width + branch
         own = [values[slot] for values in likely]
-        drawn.append(_drawn(draw, (row, branch), taken[slot], own, batches, set(end_ids)))
+        segments, over = _segments(draw, (row, branch), taken[slot], own, batches, set(end_ids))
+        drawn.append(Drawn(segments=segments, ended=over, state=states[slot]))
     return drawn
 
 
@@ -142,14 +152,15 @@ def _may_look(device: torch.device, step: int) -> bool:
     return device.type == "cpu" or step % 16 == 15
 
 
-def _drawn(
+def _segments(
     draw: Draw,
     place: tuple[int, int],
     ids: list[int],
     logprobs: list[list[float]],
     batches: Sequence[Batch],
     end_ids: set[int],
-) -> Drawn:
+) -> tuple[tuple[Segment, ...], bool]:
+    """The new tokens as each model knows them, and whether an end token came after them."""
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
@@ -160,7 +171,7 @@ def _drawn(
         if not ended:
             segment.kv = batch.slice(*place, count)
         segments.append(segment)
-    return Drawn(segments=tuple(segments), ended=ended)
+    return tuple(segments), ended
 
 
 class Chooser:
@@ -168,6 +179,9 @@ class Chooser:
 
     def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
         params = [draw.sampling for draw in draws]
+        self.states = [draw.state for draw in draws]
+        self.steps = [draw.steps for draw in draws]
+        self.left = [draw.sampling.max_tokens - draw.n_tokens for draw in draws]
         weights = zip(*(draw.weights for draw in draws), strict=True)
         self.weights = [torch.tensor(own, device=device) for own in weights]
         greedy = [p.temperature < _GREEDY_BELOW for p in params]
@@ -220,8 +234,15 @@ class Chooser:
         return ids, torch.cat(likely, dim=1).T
 
     def _pick(self, logits: Tensor, step: int, sampled: Sequence[Tensor]) -> Tensor:
+        live = [
+            row
+            for row, state in enumerate(self.states)
+            if state is not None and not state.ended and step < self.steps[row]
+        ]
         if self.penalises:
             logits = self._penalise(logits, sampled)
+        if live:
+            logits = logits.masked_fill(~self._allowed(logits), float("-inf"))
         logits = logits / self.temperature[:, None]
         if self.filters:
             logits = self._filter(logits)
@@ -230,7 +251,24 @@ class Chooser:
             if self.greedy is not None:
                 noise.masked_fill_(self.greedy, 0.0)
             logits = logits - noise
-        return logits.argmax(1)
+        return self._choose(logits, step, live) if live else logits.argmax(1)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        from w2s_chains.backend.grammar import allowed
+
+        return allowed(self.states, logits.shape[1], logits.device)
+
+    def _choose(self, scores: Tensor, step: int, live: Sequence[int]) -> Tensor:
+        """The best tokens, of rows that keep to a form the best that it allows."""
+        from w2s_chains.backend.grammar import choose
+
+        ids = scores.argmax(1)
+        states = [state for row in live if (state := self.states[row])]
+        chosen, after = choose(scores[live], states, [self.left[row] - step for row in live])
+        ids[live] = torch.tensor(chosen, device=ids.device)
+        for row, state in zip(live, after, strict=True):
+            self.states[row] = state
+        return ids
 
     def _penalise(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
         seen = torch.cat([self.seen, *(ids[:, None] for ids in sampled)], dim=1)

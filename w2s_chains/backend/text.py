@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from w2s_chains.backend.chat import ChatTemplate
+from w2s_chains.backend.chat import ChatTemplate, schema_turn
 from w2s_chains.errors import ConfigError, PromptError
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt
 
@@ -218,6 +218,9 @@ class TextTokens:
             turns[0] = replace(turns[0], content=text)
         if self.template.system is not None and turns[0].role != "system":
             turns.insert(0, Message(role="system", content=self.template.system))
+        if prompt.answer_schema is not None:
+            at = 1 if turns[0].role == "system" else 0
+            turns.insert(at, schema_turn(prompt.answer_schema))
         return turns
 
     def _end_of_turn(self) -> int | None:

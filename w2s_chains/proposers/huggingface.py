@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from w2s_chains.asks import Expand, SamplingParams
+from w2s_chains.asks import Constraint, Expand, SamplingParams
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.backend.noise import fork
 from w2s_chains.backend.sampling import Draw, Drawn, sample
 from w2s_chains.backend.steering import SteeringPair, require_steering
+from w2s_chains.backend.tool_calls import DEFAULT_CALLS, CallFormat
 from w2s_chains.contracts import Guides
+from w2s_chains.errors import UnsupportedModelError
 from w2s_chains.hypothesis import Hypothesis, Prompt
+
+if TYPE_CHECKING:
+    from w2s_chains.backend.grammar import Grammars, GrammarState
 
 _salt = functools.lru_cache(maxsize=1024)(fork)
 """Seed and prompt as one number; every row of every chunk asks for it."""
@@ -30,6 +37,35 @@ class HuggingFaceProposer(LocalModel):
     def check_steering(self, guides: Guides | None) -> None:
         """Raise ConfigError if ``guides`` are no local models with this vocabulary."""
         require_steering(guides, self.text.vocabulary)
+
+    def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
+        """Raise ConstraintError if ``constraint`` cannot be kept, or not within ``max_tokens``."""
+        self._grammars.compile(constraint).check(sampling.max_tokens)
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How this model writes the call of a tool."""
+        return DEFAULT_CALLS if self.text.chat is None else self.text.chat.call_format
+
+    @functools.cached_property
+    def _grammars(self) -> Grammars:
+        try:
+            from w2s_chains.backend.grammar import Grammars
+        except ModuleNotFoundError as error:
+            raise UnsupportedModelError(
+                "tools and structured output need llguidance; run: pip install llguidance"
+            ) from error
+        return Grammars(self.text)
+
+    @functools.cached_property
+    def _states(self) -> WeakKeyDictionary[Hypothesis, GrammarState]:
+        """What may follow hypotheses whose search has a constraint."""
+        return WeakKeyDictionary()
+
+    def _state(self, h: Hypothesis, constraint: Constraint | None) -> GrammarState | None:
+        if constraint is None:
+            return None
+        return self._grammars.compile(constraint).start if h.parent is None else self._states[h]
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
         """Continue hypotheses; requests that are steered by one pair, or by none, run together.
@@ -84,6 +120,7 @@ class HuggingFaceProposer(LocalModel):
             sampling=request.sampling,
             place=(_salt(request.seed, *self.text.prompt_ids(h.prompt)), stream),
             n_tokens=h.n_tokens,
+            state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
         )
 
@@ -102,16 +139,26 @@ class HuggingFaceProposer(LocalModel):
         if stopped := self._stopped(sampling.stop, parent, text, own.ids):
             return stopped
         full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
+        # An answer that had to be short to keep its form ended for want of tokens.
+        curtailed = drawn.state is not None and drawn.state.curtailed
         child = parent.extend(
             text,
             own.ids,
             pending=pending,
-            finish_reason="eos" if drawn.ended else "length" if full else None,
+            finish_reason=(
+                "eos"
+                if drawn.ended and not curtailed
+                else "length"
+                if drawn.ended or full
+                else None
+            ),
             vocabulary=self.text.vocabulary,
             stream=stream,
         )
         if not child.finished:
             self.paths.keep(child, own)
+            if drawn.state is not None:
+                self._states[child] = drawn.state
         if pair is not None and not child.ended:
             pair.keep(child, guiding)
         return child

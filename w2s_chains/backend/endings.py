@@ -1,0 +1,235 @@
+"""The shortest ending: how few bytes complete a text that a grammar has begun to read.
+
+A grammar is read here byte by byte, so that what is found holds for every vocabulary. A byte costs
+microseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Sequence
+
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+_END = 256
+_MOST_DEEP = 1000
+_RANDOM_TEXTS = 4
+_RANDOM_BYTES = 500
+_MANY = 16
+"""Where more bytes than this may follow, most of them lead to the same place."""
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("\\")}
+_CLOSING = b"}])"
+_STRUCTURE = (b",", b":", b"[", b"{", b"(", b"]", b"}", b")")
+_RANK = {byte: rank for rank, byte in enumerate(b'}])"')} | dict.fromkeys(b",[{\\", 300)
+
+
+class _Bytes:
+    """A vocabulary with one token for each byte."""
+
+    eos_token_id = _END
+    bos_token_id = None
+    tokens: Sequence[bytes] = (*(bytes([byte]) for byte in range(256)), b"<end>")
+    special_token_ids = (_END,)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@functools.cache
+def byte_tokenizer() -> LLTokenizer:
+    """The vocabulary in which matchers read single bytes."""
+    return LLTokenizer(TokenizerWrapper(_Bytes()), slices=[])
+
+
+def completes(state: LLMatcher, ending: bytes) -> bool:
+    """Whether ``ending`` may follow, and the text be over after it."""
+    return state.validate_tokens([*ending, _END]) == len(ending) + 1
+
+
+def next_bytes(state: LLMatcher) -> tuple[int, ...]:
+    """The bytes that may follow."""
+    return _set_bits(state.compute_bitmask())
+
+
+def shortest_ending(
+    state: LLMatcher,
+    *,
+    hint: bytes = b"",
+    most_nodes: int = 10_000,
+    patience: int = 0,
+    cost: Callable[[bytes], float] = len,
+    enough: float = -1,
+) -> bytes | None:
+    """A short text that completes what ``state`` has read; None if none was found.
+
+    First the shortest is looked for (Dijkstra's search over bytes); where that takes too long, any
+    is, depth first, with brackets and quotes closed as early as possible. Bytes that lead nowhere
+    new are not followed, so neither is certain to find the shortest one, but whatever is found has
+    been read by the grammar to its end.
+
+    Args:
+        state: A matcher of bytes; not changed.
+        hint: A text of which an end is likely to end this one too, after some detour.
+        most_nodes: States to look at in search of the shortest; 10,000 take at most about half a
+            second.
+        patience: Look on until texts are so many bytes longer than the shortest, ...
+        cost: ... and take the cheapest; an infinite cost rules a text out.
+        enough: The first text is taken that costs at most this.
+    """
+    found = _search(state, hint, most_nodes, patience, cost, enough)
+    if found is None:
+        found = _search(state, hint, _MOST_DEEP, 0, cost, float("inf"), deep=True)
+    return found
+
+
+def _search(
+    state: LLMatcher,
+    hint: bytes,
+    most_nodes: int,
+    patience: int,
+    cost: Callable[[bytes], float],
+    enough: float,
+    deep: bool = False,
+) -> bytes | None:
+    best: bytes | None = None
+    lowest = longest = float("inf")
+    entry = itertools.count()
+    frontier = [((0, 0), next(entry), 0, b"", b"", state.deep_copy())]
+    seen: set[tuple[object, ...]] = set()
+    kinds = _Kinds()
+    for _ in range(most_nodes):
+        if not frontier:
+            break
+        _, _, depth, text, name, node = heapq.heappop(frontier)
+        if len(text) >= longest:
+            break
+        mask = node.compute_bitmask()
+        # Texts that differ in letters and digits alone are taken to be at the same place.
+        place = (mask, name, len(text), *map(text.count, _STRUCTURE))
+        if place in seen:
+            continue
+        seen.add(place)
+        ending = _known_ending(node, _set_bits(mask), hint)
+        if ending is not None and (price := cost(text + ending)) < lowest:
+            best, lowest = text + ending, price
+            longest = min(longest, len(best) + patience)
+            if lowest <= enough:
+                break
+        for rank, step, child in _children(node, mask, name, kinds):
+            longer = text + step
+            order = (-depth, rank) if deep else (len(longer), 0)
+            latest = step if len(step) > 1 else name
+            heapq.heappush(frontier, (order, next(entry), depth + 1, longer, latest, child))
+    return best
+
+
+def _known_ending(node: LLMatcher, allowed: Sequence[int], hint: bytes) -> bytes | None:
+    if node.is_accepting():
+        return b""
+    starts = (at for at in reversed(range(len(hint))) if hint[at] in allowed)
+    return next((hint[at:] for at in starts if completes(node, hint[at:])), None)
+
+
+class _Kinds:
+    """Which of many bytes are worth following, as one search has learnt it.
+
+    Attributes:
+        reps: One byte of each kind, by what may follow and by the last forced text.
+        stuck: Where nothing but more of the same was found.
+    """
+
+    def __init__(self) -> None:
+        self.reps: dict[tuple[bytes, bytes], list[int]] = {}
+        self.stuck: set[tuple[bytes, bytes]] = set()
+
+
+def _children(
+    node: LLMatcher, mask: bytes, name: bytes, kinds: _Kinds
+) -> list[tuple[int, bytes, LLMatcher]]:
+    """What may follow: each byte with those that it forces.
+
+    Where many bytes may follow, one of each kind is enough, and a byte after which exactly the same
+    may follow, such as one more letter in a string, is not followed unless it closes something.
+    Where there is nothing else, as in a string that is not long enough yet, the way on is guessed.
+    """
+    allowed = _set_bits(mask)
+    many = len(allowed) > _MANY
+    if many:
+        if (mask, name) in kinds.stuck:
+            return []
+        allowed = kinds.reps.get((mask, name)) or _plain(mask)
+    known: set[tuple[bytes, bytes]] = set()
+    ways: list[tuple[int, bytes, LLMatcher]] = []
+    loops: list[tuple[int, bytes, LLMatcher]] = []
+    for byte in allowed:
+        child = node.deep_copy()
+        child.consume_token(byte)
+        forced = child.compute_ff_bytes()
+        child.try_consume_tokens(list(forced))
+        step = bytes([byte]) + forced
+        place = (child.compute_bitmask(), step if forced else b"")
+        if many and place in known:
+            continue
+        known.add(place)
+        way = (_RANK.get(byte, byte), step, child)
+        stays = place == (mask, b"") and byte not in _CLOSING
+        (loops if stays else ways).append(way)
+    if many and ways:
+        kinds.reps[mask, name] = [step[0] for _, step, _ in (*ways, *loops)]
+    elif many:
+        step = _way_on(node, mask)
+        if not step:
+            kinds.stuck.add((mask, name))
+            return []
+        child = node.deep_copy()
+        child.try_consume_tokens(list(step))
+        return [(0, step, child)]
+    return ways or loops
+
+
+def _way_on(node: LLMatcher, mask: bytes) -> bytes:
+    """Bytes after which something else than ``mask`` may follow; empty if none were found.
+
+    A state does not show how near a pattern such as ``[0-9].@`` is to its end. So one byte again
+    and again is tried, which is all that a string that is too short needs, then a few random texts,
+    and what is not needed is taken out of the first that gets there.
+    """
+
+    def leads_on(text: bytes) -> bool:
+        state = node.deep_copy()
+        return state.try_consume_tokens(list(text)) == len(text) and (
+            state.compute_bitmask() != mask
+        )
+
+    choice = random.Random(0)
+    plain = _plain(mask)
+    for bytes_to_try in (plain[:1], *[plain] * _RANDOM_TEXTS):
+        state, text = node.deep_copy(), b""
+        while state.compute_bitmask() == mask and len(text) < _RANDOM_BYTES:
+            byte = choice.choice(bytes_to_try)
+            state.consume_token(byte)
+            text += bytes([byte])
+        if len(text) == _RANDOM_BYTES:
+            continue
+        size = len(text)
+        while size := size // 2:
+            for at in reversed(range(0, len(text), size)):
+                shorter = text[:at] + text[at + size :]
+                text = shorter if leads_on(shorter) else text
+        return text
+    return b""
+
+
+def _plain(mask: bytes) -> Sequence[int]:
+    """The allowed bytes without escapes and parts of characters, if any are left."""
+    allowed = _set_bits(mask)
+    return [byte for byte in allowed if byte in _PLAIN] or allowed
+
+
+@functools.lru_cache(maxsize=4096)
+def _set_bits(mask: bytes) -> tuple[int, ...]:
+    bits = int.from_bytes(mask, "little")
+    return tuple(byte for byte in range(256) if bits >> byte & 1)

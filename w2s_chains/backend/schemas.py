@@ -1,0 +1,99 @@
+"""JSON schemas before they are compiled: what a weak model needs, and where one is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+JSON_STYLE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": 'nrbtf\\"',
+}
+"""How llguidance is to write JSON: as json.dumps and most training data do. Free whitespace lets a
+weak model go on with line breaks for ever; an escape such as \\ud800 stands for no character."""
+
+_ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_MERGED = ("properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if", "not")
+
+
+def closed(schema: Any) -> Any:
+    """``schema`` with objects that have the properties they list and no others.
+
+    By the letter an object may have any further property, and a weak model does not stop inventing
+    them. What is valid under the closed schema is valid under the open one. Objects that say
+    something about their other properties are left alone, and so is the whole schema where it
+    intersects parts, since each part knows only its own properties.
+    """
+    return schema if _intersects(schema) else _close(schema)
+
+
+def _intersects(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    parts = sum(key in schema for key in _MERGED) + len(schema.get("allOf", ())[1:])
+    return parts > 1 or any(_intersects(child) for _, child in _children(schema))
+
+
+def _close(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    result = _with_children(schema, _close)
+    said = {"additionalProperties", "patternProperties", "unevaluatedProperties"} & set(schema)
+    names = schema.get("properties")
+    if isinstance(names, Mapping) and not said and set(schema.get("required", ())) <= set(names):
+        result["additionalProperties"] = False
+    return result
+
+
+def relocated(schema: Any, pointer: str) -> Any:
+    """``schema`` with its local references rewritten for a place at ``pointer`` in another one."""
+    if not isinstance(schema, Mapping):
+        return schema
+    result = _with_children(schema, lambda child: relocated(child, pointer))
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        result["$ref"] = pointer + reference[1:]
+    return result
+
+
+def culprit(schema: Mapping[str, Any], fails: Callable[[Mapping[str, Any]], bool]) -> str:
+    """JSON pointer to the innermost part of ``schema`` for which ``fails`` is still true."""
+    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    pointer = "#"
+    node = schema
+    while True:
+        inner = (
+            (name, child)
+            for name, child in _children(node)
+            if isinstance(child, Mapping) and fails({**shared, **child})
+        )
+        name, child = next(inner, ("", None))
+        if child is None:
+            return pointer
+        pointer, node = f"{pointer}/{name}", child
+
+
+def _with_children(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    result = dict(schema)
+    for key, value in schema.items():
+        if key in _ONE:
+            result[key] = change(value)
+        elif key in _LISTS and isinstance(value, list):
+            result[key] = [change(child) for child in value]
+        elif key in _MAPS and isinstance(value, Mapping):
+            result[key] = {name: change(child) for name, child in value.items()}
+    return result
+
+
+def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in schema.items():
+        if key in _ONE:
+            yield key, value
+        elif key in _LISTS and isinstance(value, list):
+            yield from ((f"{key}/{i}", child) for i, child in enumerate(value))
+        elif key in _MAPS and isinstance(value, Mapping):
+            yield from ((f"{key}/{name}", child) for name, child in value.items())

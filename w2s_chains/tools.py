@@ -1,0 +1,202 @@
+"""Tools and structured output: what is bound to a chat model, the form it asks for, and calls."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.messages import ToolCall as MessageToolCall
+from langchain_core.messages.tool import tool_call as message_tool_call
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from w2s_chains.asks import Constraint
+from w2s_chains.backend.tool_calls import (
+    CallFormat,
+    text_or_tool_call,
+    tool_call,
+    tool_call_or_json,
+)
+from w2s_chains.errors import ConfigError
+from w2s_chains.hypothesis import Tool
+from w2s_chains.plugins import did_you_mean
+
+AnyTool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+_EVERY = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
+
+
+def tool_dicts(tools: Sequence[AnyTool]) -> list[dict[str, Any]]:
+    """Tools as LangChain takes them, in the form that OpenAI has.
+
+    Raises:
+        ConfigError: One is no function (a search that a provider runs, say), or two share a name.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for tool in tools:
+        converted = convert_to_openai_tool(tool)
+        if converted.get("type") != "function" or "function" not in converted:
+            raise ConfigError(
+                f"tool {converted!r} is not a function that this process can call; give functions, "
+                "LangChain tools, pydantic classes or JSON schemas"
+            )
+        name = converted["function"]["name"]
+        if name in known:
+            raise ConfigError(f"two tools have the name {name!r}; rename one of them")
+        known[name] = converted
+    return list(known.values())
+
+
+def as_tool(tool: Mapping[str, Any]) -> Tool:
+    """A tool as prompts have it."""
+    function = tool["function"]
+    return Tool(
+        name=function["name"],
+        description=function.get("description", ""),
+        parameters=json.dumps(_schema(tool), ensure_ascii=False),
+    )
+
+
+def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    return tool["function"].get("parameters") or {"type": "object", "properties": {}}
+
+
+def tool_choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A choice as LangChain and OpenAI write it: "auto", "any", "none", or the name of a tool.
+
+    Raises:
+        ConfigError: It names no tool.
+    """
+    names = [tool["function"]["name"] for tool in tools]
+    if choice is None or choice is False:
+        return "auto"
+    if choice is True:
+        choice = "any"
+    if isinstance(choice, Mapping):
+        choice = choice.get("function", choice).get("name", choice.get("type"))
+    if choice in names:
+        return str(choice)
+    if choice not in _EVERY:
+        raise ConfigError(
+            f"tool_choice {choice!r} is none of the tools{did_you_mean(str(choice), names)}; "
+            "give auto, any, none, or a name"
+        )
+    if _EVERY[choice] == "any" and not names:
+        raise ConfigError(f"tool_choice is {choice!r}, but there are no tools; bind some")
+    return _EVERY[choice]
+
+
+def response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The JSON schema of an answer, from OpenAI's ``response_format``; None for text.
+
+    Raises:
+        ConfigError: It is none of the forms that OpenAI has.
+    """
+    kind = None if response_format is None else response_format.get("type")
+    if response_format is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return ANY_OBJECT
+    schema = response_format.get("json_schema", {}).get("schema")
+    if kind != "json_schema" or not isinstance(schema, Mapping):
+        raise ConfigError(
+            f"response_format {dict(response_format)!r} is unknown; give {{'type': 'json_schema', "
+            "'json_schema': {'name': ..., 'schema': {...}}}, {'type': 'json_object'}, or use "
+            "with_structured_output"
+        )
+    return schema
+
+
+def form_of_answer(
+    tools: Sequence[Mapping[str, Any]],
+    choice: str,
+    parallel: bool,
+    schema: Mapping[str, Any] | None,
+    form: CallFormat,
+) -> Constraint | None:
+    """What an answer may be: text, JSON of a schema, or calls of tools; None for free text."""
+    schemas = {tool["function"]["name"]: _schema(tool) for tool in tools}
+    if not schemas or choice == "none":
+        return None if schema is None else Constraint.json_schema(schema)
+    if choice in schemas:
+        return tool_call({choice: schemas[choice]}, parallel=parallel, form=form)
+    if choice == "any":
+        return tool_call(schemas, parallel=parallel, form=form)
+    if schema is not None:
+        return tool_call_or_json(schemas, schema, parallel=parallel, form=form)
+    return text_or_tool_call(schemas, parallel=parallel, form=form)
+
+
+class CallReader:
+    """Tells calls from text as an answer comes in.
+
+    What may turn out to begin a call is held back, and a call comes when it is complete.
+    """
+
+    def __init__(self, form: CallFormat) -> None:
+        self._form = form
+        self._mark = form.begin.strip().split()[0] if form.begin.strip() else "{"
+        self._held = ""
+
+    def text(self, new: str) -> str:
+        """The text that is certain to be no call, after ``new`` came."""
+        self._held += new
+        at = self._held.find(self._mark)
+        if at < 0:
+            ends = range(min(len(self._mark) - 1, len(self._held)), 0, -1)
+            at = len(self._held) - next((n for n in ends if self._held.endswith(self._mark[:n])), 0)
+        said = self._held[:at].rstrip()  # the line break before a call belongs to the call
+        self._held = self._held[len(said) :]
+        return said
+
+    def rest(self) -> tuple[str, list[MessageToolCall]]:
+        """The text and the calls that remain when the answer is over."""
+        if not self._held.lstrip().startswith(self._mark):
+            return self._held, []
+        decoder = json.JSONDecoder()
+        calls: list[MessageToolCall] = []
+        at = self._held.find("{")
+        while at >= 0:
+            value, end = decoder.raw_decode(self._held, at)
+            name, arguments = value[self._form.name_key], value[self._form.arguments_key]
+            calls.append(message_tool_call(name=name, args=arguments, id=uuid.uuid4().hex[:9]))
+            at = self._held.find("{", end)
+        return "", calls
+
+
+def read_calls(text: str, form: CallFormat) -> tuple[str, list[MessageToolCall]]:
+    """The text and the calls of a whole answer."""
+    reader = CallReader(form)
+    said = reader.text(text)
+    rest, calls = reader.rest()
+    return said + rest, calls
+
+
+def response_format_of(schema: Any) -> dict[str, Any]:
+    """OpenAI's ``response_format`` for a pydantic class, a TypedDict or a JSON schema."""
+    converted = convert_to_json_schema(schema)
+    name = str(converted.get("title", "answer"))
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": converted}}
+
+
+def parser_of(schema: Any) -> Runnable[Any, Any]:
+    """Reads JSON as an object of a pydantic class, or as a dictionary."""
+    if is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
+
+
+def with_raw(model: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Raw answer, parsed answer and the error of parsing, as LangChain's ``include_raw`` has it."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
