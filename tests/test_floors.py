@@ -22,6 +22,7 @@ FLOORS = [
         "calls",
         "chunk_runs",
         "messages",
+        "tools",
         "factory",
         "config",
         "faults",
@@ -40,6 +41,7 @@ USES_LANGCHAIN = {
     "assembled",
     "chunk_runs",
     "messages",
+    "tools",
     "tracing",
     "cli",
 }

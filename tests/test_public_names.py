@@ -13,6 +13,7 @@ NAMES = [
     "ChunkBeamSearch",
     "Commit",
     "Committed",
+    "Constraint",
     "EmulatedFineTuning",
     "Engine",
     "Event",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from w2s_chains.asks import Ask, Commit, Expand, SamplingParams, Score
+from w2s_chains.asks import Ask, Commit, Constraint, Expand, SamplingParams, Score
 from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
 from w2s_chains.engine import Engine
 from w2s_chains.errors import W2SError
@@ -41,6 +41,7 @@ __all__ = [
     "ChunkBeamSearch",
     "Commit",
     "Committed",
+    "Constraint",
     "EmulatedFineTuning",
     "Engine",
     "Event",
