@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BloomConfig, BloomForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
+from w2s_chains.backend.attention import grouped_attention
 from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Batch, best_width
 
@@ -53,6 +55,31 @@ def test_a_branch_equals_its_path_alone(make, attention, monkeypatch):
     monkeypatch.setattr(Batch, "attention_mask", lambda self, n: seen(self, n) * 0)
     logits = branch_by_branch(model, ids, 3)
     assert not torch.allclose(logits, expected, atol=1e-2 * expected.abs().max())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("boolean", [False, True])
+def test_folded_heads_attend_like_transformers(count, boolean):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 6, count, 8, generator=generator)
+    key, value = torch.randn(2, 2, 2, 7, 8, generator=generator)
+    visible = torch.rand(2, 1, count, 7, generator=generator) > 0.3
+    visible[..., 0] = True
+    mask = visible if boolean else torch.zeros(visible.shape).masked_fill_(~visible, -1e30)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
+    ours, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
+    theirs, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    control, _ = grouped_attention(module, query.flip(1), key, value, mask, scaling=0.3)
+    assert not torch.allclose(control, theirs, atol=1e-2)
+
+
+def test_the_users_model_is_left_as_it_was():
+    network = tiny.llama(320)
+    before = network.config._attn_implementation
+    CausalLM(network)
+    assert network.config._attn_implementation == before == "sdpa"
 
 
 def test_a_model_without_positions_gets_one_branch_per_row():

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from w2s_chains.backend.attention import grouped
 from w2s_chains.backend.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 
@@ -218,13 +219,14 @@ class CausalLM:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=batch.attention_mask(count),
-            past_key_values=batch.cache,
-            use_cache=True,
-            **options,
-        ).logits
+        with grouped(self.model.config.get_text_config(decoder=True)):
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=batch.attention_mask(count),
+                past_key_values=batch.cache,
+                use_cache=True,
+                **options,
+            ).logits
         batch.filled += count
         self.counters.forwards += 1
         self.counters.tokens_read += rows * count

@@ -1,0 +1,76 @@
+"""Attention of query heads that share keys and values, without copying those for each head.
+
+With a mask, transformers repeats keys and values for all heads of a group (grouped-query attention)
+before torch's kernel sees them: at long texts that copy takes longer than the attention itself.
+Here the heads of a group become further queries of the one head they share, which is the same sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "w2s_grouped_sdpa"
+
+
+def grouped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """As transformers' own "sdpa" implementation.
+
+    Args:
+        module: The attention layer.
+        query: [B, H, n, D]
+        key: [B, H / groups, T, D]
+        value: [B, H / groups, T, D]
+        attention_mask: Booleans or summands; [B, 1, n, T] is read here.
+        scaling: Factor of the scores.
+        **options: For transformers.
+
+    Returns:
+        [B, n, H, D], and no weights.
+    """
+    rows, heads, count, dim = query.shape
+    groups = heads // key.shape[1]
+    plain = all(
+        options.get(name) in (None, 0.0) for name in ("dropout", "position_bias", "softcap")
+    )
+    if groups == 1 or attention_mask is None or attention_mask.shape[1] != 1 or not plain:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+    folded = query.reshape(rows, key.shape[1], groups * count, dim)
+    mask = attention_mask[..., : key.shape[2]].repeat(1, 1, groups, 1)  # [B, 1, groups * n, T]
+    attended = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    return attended.reshape(rows, heads, count, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_NAME, grouped_attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+@contextmanager
+def grouped(config: Any) -> Generator[None]:
+    """While it is open, a model of this config that uses "sdpa" uses ``grouped_attention``."""
+    before = config._attn_implementation
+    if before != "sdpa":
+        yield
+        return
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
