@@ -403,9 +403,11 @@ def test_the_profile_is_true(chat: ChatW2S, foreign_pair: GuidePair) -> None:
     with pytest.raises(PromptError, match="exceeds the 64 positions"):
         guided.invoke("word " * 64, max_tokens=1)
     assert ChatW2S(proposer=short, profile={"name": "mine"}).profile == {"name": "mine"}
-    assert profile["tool_calling"] is profile["structured_output"] is False
-    with pytest.raises(NotImplementedError):
-        chat.bind_tools([])
+    assert profile["tool_calling"] is profile["structured_output"] is True
+    raw = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
+    untold = ChatW2S(proposer=raw, strategy=Sampling()).profile or {}
+    assert not untold["tool_calling"], "it reads no chat template"
+    assert untold["structured_output"]
 
 
 # Batches.

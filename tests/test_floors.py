@@ -25,6 +25,8 @@ FLOORS = [
         "tools",
         "factory",
         "config",
+        "config_files",
+        "config_schema",
         "faults",
         "tracing",
     },

@@ -31,10 +31,8 @@ from w2s_chains.config import (
     ModelType,
     W2SConfig,
     describe,
-    load_config,
-    sections_of,
-    write_config,
 )
+from w2s_chains.config_files import load_config, sections_of, write_config
 from w2s_chains.contracts import Guides, Proposer, Scorer
 from w2s_chains.engine import Engine, shared_engine
 from w2s_chains.errors import ConfigError

@@ -44,6 +44,7 @@ from w2s_chains.errors import ConfigError
 from w2s_chains.events import Committed, Finished
 from w2s_chains.guided import Guided, answer_info
 from w2s_chains.hypothesis import Prompt
+from w2s_chains.jobs import check_constraint
 from w2s_chains.messages import to_prompt
 from w2s_chains.tools import (
     AnyTool,
@@ -51,7 +52,7 @@ from w2s_chains.tools import (
     as_tool,
     form_of_answer,
     parser_of,
-    read_calls,
+    read_whole,
     response_format_of,
     response_schema,
     tool_choice_of,
@@ -87,7 +88,7 @@ class ChatW2S(Guided, BaseChatModel):
     Attributes:
         tools: What the model may call, in OpenAI's form; ``bind_tools`` takes LangChain's too.
         tool_choice: "auto" (text or calls), "any" (a call), "none" (no call), or a tool's name.
-        parallel_tool_calls: Whether one answer may make several calls; weak models repeat themselves.
+        parallel_tool_calls: Whether one answer may make several calls; weak models repeat them.
         response_format: Form of an answer, as OpenAI has it; see ``with_structured_output``.
         streaming: True makes ``invoke`` go through ``stream``, so that callbacks see the text as it
             comes; False turns streaming off.
@@ -110,7 +111,7 @@ class ChatW2S(Guided, BaseChatModel):
     @model_validator(mode="after")
     def _check_choice(self) -> Self:
         # Past validate_assignment, which would come back here.
-        self.__dict__["tool_choice"] = tool_choice_of(self.tool_choice, self.tools)
+        object.__setattr__(self, "tool_choice", tool_choice_of(self.tool_choice, self.tools))
         response_schema(self.response_format)
         return self
 
@@ -142,10 +143,9 @@ class ChatW2S(Guided, BaseChatModel):
             ConstraintError: A schema cannot be honoured, or not within ``max_tokens``.
         """
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
-        bound = {"tools": tool_dicts(tools), "tool_choice": tool_choice}
-        model = self._overridden(None, {**known, **bound})
+        model = self._overridden(None, {**known, "tools": tools, "tool_choice": tool_choice})
         model._check_form()
-        return self.bind(**{**bound, "tool_choice": model.tool_choice, **kwargs})
+        return self.bind(**{**kwargs, "tools": model.tools, "tool_choice": model.tool_choice})
 
     def with_structured_output(
         self,
@@ -163,9 +163,9 @@ class ChatW2S(Guided, BaseChatModel):
                 (answers are dictionaries).
             include_raw: Return a dictionary of the message ("raw"), the object ("parsed") and the
                 error of parsing, if any.
-            method: "json_schema" answers with JSON and nothing else; "function_calling" calls a
-                tool of that form; "json_mode" answers with any JSON object, so that only the prompt
-                says which.
+            method: "json_schema" shows the schema and answers with JSON and nothing else;
+                "function_calling" calls a tool of that form; "json_mode" is "json_schema" for a
+                prompt that tells of the form itself, so that the schema is not shown.
             strict: Accepted for LangChain's sake; the schema always holds.
             **kwargs: Overrides of every call.
 
@@ -187,11 +187,11 @@ class ChatW2S(Guided, BaseChatModel):
                 else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
             )
         elif method in ("json_schema", "json_mode"):
-            form = (
-                response_format_of(schema) if method == "json_schema" else {"type": "json_object"}
-            )
-            self._overridden(None, {**kwargs, "response_format": form})._check_form()
-            model = self.bind(response_format=form, ls_structured_output_format=told, **kwargs)
+            form = response_format_of(schema, shown=method == "json_schema")
+            # Tools of this model itself could be called instead of an answer.
+            bound = {"tools": [], "tool_choice": None, **kwargs, "response_format": form}
+            self._overridden(None, bound)._check_form()
+            model = self.bind(ls_structured_output_format=told, **bound)
             parser = parser_of(schema)
         else:
             raise ConfigError(
@@ -220,27 +220,21 @@ class ChatW2S(Guided, BaseChatModel):
 
     def _check_form(self) -> None:
         """Refuse now what would fail in every call."""
-        constraint = self._constraint()
-        if not isinstance(self.proposer, Constrainable):
-            raise ConfigError(
-                f"the proposer {type(self.proposer).__name__} cannot keep its answers to a form, "
-                "which tools and structured output need; use a HuggingFaceProposer"
-            )
+        if (constraint := self._constraint()) is not None:
+            check_constraint(constraint, self.proposer, self._sampling())
         text = getattr(self.proposer, "text", None)
         if self.tools and text is not None and text.chat is None:
             raise ConfigError(
                 f"the proposer {self.model_name!r} reads no chat template that could tell it of "
                 "tools; set chat to true for it, or use with_structured_output"
             )
-        if constraint is not None:
-            self.proposer.check_constraint(constraint, self._sampling())
 
     # The two ends: what the models read, and what the caller gets.
 
     def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
-        schema = response_schema(self.response_format)
-        # Any object at all is what the prompt itself has to ask for.
-        told = None if not schema or "properties" not in schema else json.dumps(schema)
+        told = None
+        if self.response_format is not None and self.response_format["type"] == "json_schema":
+            told = json.dumps(response_schema(self.response_format), ensure_ascii=False)
         tools = self.tools if self._calls else []
         return to_prompt(messages, tuple(map(as_tool, tools)), told)
 
@@ -252,16 +246,19 @@ class ChatW2S(Guided, BaseChatModel):
     def _result(self, answers: Sequence[Finished]) -> ChatResult:
         generations: list[ChatGeneration] = []
         for answer in answers:
-            text, calls = (
-                read_calls(answer.text, self._call_format) if self._calls else (answer.text, [])
-            )
+            reader = self._reader()
+            text, calls = (answer.text, []) if reader is None else read_whole(reader, answer.text)
             message = AIMessage(content=text, tool_calls=calls, usage_metadata=_usage(answer))
             info = self._info(answer, called=bool(calls))
             generations.append(ChatGeneration(message=message, generation_info=info))
         return ChatResult(generations=generations)
 
     def _reader(self) -> CallReader | None:
-        return CallReader(self._call_format) if self._calls else None
+        if not self._calls:
+            return None
+        return CallReader(
+            self._call_format, or_json=response_schema(self.response_format) is not None
+        )
 
     def _chunks(
         self, event: Committed | Finished, reader: CallReader | None

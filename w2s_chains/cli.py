@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -117,6 +118,21 @@ def compare(
     print(f"Rows, table and plots: {found.folder}")
     if all(row.text is None for row in found.rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of configs, for editors; it has the types of installed packages too.
+
+    Write it to a file, w2s schema > w2s.schema.json, and begin a config with the line
+    # yaml-language-server: $schema=w2s.schema.json
+    """
+    from w2s_chains.config_schema import config_schema
+
+    try:
+        print(json.dumps(config_schema(), indent=2, ensure_ascii=False))
+    except W2SError as error:
+        _stop(str(error), 2)
 
 
 def _given(values: list[str] | None, role: str) -> Any:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,11 +21,10 @@ from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
-from w2s_chains.faults import clear_errors, read_yaml
+from w2s_chains.faults import clear_errors
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
-from w2s_chains.plugins import did_you_mean
-from w2s_chains.proposers import HuggingFaceProposer
-from w2s_chains.scorers import LogRatioScorer
+from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
+from w2s_chains.scorers import AnyScorer, LogRatio, LogRatioScorer, ScorerConfig
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
 
 ModelRef = Annotated[
@@ -66,14 +63,6 @@ class GuideSection(ModelOptions):
         return tuned, untuned
 
 
-class ScorerSection(BaseModel):
-    """How partial answers are valued."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["log_ratio"] = "log_ratio"
-
-
 class GenerationSection(SamplingParams):
     """How is sampled, and how many answers there are.
 
@@ -96,9 +85,10 @@ class W2SConfig(BaseModel):
         type: "llm" makes a ``W2SLLM``, "chat" a ``ChatW2S``, whose models use their chat templates
             where they have one, if their own ``chat`` says nothing else. Without it the class that
             reads the config decides; ``load`` makes a ``W2SLLM``.
-        proposer: The large model.
+        proposer: The large model; of type ``huggingface`` unless it says otherwise.
         guide: The tuned and the untuned guide.
-        scorer: Without this section the log-ratio of the guides, if there are any; null for none.
+        scorer: How partial answers are valued. Without this section the log-ratio of the guides, if
+            there are any; null for none.
         strategy: How to search.
         generation: How to sample.
     """
@@ -106,18 +96,18 @@ class W2SConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: ModelType | None = None
-    proposer: ModelSpec
+    proposer: AnyProposer
     guide: GuideSection | None = None
-    scorer: ScorerSection | None = None
+    scorer: AnyScorer | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
 
     @field_validator("proposer", "guide")
     @classmethod
-    def _chat_templates(cls, options: Options | None, info: ValidationInfo) -> Options | None:
-        if options is None or info.data.get("type") != "chat":
-            return options
-        return _by_template(options)
+    def _chat_templates(cls, options: Any, info: ValidationInfo) -> Any:
+        if isinstance(options, ModelOptions) and info.data.get("type") == "chat":
+            return _by_template(options)
+        return options
 
     @classmethod
     def of_parts(
@@ -134,9 +124,7 @@ class W2SConfig(BaseModel):
         Raises:
             ConfigError: A part was built by hand, or guide and scorer have different guides.
         """
-        if scorer is not None and type(scorer) is not LogRatioScorer:
-            raise _by_hand("scorer", scorer)
-        pair = guide if scorer is None else scorer.pair
+        pair = getattr(scorer, "pair", guide)
         if guide is not None and guide is not pair:
             raise ConfigError(
                 "guide and scorer.pair are different pairs, and a config names one; write it with "
@@ -147,23 +135,29 @@ class W2SConfig(BaseModel):
             if type(pair) is not GuidePair:
                 raise _by_hand("guide", pair)
             section = GuideSection(
-                tuned=_spec("tuned guide", pair.tuned), untuned=_spec("untuned guide", pair.untuned)
+                tuned=_spec("tuned guide", pair.tuned, ModelSpec),
+                untuned=_spec("untuned guide", pair.untuned, ModelSpec),
             )
         return cls(
             type=kind,
-            proposer=_spec("proposer", proposer),
+            proposer=_spec("proposer", proposer, ModelSpec | ProposerConfig),
             guide=section,
-            scorer=None if scorer is None else ScorerSection(),
+            scorer=None if scorer is None else _spec("scorer", scorer, ScorerConfig),
             strategy=strategy,
             generation=generation,
         )
 
     @property
-    def scored(self) -> bool:
-        """Whether the log-ratio of the guides is the score."""
+    def scoring(self) -> ScorerConfig | None:
+        """How partial answers are valued, whether it is said or not; None if they are not."""
         if "scorer" in self.model_fields_set:
-            return self.scorer is not None
-        return self.guide is not None
+            return self.scorer
+        return None if self.guide is None else LogRatio()
+
+    @property
+    def scored(self) -> bool:
+        """Whether partial answers are valued."""
+        return self.scoring is not None
 
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
         """This config with another ``type`` or ``strategy``, or other fields of ``generation``.
@@ -180,8 +174,11 @@ class W2SConfig(BaseModel):
 
     def check(self) -> None:
         """Raise ConfigError if a part is missing; no model is touched."""
-        if self.scored and self.guide is None:
-            raise ConfigError("scorer 'log_ratio' needs a section guide with tuned and untuned")
+        scoring = self.scoring
+        if scoring is not None and scoring.needs_guides and self.guide is None:
+            raise ConfigError(
+                f"scorer {scoring.type!r} needs a section guide with tuned and untuned"
+            )
 
     def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
         """Load the models; returns the fields of ``Guided``.
@@ -201,11 +198,19 @@ class W2SConfig(BaseModel):
         }
         fields: dict[str, Any] = {"strategy": self.strategy, **generation}
         if "proposer" not in given:
-            fields["proposer"] = load(HuggingFaceProposer, self.proposer)
+            fields["proposer"] = (
+                self.proposer.build()
+                if isinstance(self.proposer, ProposerConfig)
+                else load(HuggingFaceProposer, self.proposer)
+            )
+        pair = None
         if self.guide is not None and "guide" not in given:
             pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
-            scored = self.scored and "scorer" not in given
-            fields["scorer" if scored else "guide"] = LogRatioScorer(pair) if scored else pair
+        scoring = None if "scorer" in given else self.scoring
+        if scoring is not None and (pair is not None or not scoring.needs_guides):
+            fields["scorer"] = scoring.build(pair)
+        if getattr(fields.get("scorer"), "pair", None) is not pair:
+            fields["guide"] = pair
         return fields
 
 
@@ -220,17 +225,22 @@ def _by_template(options: Options) -> Options:
     return options.model_copy(update=changed)
 
 
-def _spec(role: str, part: Any) -> ModelSpec:
-    spec = getattr(part, "spec", None)
-    if not isinstance(spec, ModelSpec):
+def _spec(role: str, part: Any, kind: Any) -> Any:
+    """What a part was built from."""
+    if type(part) is LogRatioScorer:
+        return LogRatio()
+    spec = part if isinstance(part, BaseModel) else getattr(part, "spec", None)
+    if not isinstance(spec, kind):
         raise _by_hand(role, part)
-    return spec.model_copy(update={"chat": spec.chat})  # given from now on, whatever the default
+    if isinstance(spec, ModelSpec):
+        return spec.model_copy(update={"chat": spec.chat})  # given from now on
+    return spec
 
 
 def _by_hand(role: str, part: object) -> ConfigError:
     return ConfigError(
         f"the {role} ({type(part).__name__}) was built by hand, so that no config can name it; "
-        "load it with from_pretrained to write it to YAML"
+        "load it with from_pretrained, or have a config build it, to write it to YAML"
     )
 
 
@@ -250,6 +260,12 @@ def describe(part: object) -> str | None:
     spec = getattr(part, "spec", None)
     if type(part) in (HuggingFaceProposer, HuggingFaceGuide) and spec is not None:
         return f"{name}({spec.model_dump(exclude_defaults=True)})"
+    config = part if isinstance(part, BaseModel) else spec
+    if isinstance(config, ScorerConfig | ProposerConfig):
+        fields = type(config).model_fields
+        if not any(field.exclude for field in fields.values()):
+            own = {name: getattr(config, name) for name in fields}
+            return f"{type(part)!r}({own}, {describe(getattr(part, 'pair', None))})"
     key = id(part)
     if key not in _labels:
         try:
@@ -259,88 +275,3 @@ def describe(part: object) -> str | None:
             kept = part
         _labels[key] = kept, f"{name}-{os.urandom(8).hex()}"
     return _labels[key][1]
-
-
-# Reading and writing.
-
-
-def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
-    """Read a config.
-
-    Raises:
-        ConfigError: It is not valid; the message has every fault with file, line and choices.
-    """
-    if isinstance(config, Mapping):
-        with clear_errors(W2SConfig, config, "config"):
-            return W2SConfig.model_validate(config)
-    path = Path(config)
-    tree, values = read_yaml(path, W2SConfig.model_fields)
-    with clear_errors(W2SConfig, values, str(path), tree):
-        return W2SConfig.model_validate(values)
-
-
-def sections_of(
-    proposer: str, tuned: str | None, untuned: str | None, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flat arguments as the sections of a config, and what belongs to the LLM itself."""
-    models: dict[str, dict[str, Any]] = {"proposer": {}, "guide": {}, "tuned": {}, "untuned": {}}
-    everywhere = {name: options[name] for name in ("device", "dtype") if name in options}
-    sections: dict[str, Any] = {"generation": {}}
-    fields: dict[str, Any] = {}
-    for name, value in options.items():
-        role, _, option = name.partition("_")
-        if name in everywhere:
-            continue
-        if role in models and option:
-            if option not in ModelOptions.model_fields:
-                hint = did_you_mean(
-                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
-                )
-                raise ConfigError(f"unknown option {name!r}{hint}")
-            if role != "proposer" and tuned is None and untuned is None:
-                raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
-            models[role][option] = value
-        elif name in GenerationSection.model_fields:
-            sections["generation"][name] = value
-        elif name == "strategy":
-            sections["strategy"] = value
-        else:
-            fields[name] = value
-    sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
-    if tuned is not None or untuned is not None:
-        sections["guide"] = {
-            name: {"model": model, **everywhere, **models["guide"], **models[name]}
-            for name, model in (("tuned", tuned), ("untuned", untuned))
-            if model is not None
-        }
-    return sections, fields
-
-
-def _written(spec: ModelSpec, kind: ModelType | None) -> dict[str, Any]:
-    always = {"chat": spec.chat} if kind == "chat" else {}  # its default is another one there
-    return {**spec.model_dump(exclude_defaults=True), **always}
-
-
-def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
-    """The config as a plain mapping, written to ``path`` as YAML if there is one.
-
-    Raises:
-        ConfigError: A value has no form in YAML, or the file cannot be written.
-    """
-    values: dict[str, Any] = {} if config.type in (None, "llm") else {"type": config.type}
-    values["proposer"] = _written(config.proposer, config.type)
-    if config.guide is not None:
-        values["guide"] = {
-            name: _written(spec, config.type)
-            for name, spec in zip(("tuned", "untuned"), config.guide.specs(), strict=True)
-        }
-        values["scorer"] = {"type": "log_ratio"} if config.scored else None
-    values["strategy"] = config.strategy.model_dump(mode="json")
-    values["generation"] = config.generation.model_dump(mode="json", exclude_none=True)
-    if path is not None:
-        try:
-            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-            Path(path).write_text(text, encoding="utf-8")
-        except (yaml.YAMLError, OSError) as error:
-            raise ConfigError(f"cannot write the config to {str(path)!r}: {error}") from error
-    return values

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_chains.chat_models import ChatW2S
-from w2s_chains.config import load_config
+from w2s_chains.config_files import load_config
 from w2s_chains.llms import W2SLLM
 
 

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from w2s_chains.errors import ConfigError
 from w2s_chains.plugins import did_you_mean, find_plugin
+from w2s_chains.proposers import PROPOSERS, ProposerConfig
 from w2s_chains.rewards import REWARDS, Reward
+from w2s_chains.scorers import SCORERS, ScorerConfig
 from w2s_chains.search import STRATEGIES, SearchStrategy
 
 
@@ -54,11 +56,13 @@ def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
         raise ConfigError(f"{source}: broken YAML: {error}") from error
 
 
-_PLUGINS: dict[str, tuple[type[BaseModel], Mapping[str, type[BaseModel]]]] = {
-    "strategies": (SearchStrategy, STRATEGIES),
-    "rewards": (Reward, REWARDS),
+_PLUGINS: dict[str, tuple[type[BaseModel], Mapping[str, type[BaseModel]], str | None]] = {
+    "strategies": (SearchStrategy, STRATEGIES, None),
+    "rewards": (Reward, REWARDS, None),
+    "scorers": (ScorerConfig, SCORERS, "log_ratio"),
+    "proposers": (ProposerConfig, PROPOSERS, "huggingface"),
 }
-"""Slots whose fields depend on the ``type`` that is written there."""
+"""Slots whose fields depend on the ``type`` that is written there, or that holds without one."""
 
 
 @contextmanager
@@ -138,10 +142,11 @@ def _fields(
         field = model.model_fields.get(step)
         inner = [] if field is None else list(_models(field.annotation))
         model = inner[-1] if inner else model
-    for kind, (base, builtin) in _PLUGINS.items():
+    for kind, (base, builtin, default) in _PLUGINS.items():
         if issubclass(model, base):
-            name = node["type"] if isinstance(node, Mapping) else node.type
-            return getattr(find_plugin(kind, name, builtin), "model_fields", base.model_fields)
+            name = node.get("type", default) if isinstance(node, Mapping) else node.type
+            plugin = find_plugin(kind, name, builtin)
+            return {"type", *getattr(plugin, "model_fields", base.model_fields)}
     return model.model_fields
 
 

@@ -64,23 +64,30 @@ class Job:
                 )
             self.proposer.check_steering(self.guides)
         if self.constraint is not None:
-            self._check_constraint(self.constraint)
+            check_constraint(self.constraint, self.proposer, self.sampling)
         for part in (self.proposer, self.scorer):
             if isinstance(part, Checks):
                 part.check(self.root.prompt, self.sampling)
 
-    def _check_constraint(self, constraint: Constraint) -> None:
-        if not isinstance(self.proposer, Constrainable):
-            raise ConfigError(
-                f"the proposer {type(self.proposer).__name__} cannot keep its answers to a form, "
-                "which tools and structured output need; use a HuggingFaceProposer"
-            )
-        if self.sampling.stop:
-            raise ConfigError(
-                f"stop strings {list(self.sampling.stop)} could cut an answer that has to have a "
-                "form (tool call or structured output); leave out stop, or the form"
-            )
-        self.proposer.check_constraint(constraint, self.sampling)
+
+def check_constraint(constraint: Constraint, proposer: Proposer, sampling: SamplingParams) -> None:
+    """Refuse a form that an answer cannot have.
+
+    Raises:
+        ConfigError: The proposer cannot keep to a constraint, or stop strings could cut an answer.
+        ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
+    """
+    if not isinstance(proposer, Constrainable):
+        raise ConfigError(
+            f"the proposer {type(proposer).__name__} cannot keep its answers to a form, "
+            "which tools and structured output need; use a HuggingFaceProposer"
+        )
+    if sampling.stop:
+        raise ConfigError(
+            f"stop strings {list(sampling.stop)} could cut an answer that has to have a "
+            "form (tool call or structured output); leave out stop, or the form"
+        )
+    proposer.check_constraint(constraint, sampling)
 
 
 class Running:

@@ -49,12 +49,23 @@ def find_plugin(kind: str, name: str, builtin: Mapping[str, type[Any]]) -> type[
         ) from error
 
 
+def all_plugins(kind: str, builtin: Mapping[str, type[Any]]) -> dict[str, type[Any]]:
+    """All classes of a kind by their names: built-in ones, then those of installed packages.
+
+    Raises:
+        ConfigError: The package of one cannot be imported.
+    """
+    names = [*builtin, *sorted(point.name for point in entry_points(group=f"w2s_chains.{kind}"))]
+    return {name: find_plugin(kind, name, builtin) for name in names}
+
+
 def build_plugin(
     kind: str,
     value: Any,
     builtin: Mapping[str, type[BaseModel]],
     context: Any = None,
     wrap: Callable[[str, Any], type[BaseModel] | None] | None = None,
+    default: str | None = None,
 ) -> Any:
     """What a config slot holds: an object as it is, or a mapping with a ``type`` as its object.
 
@@ -64,13 +75,14 @@ def build_plugin(
         builtin: The classes that need no entry point.
         context: Passed on to pydantic's validation.
         wrap: Makes a class of what an entry point holds, where that is none.
+        default: The type of a mapping that has none.
 
     Raises:
         ConfigError: The mapping has no ``type``, or one that is unknown or cannot be built.
     """
     if not isinstance(value, Mapping | str):
         return value
-    name = value.get("type") if isinstance(value, Mapping) else None
+    name = value.get("type", default) if isinstance(value, Mapping) else None
     if not isinstance(name, str):
         hint = did_you_mean("", builtin)
         raise ConfigError(

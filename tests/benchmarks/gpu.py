@@ -61,7 +61,6 @@ def model(shape: str, device: torch.device, dtype: torch.dtype) -> Any:
     config = LlamaConfig(
         **SHAPES[shape],
         max_position_embeddings=8192,
-       
         tie_word_embeddings=False,
     )
     before = torch.get_default_dtype()

@@ -50,8 +50,8 @@ class ChatTemplate:
     """A tokenizer's chat template.
 
     What it takes is found out by trying. Where it knows no tools, or writes calls in a way that a
-    grammar cannot follow (with special tokens, or not as JSON), they are written into the
-    system message, calls into the assistant's turns, and results become user turns
+    grammar cannot follow (with special tokens, without a mark, or not as JSON), they are written
+    into the system message, calls into the assistant's turns, and results become user turns
     (``Message.plain_text``). Where it refuses system messages, they open the next user turn, and
     where it wants user and assistant to alternate, neighbours of one role become one turn.
     """
@@ -132,7 +132,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def _native_calls(self) -> CallFormat | None:
-        """How the template writes a call, if that is JSON between marks of plain text."""
+        """How the template writes a call, if that is JSON after a mark of plain text."""
         answer = Message(role="assistant", content=_MARK)
         try:
             plain, called = (
@@ -153,8 +153,10 @@ class ChatTemplate:
             keys.get(value) for value in (f'"{_MARK}"', _CALL.tool_calls[0].arguments)
         )
         marks = inner[:begin] + inner[end:]
-        special = any(token in marks for token in self._tokenizer.all_special_tokens)
-        if name is None or arguments is None or len(call) > 2 or special:
+        known = self._tokenizer.added_tokens_decoder.values()
+        special = any(token.special and token.content in marks for token in known)
+        unmarked = not inner[:begin].strip()
+        if name is None or arguments is None or len(call) > 2 or special or unmarked:
             return None
         return CallFormat(
             begin=inner[:begin].lstrip(),

@@ -31,6 +31,11 @@ class CallFormat:
     name_key: str = "name"
     arguments_key: str = "arguments"
 
+    @property
+    def mark(self) -> str:
+        """What tells a call from text; empty if nothing does."""
+        return "".join(self.begin.split()[:1])
+
 
 DEFAULT_CALLS = CallFormat()
 
@@ -69,13 +74,7 @@ def text_or_tool_call(
     Raises:
         ConstraintError: There is no tool, or nothing that tells a call from text.
     """
-    mark = form.begin.strip()
-    if not mark:
-        raise ConstraintError(
-            f"calls that begin with {form.begin!r} cannot be told from text; give CallFormat a "
-            "begin, or use tool_call"
-        )
-    mark = mark.split()[0]
+    mark = _mark(form)
     rest = form.begin[form.begin.index(mark) + len(mark) :]
     pattern = re.escape(mark).replace("/", r"\/")
     more = " (BETWEEN call)*" if parallel else ""
@@ -99,13 +98,23 @@ def tool_call_or_json(
     For the arguments see ``tool_call``.
 
     Raises:
-        ConstraintError: There is no tool.
+        ConstraintError: There is no tool, or nothing that tells a call from JSON.
     """
+    _mark(form)
     more = " (BETWEEN call)*" if parallel else ""
     answer = {"x-guidance": JSON_STYLE, **closed(schema)}
     return Constraint.lark(
         f"start: call{more} | answer\nanswer: %json {json.dumps(answer)}\n{_rules(tools, form)}"
     )
+
+
+def _mark(form: CallFormat) -> str:
+    if not form.mark:
+        raise ConstraintError(
+            f"calls that begin with {form.begin!r} cannot be told from text; give CallFormat a "
+            "begin, or use tool_call"
+        )
+    return form.mark
 
 
 def _rules(tools: Mapping[str, Mapping[str, Any]], form: CallFormat) -> str:

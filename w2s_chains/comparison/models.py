@@ -39,11 +39,12 @@ class Models:
 
 
 def _specs(config: Entry) -> list[tuple[str, ModelSpec]]:
+    """The models that are loaded; a proposer of another package loads its own."""
     guides = () if config.guide is None else config.guide.specs()
-    return [
-        ("HuggingFaceProposer", config.proposer),
-        *(("HuggingFaceGuide", spec) for spec in guides),
-    ]
+    specs = [("HuggingFaceGuide", spec) for spec in guides]
+    if isinstance(config.proposer, ModelSpec):
+        specs.append(("HuggingFaceProposer", config.proposer))
+    return specs
 
 
 def _key(part: str, spec: ModelSpec) -> str:
@@ -95,6 +96,8 @@ def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:
         raise ConfigError(
             f"strategy {config.strategy.type!r} steers every token; give a section guide"
         )
+    if not isinstance(config.proposer, ModelSpec):
+        return  # one of another package says so itself when it is asked to
     for guide in config.guide.specs():
         if vocabularies[repr(guide)] != vocabularies[repr(config.proposer)]:
             raise ConfigError(

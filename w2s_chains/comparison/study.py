@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
-from w2s_chains.config import W2SConfig, load_config
+from w2s_chains.config import W2SConfig
+from w2s_chains.config_files import load_config
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml
 from w2s_chains.llms import W2SLLM

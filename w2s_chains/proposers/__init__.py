@@ -1,5 +1,34 @@
 """The large frozen model."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, SerializeAsAny
+
+from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.plugins import build_plugin
+from w2s_chains.proposers.base import ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer
 
-__all__ = ["HuggingFaceProposer"]
+PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec}
+
+
+def build_proposer(value: Any) -> Any:
+    """The config of a proposer from a mapping, which is of type ``huggingface`` if it has none."""
+    if isinstance(value, Mapping) and value.get("type") == "huggingface":
+        value = {name: given for name, given in value.items() if name != "type"}
+    return build_plugin("proposers", value, PROPOSERS, default="huggingface")
+
+
+AnyProposer = Annotated[SerializeAsAny[ModelSpec | ProposerConfig], BeforeValidator(build_proposer)]
+"""A config slot for a proposer."""
+
+__all__ = [
+    "PROPOSERS",
+    "AnyProposer",
+    "HuggingFaceProposer",
+    "ProposerConfig",
+    "build_proposer",
+]

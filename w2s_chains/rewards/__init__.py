@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo, create_model
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, create_model
 
 from w2s_chains.plugins import build_plugin
 from w2s_chains.rewards.base import FunctionReward, Reward, RewardFunction
@@ -56,7 +56,8 @@ def _wrap_function(name: str, function: Any) -> type[Reward] | None:
     if not callable(function) or isinstance(function, type):
         return None
 
-    return create_model(name, __base__=FunctionReward, type=(str, name), function=(Any, function))
+    kept = Field(default=function, exclude=True, repr=False)
+    return create_model(name, __base__=FunctionReward, type=(str, name), function=(Any, kept))
 
 
 AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_in_config)]

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.contracts import Checks, Guides
 from w2s_chains.errors import ScorerError
 from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.scorers.base import ScorerConfig
+
+
+class LogRatio(ScorerConfig):
+    """log p_tuned(y|x) - log p_untuned(y|x) of the guides, in nats (Zhou et al., 2024)."""
+
+    type: Literal["log_ratio"] = "log_ratio"
+
+    @property
+    def needs_guides(self) -> bool:
+        return True
+
+    def build(self, guides: Guides | None) -> LogRatioScorer:
+        assert guides is not None, "the config has checked it"
+        return LogRatioScorer(guides)
 
 
 class LogRatioScorer:

@@ -1,0 +1,101 @@
+"""Configs as files, mappings and flat arguments: reading and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from w2s_chains.backend.loading import ModelOptions, ModelSpec
+from w2s_chains.config import GenerationSection, ModelType, W2SConfig
+from w2s_chains.errors import ConfigError
+from w2s_chains.faults import clear_errors, read_yaml
+from w2s_chains.plugins import did_you_mean
+from w2s_chains.proposers import ProposerConfig
+
+
+def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
+    """Read a config.
+
+    Raises:
+        ConfigError: It is not valid; the message has every fault with file, line and choices.
+    """
+    if isinstance(config, Mapping):
+        with clear_errors(W2SConfig, config, "config"):
+            return W2SConfig.model_validate(config)
+    path = Path(config)
+    tree, values = read_yaml(path, W2SConfig.model_fields)
+    with clear_errors(W2SConfig, values, str(path), tree):
+        return W2SConfig.model_validate(values)
+
+
+def sections_of(
+    proposer: str, tuned: str | None, untuned: str | None, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Flat arguments as the sections of a config, and what belongs to the LLM itself."""
+    models: dict[str, dict[str, Any]] = {"proposer": {}, "guide": {}, "tuned": {}, "untuned": {}}
+    everywhere = {name: options[name] for name in ("device", "dtype") if name in options}
+    sections: dict[str, Any] = {"generation": {}}
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        role, _, option = name.partition("_")
+        if name in everywhere:
+            continue
+        if role in models and option:
+            if option not in ModelOptions.model_fields:
+                hint = did_you_mean(
+                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
+                )
+                raise ConfigError(f"unknown option {name!r}{hint}")
+            if role != "proposer" and tuned is None and untuned is None:
+                raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
+            models[role][option] = value
+        elif name in GenerationSection.model_fields:
+            sections["generation"][name] = value
+        elif name == "strategy":
+            sections["strategy"] = value
+        else:
+            fields[name] = value
+    sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
+    if tuned is not None or untuned is not None:
+        sections["guide"] = {
+            name: {"model": model, **everywhere, **models["guide"], **models[name]}
+            for name, model in (("tuned", tuned), ("untuned", untuned))
+            if model is not None
+        }
+    return sections, fields
+
+
+def _written(spec: ModelSpec | ProposerConfig, kind: ModelType | None) -> dict[str, Any]:
+    if isinstance(spec, ProposerConfig):
+        return spec.model_dump(mode="json")
+    always = {"chat": spec.chat} if kind == "chat" else {}  # its default is another one there
+    return {**spec.model_dump(exclude_defaults=True), **always}
+
+
+def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
+    """The config as a plain mapping, written to ``path`` as YAML if there is one.
+
+    Raises:
+        ConfigError: A value has no form in YAML, or the file cannot be written.
+    """
+    values: dict[str, Any] = {} if config.type in (None, "llm") else {"type": config.type}
+    values["proposer"] = _written(config.proposer, config.type)
+    if config.guide is not None:
+        values["guide"] = {
+            name: _written(spec, config.type)
+            for name, spec in zip(("tuned", "untuned"), config.guide.specs(), strict=True)
+        }
+    if config.guide is not None or config.scoring is not None:
+        values["scorer"] = config.scoring and config.scoring.model_dump(mode="json")
+    values["strategy"] = config.strategy.model_dump(mode="json")
+    values["generation"] = config.generation.model_dump(mode="json", exclude_none=True)
+    if path is not None:
+        try:
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+            Path(path).write_text(text, encoding="utf-8")
+        except (yaml.YAMLError, OSError) as error:
+            raise ConfigError(f"cannot write the config to {str(path)!r}: {error}") from error
+    return values

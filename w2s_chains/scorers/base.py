@@ -1,0 +1,54 @@
+"""What a config says about the scorer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from w2s_chains.contracts import Guides, Scorer
+from w2s_chains.errors import ConfigError
+
+
+class ScorerConfig(BaseModel):
+    """The section ``scorer`` of a config: a frozen model with a literal ``type``.
+
+    Third parties subclass it and register the class under the entry point group
+    ``w2s_chains.scorers``. A class with a method ``score`` is the scorer itself:
+
+        class Short(ScorerConfig):
+            type: Literal["short"] = "short"
+            weight: float = 1.0
+
+            def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+                return [-self.weight * len(h.response) for h in hypotheses]
+
+    One that needs the guides, or loads something, overrides ``build``. What it builds keeps this
+    object as ``spec``, so that it can be written to YAML again, and the guides as ``pair``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Any
+
+    @property
+    def needs_guides(self) -> bool:
+        """Whether there must be a section ``guide``."""
+        return False
+
+    def build(self, guides: Guides | None) -> Scorer:
+        """The scorer.
+
+        Args:
+            guides: What the section ``guide`` describes, loaded; None without one.
+
+        Raises:
+            ConfigError: The class has neither this method nor ``score``.
+        """
+        if isinstance(self, Scorer):
+            return self
+        raise ConfigError(f"scorer {self.type!r} has neither a method score nor a method build")
+
+    @model_serializer(mode="wrap")
+    def _with_type(self, others: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": self.type, **others(self)}  # whatever a dump leaves out
