@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests import tiny
 from tests.test_config import PUBLISHED
@@ -30,6 +31,7 @@ from w2s_chains import (
     Proposer,
     Scorer,
 )
+from w2s_chains.cli import app
 from w2s_chains.config import W2SConfig, describe
 from w2s_chains.config_files import load_config
 from w2s_chains.errors import ConfigError
@@ -357,6 +359,12 @@ def test_a_built_in_name_cannot_be_taken_over(plugins: None, tiny_folders: dict[
     assert type(parts["proposer"]) is HuggingFaceProposer
     assert type(parts["scorer"]) is LogRatioScorer
     assert "guide" not in parts
+
+
+def test_the_schema_command_tells_of_a_broken_package(plugins: None) -> None:
+    done = CliRunner().invoke(app, ["schema"])
+    assert done.exit_code == 2
+    assert "'lost' cannot be imported" in done.output
 
 
 @pytest.mark.parametrize("kind", ["scorers", "proposers", "rewards", "strategies"])

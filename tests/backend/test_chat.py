@@ -38,8 +38,8 @@ TEMPLATES = {
     "tools": (
         "{% if tools %}<|im_start|>system\nTOOLS {{ tools | tojson }}<|im_end|>\n{% endif %}"
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-        "{% for c in m.tool_calls or [] %}CALL {{ c.function.name }} "
-        "{{ c.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+        '{% for c in m.tool_calls or [] %}CALL {"name": "{{ c.function.name }}", '
+        '"arguments": {{ c.function.arguments | tojson }}}{% endfor %}<|im_end|>\n{% endfor %}'
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "hears no tool": (  # it shows the tools, but neither calls nor results
@@ -130,8 +130,8 @@ def test_tools_in_the_templates_own_format() -> None:
     assert told[0] == "system"
     assert told[1].startswith('TOOLS [{"type": "function", "function": {"name": "add"')
     assert rest == [
-        ("user", "1 + 2?"), ("assistant", 'CALL add {"a": "é"}'), ("tool", "3"),
-        ("user", "thanks"),
+        ("user", "1 + 2?"), ("assistant", 'CALL {"name": "add", "arguments": {"a": "é"}}'),
+        ("tool", "3"), ("user", "thanks"),
     ]  # fmt: skip
     assert "tool_call>" not in text
 
