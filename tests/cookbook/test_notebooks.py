@@ -1,13 +1,14 @@
 """The notebooks say what happens: executed anew, they give the outputs that are committed.
 
-``python -m tests.cookbook.test_notebooks`` executes all of them (or those that are named) and writes
-the outputs into the files.
+``python -m tests.cookbook.test_notebooks`` executes all of them, or those that are named, and
+writes the outputs into the files.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -97,7 +98,7 @@ def test_what_is_committed_is_a_whole_clean_run(path: Path) -> None:
 
 def test_the_five_are_there_and_lead_to_each_other() -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
-    for path, following in zip(NOTEBOOKS, NOTEBOOKS[1:], strict=False):
+    for path, following in itertools.pairwise(NOTEBOOKS):
         assert f"]({following.name})" in read(path).cells[-1].source
 
 
