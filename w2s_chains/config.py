@@ -154,11 +154,6 @@ class W2SConfig(BaseModel):
             return self.scorer
         return None if self.guide is None else LogRatio()
 
-    @property
-    def scored(self) -> bool:
-        """Whether partial answers are valued."""
-        return self.scoring is not None
-
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
         """This config with another ``type`` or ``strategy``, or other fields of ``generation``.
 

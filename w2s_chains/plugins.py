@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from w2s_chains.errors import ConfigError
 
@@ -17,6 +17,21 @@ _SINGULAR = {
     "proposers": "proposer",
     "rewards": "reward",
 }
+
+
+class Plugin(BaseModel):
+    """A part that is its own config: a frozen pydantic model with a literal ``type``.
+
+    The ``type`` is the name under which a config asks for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Any
+
+    @model_serializer(mode="wrap")
+    def _with_type(self, others: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": self.type, **others(self)}  # whatever a dump leaves out
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -6,15 +6,27 @@ guides, with caches that are perfect. Prompts of the guides are read outside the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM
 
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
+
+_CACHE = (  # transformers 5.24 renamed it
+    "cache"
+    if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters
+    else "past_key_values"
+)
+
+
+def forward(model: Any, ids: Tensor, cache: DynamicCache, **options: Any) -> Tensor:
+    """Logits after a forward pass that fills ``cache``."""
+    return model(input_ids=ids, use_cache=True, **{_CACHE: cache}, **options).logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ def generate(model: Any, ids: Tensor, new: int) -> Tensor:
 def prefilled(model: Any, ids: Tensor) -> DynamicCache:
     """A cache that has read ``ids``. [B, P]"""
     cache = DynamicCache(config=model.config)
-    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    forward(model, ids, cache, logits_to_keep=1)
     return cache
 
 
@@ -52,8 +64,7 @@ def read(model: Any, cache: DynamicCache, new: Tensor, chunk: int) -> None:
     """Read new tokens chunk by chunk, with logits, as a scorer has to. [B, N]"""
     for begin in range(0, new.shape[1], chunk):
         own = new[:, begin : begin + chunk]
-        logits = model(input_ids=own, past_key_values=cache, use_cache=True).logits
-        logits.logsumexp(-1)
+        forward(model, own, cache).logsumexp(-1)
 
 
 def guided(
@@ -108,9 +119,7 @@ def emulated(models: Models, prompts: Sequence[Sequence[int]], new: int) -> Call
         step = ids
         for _ in range(new):
             base, tuned, untuned = (
-                model(
-                    input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1
-                ).logits[:, -1]
+                forward(model, step, cache, logits_to_keep=1)[:, -1]
                 for model, cache in zip(trio, caches, strict=True)
             )
             steered = base + tuned.log_softmax(-1) - untuned.log_softmax(-1)

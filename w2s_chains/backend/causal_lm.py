@@ -129,6 +129,8 @@ class CausalLM:
         self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
         parameters = inspect.signature(model.forward).parameters
         self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
+        # transformers 5.24 renamed it.
+        self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.planes = self._find_planes()
         self.counters = Counters()
         self.can_branch = self._can_branch()
@@ -149,7 +151,7 @@ class CausalLM:
         """Read one token, and see how keys and values are laid out."""
         cache = DynamicCache()
         one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
-        self.model(input_ids=one, past_key_values=cache, use_cache=True)
+        self.model(input_ids=one, use_cache=True, **{self._cache: cache})
         layers: dict[tuple[Any, ...], list[int]] = {}
         for i, layer in enumerate(cache.layers):
             if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
@@ -214,7 +216,7 @@ class CausalLM:
             Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
         """
         rows, count = ids.shape
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {self._cache: batch.cache}
         if "position_ids" in self._optional:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
@@ -223,7 +225,6 @@ class CausalLM:
             logits = self.model(
                 input_ids=ids,
                 attention_mask=batch.attention_mask(count),
-                past_key_values=batch.cache,
                 use_cache=True,
                 **options,
             ).logits

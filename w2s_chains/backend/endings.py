@@ -120,10 +120,15 @@ def _search(
                 break
         for rank, step, child in _children(node, mask, name, kinds):
             longer = text + step
-            order = (-depth, rank) if deep else (len(longer), 0)
+            order = (-depth, rank) if deep else (len(longer), _digits(longer))
             latest = step if len(step) > 1 else name
             heapq.heappush(frontier, (order, next(entry), depth + 1, longer, latest, child))
     return best
+
+
+def _digits(text: bytes) -> int:
+    """Of texts as long as each other, the one with the fewest tends to have the fewest tokens."""
+    return len(text) - len(text.translate(None, b"-0123456789"))
 
 
 def _known_ending(node: LLMatcher, allowed: Sequence[int], hint: bytes) -> bytes | None:

@@ -70,7 +70,7 @@ def check_study(study: Study, prompt: str) -> None:
                 _check_loaded(config, prompt)
                 continue
             config.check()
-            if config.strategy.needs_scorer and not config.scored:
+            if config.strategy.needs_scorer and config.scoring is None:
                 raise ConfigError(
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "
                     "scorer; give a section guide"

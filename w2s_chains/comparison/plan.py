@@ -67,7 +67,7 @@ def _config(config: Entry | W2SLLM) -> dict[str, Any]:
     else:
         values = config.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)
         values["strategy"] = config.strategy.model_dump(mode="json")
-        values["scored"] = config.scored
+        values["scored"] = config.scoring is not None
     values.get("generation", {}).pop("seed", None)
     return values
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
-
 from w2s_chains.contracts import Proposer
 from w2s_chains.errors import ConfigError
+from w2s_chains.plugins import Plugin
 
 
-class ProposerConfig(BaseModel):
-    """The section ``proposer`` of a config: a frozen model with a literal ``type``.
+class ProposerConfig(Plugin):
+    """The section ``proposer`` of a config.
 
     Third parties subclass it and register the class under the entry point group
     ``w2s_chains.proposers``. A class with a method ``propose`` is the proposer itself; one that
@@ -29,10 +26,6 @@ class ProposerConfig(BaseModel):
     ``Constrainable`` in ``w2s_chains.contracts``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Any
-
     def build(self) -> Proposer:
         """The proposer.
 
@@ -42,7 +35,3 @@ class ProposerConfig(BaseModel):
         if isinstance(self, Proposer):
             return self
         raise ConfigError(f"proposer {self.type!r} has neither a method propose nor a method build")
-
-    @model_serializer(mode="wrap")
-    def _with_type(self, others: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"type": self.type, **others(self)}  # whatever a dump leaves out

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from w2s_chains.plugins import Plugin
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -20,7 +22,7 @@ FileBeside = Annotated[Path, AfterValidator(_beside)]
 """A path that a config names, relative to the folder of the config."""
 
 
-class Reward(BaseModel, ABC):
+class Reward(Plugin, ABC):
     """A judge of answers; like a strategy it is its own config, a frozen model with a ``type``.
 
     Third parties subclass it, or write a function ``(prompts, answers) -> list[float]``, and
@@ -31,9 +33,6 @@ class Reward(BaseModel, ABC):
         template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Any
     name: str = Field(default="", pattern=r"^[\w.+-]*$")
     template: str = "{answer}"
 

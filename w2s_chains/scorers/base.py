@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
-
 from w2s_chains.contracts import Guides, Scorer
 from w2s_chains.errors import ConfigError
+from w2s_chains.plugins import Plugin
 
 
-class ScorerConfig(BaseModel):
-    """The section ``scorer`` of a config: a frozen model with a literal ``type``.
+class ScorerConfig(Plugin):
+    """The section ``scorer`` of a config.
 
     Third parties subclass it and register the class under the entry point group
     ``w2s_chains.scorers``. A class with a method ``score`` is the scorer itself:
@@ -26,10 +23,6 @@ class ScorerConfig(BaseModel):
     One that needs the guides, or loads something, overrides ``build``. What it builds keeps this
     object as ``spec``, so that it can be written to YAML again, and the guides as ``pair``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Any
 
     @property
     def needs_guides(self) -> bool:
@@ -48,7 +41,3 @@ class ScorerConfig(BaseModel):
         if isinstance(self, Scorer):
             return self
         raise ConfigError(f"scorer {self.type!r} has neither a method score nor a method build")
-
-    @model_serializer(mode="wrap")
-    def _with_type(self, others: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"type": self.type, **others(self)}  # whatever a dump leaves out

@@ -6,15 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from w2s_chains.asks import Ask, Commit, Expand, Score
 from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.plugins import Plugin
 
 Search = Generator[Ask, Any, Hypothesis]
 
 
-class SearchStrategy(BaseModel, ABC):
+class SearchStrategy(Plugin, ABC):
     """A search as a generator: it yields asks, is sent the answers, and returns the best answer.
 
     A strategy never touches a model, and it is its own config: a frozen pydantic model with a
@@ -23,10 +22,6 @@ class SearchStrategy(BaseModel, ABC):
     Third parties subclass it, give it a ``type`` and register the class under the entry point
     group ``w2s_chains.strategies``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Any
 
     @property
     def token_steering(self) -> float:
