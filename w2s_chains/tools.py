@@ -14,7 +14,6 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -70,7 +69,7 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
         if isinstance(tool, BaseTool) and tool.args_schema is not None:
             model = tool.tool_call_schema
         # LangChain loses recursive models, and JSON schemas without properties.
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        if is_model(model):
             function["parameters"] = _without_title(_schema_of_model(model))
         elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
             function["parameters"] = _without_title(tool)
@@ -87,6 +86,11 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
             f"the arguments of tool {function['name']!r} are of type {kind!r}; make that an object"
         )
     return converted
+
+
+def is_model(value: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether it is a pydantic class."""
+    return isinstance(value, type) and issubclass(value, BaseModel)
 
 
 def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -252,7 +256,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
     if schema is None and not shown:
         return {"type": "json_object"}
     try:
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
+        if is_model(schema):
             converted = _schema_of_model(schema)
         elif _is_schema(schema):
             converted = dict(schema)
@@ -268,7 +272,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
 
 def parser_of(schema: Any) -> Runnable[Any, Any]:
     """Reads JSON as an object of a pydantic class, or as a dictionary."""
-    if is_basemodel_subclass(schema):
+    if is_model(schema):
         return PydanticOutputParser(pydantic_object=schema)
     return JsonOutputParser()
 
