@@ -654,6 +654,22 @@ def test_each_class_reads_configs_of_its_own_type(config: dict[str, Any]) -> Non
         ChatW2S.from_config({"type": "llm", **config})
 
 
+def test_a_system_message_needs_no_word_about_the_template(config: dict[str, Any]) -> None:
+    config["proposer"]["system"] = "Be brief."
+    chat = ChatW2S.from_config(config)
+    assert chat.proposer.text.template.system == "Be brief."  # type: ignore[attr-defined]
+    assert w2s_chains.load({"type": "chat", **config}).to_config() == chat.to_config()
+    named = ChatW2S.from_pretrained(
+        config["proposer"]["model"], proposer_system="Be brief.", strategy=Sampling()
+    )
+    assert uses_template(named.proposer)
+    with pytest.raises(ConfigError, match="set chat to true"):
+        W2SLLM.from_config(config)
+    config["proposer"]["chat"] = False
+    with pytest.raises(ConfigError, match="set chat to true"):
+        ChatW2S.from_config(config)
+
+
 @pytest.mark.parametrize("template", [None, False, True])
 def test_what_to_config_writes_reads_the_same(
     config: dict[str, Any], tmp_path: Path, template: bool | None

@@ -212,6 +212,21 @@ def test_fields_win_over_the_file_and_given_parts_are_not_loaded(
     assert isinstance(llm.invoke(PROMPT), str)
 
 
+def test_a_given_pair_takes_the_place_of_the_guides(
+    file: Path, proposer: HuggingFaceProposer, pair: GuidePair, tiny_folders: dict[str, Path]
+) -> None:
+    llm = W2SLLM.from_config(file, proposer=proposer, guide=pair)
+    assert isinstance(llm.scorer, LogRatioScorer)
+    assert llm.scorer.pair is pair
+    unguided = W2SLLM.from_config(file, guide=None)
+    assert (unguided.guide, unguided.scorer) == (None, None)
+    with pytest.raises(ConfigError, match="guide is given, and so are tuned or untuned"):
+        W2SLLM.from_pretrained(
+            str(tiny_folders["proposer"]), tuned=str(tiny_folders["tuned"]),
+            untuned=str(tiny_folders["untuned"]), guide=pair,
+        )  # fmt: skip
+
+
 # What cannot be written.
 
 

@@ -142,7 +142,11 @@ class Assembled(BaseLanguageModel[Any]):
         """
         sections, fields = sections_of(proposer, tuned, untuned, options)
         cls._refuse_unknown(fields)
-        return cls._build(load_config(sections), fields)
+        if "guide" in sections and "guide" in fields:
+            raise ConfigError(
+                "guide is given, and so are tuned or untuned; leave out guide, or the names"
+            )
+        return cls._build(load_config(sections, cls.config_type), fields)
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any], **fields: Any) -> Self:
@@ -161,7 +165,7 @@ class Assembled(BaseLanguageModel[Any]):
             UnsupportedModelError: A model cannot branch.
         """
         cls._refuse_unknown(fields)
-        return cls._build(load_config(config), fields)
+        return cls._build(load_config(config, cls.config_type), fields)
 
     @classmethod
     def _refuse_unknown(cls, fields: Mapping[str, Any]) -> None:
@@ -171,14 +175,14 @@ class Assembled(BaseLanguageModel[Any]):
 
     @classmethod
     def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
-        if config.type not in (None, cls.config_type):
+        if config.type != cls.config_type:
             raise ConfigError(
                 f"the config is of type {config.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
         in_config = {"strategy", *GenerationSection.model_fields}
         settings = {name: value for name, value in fields.items() if name in in_config}
-        config = config.overridden({**settings, "type": cls.config_type})
+        config = config.overridden(settings)
         others = {name: value for name, value in fields.items() if name not in in_config}
         return cls(**{**config.build(given=others), **others})
 

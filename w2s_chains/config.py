@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -75,8 +76,6 @@ class GenerationSection(SamplingParams):
 
 ModelType = Literal["llm", "chat"]
 
-Options = TypeVar("Options", bound=ModelOptions)
-
 
 class W2SConfig(BaseModel):
     """Everything that makes a guided model.
@@ -102,12 +101,19 @@ class W2SConfig(BaseModel):
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
 
-    @field_validator("proposer", "guide")
+    @field_validator("proposer", "guide", mode="before")
     @classmethod
-    def _chat_templates(cls, options: Any, info: ValidationInfo) -> Any:
-        if isinstance(options, ModelOptions) and info.data.get("type") == "chat":
-            return _by_template(options)
-        return options
+    def _chat_templates(cls, section: Any, info: ValidationInfo) -> Any:
+        if not isinstance(section, Mapping) or info.data.get("type") != "chat":
+            return section
+        if section.get("type", "huggingface") != "huggingface":
+            return section
+        guides = {
+            name: {"chat": "auto", **section[name]}
+            for name in ("tuned", "untuned")
+            if isinstance(section.get(name), Mapping)
+        }
+        return {"chat": "auto", **section, **guides}
 
     @classmethod
     def of_parts(
@@ -155,15 +161,16 @@ class W2SConfig(BaseModel):
         return None if self.guide is None else LogRatio()
 
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
-        """This config with another ``type`` or ``strategy``, or other fields of ``generation``.
+        """This config with another ``strategy``, or other fields of ``generation``.
 
         Raises:
             ConfigError: A value is out of range.
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        own = {name: value for name, value in fields.items() if name in ("type", "strategy")}
-        sampling = {name: value for name, value in fields.items() if name not in own}
-        values |= {**own, "generation": {**dict(self.generation), **sampling}}
+        sampling = {name: value for name, value in fields.items() if name != "strategy"}
+        values |= {"generation": {**dict(self.generation), **sampling}}
+        if "strategy" in fields:
+            values["strategy"] = fields["strategy"]
         with clear_errors(W2SConfig, values):
             return W2SConfig.model_validate(values)
 
@@ -175,11 +182,13 @@ class W2SConfig(BaseModel):
                 f"scorer {scoring.type!r} needs a section guide with tuned and untuned"
             )
 
-    def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
+    def build(
+        self, given: Mapping[str, Any] = MappingProxyType({}), load: Load = load_part
+    ) -> dict[str, Any]:
         """Load the models; returns the fields of ``Guided``.
 
         Args:
-            given: Parts that need not be built.
+            given: Parts that are there already: they are not loaded.
             load: Loads a model; by default anew for each part.
 
         Raises:
@@ -198,26 +207,15 @@ class W2SConfig(BaseModel):
                 if isinstance(self.proposer, ProposerConfig)
                 else load(HuggingFaceProposer, self.proposer)
             )
-        pair = None
+        pair = given.get("guide")
         if self.guide is not None and "guide" not in given:
             pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
         scoring = None if "scorer" in given else self.scoring
         if scoring is not None and (pair is not None or not scoring.needs_guides):
             fields["scorer"] = scoring.build(pair)
-        if getattr(fields.get("scorer"), "pair", None) is not pair:
+        if "guide" not in given and getattr(fields.get("scorer"), "pair", None) is not pair:
             fields["guide"] = pair
         return fields
-
-
-def _by_template(options: Options) -> Options:
-    """With the chat template where there is one, if ``chat`` says nothing else."""
-    changed: dict[str, Any] = {}
-    if "chat" not in options.model_fields_set:
-        changed["chat"] = "auto"
-    if isinstance(options, GuideSection):
-        refs = {"tuned": options.tuned, "untuned": options.untuned}
-        changed |= {n: _by_template(ref) for n, ref in refs.items() if isinstance(ref, ModelSpec)}
-    return options.model_copy(update=changed)
 
 
 def _spec(role: str, part: Any, kind: Any) -> Any:

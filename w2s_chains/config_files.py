@@ -16,19 +16,23 @@ from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import ProposerConfig
 
 
-def load_config(config: str | Path | Mapping[str, Any]) -> W2SConfig:
+def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None = None) -> W2SConfig:
     """Read a config.
+
+    Args:
+        config: A YAML file, or a mapping of the same form.
+        kind: The type of a config that says none.
 
     Raises:
         ConfigError: It is not valid; the message has every fault with file, line and choices.
     """
     if isinstance(config, Mapping):
         with clear_errors(W2SConfig, config, "config"):
-            return W2SConfig.model_validate(config)
+            return W2SConfig.model_validate({"type": kind, **config})
     path = Path(config)
     tree, values = read_yaml(path, W2SConfig.model_fields)
     with clear_errors(W2SConfig, values, str(path), tree):
-        return W2SConfig.model_validate(values)
+        return W2SConfig.model_validate({"type": kind, **values})
 
 
 def sections_of(

@@ -6,8 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
+from w2s_chains.hypothesis import common_ancestor
 from w2s_chains.plugins import build_plugin
-from w2s_chains.search.base import SearchStrategy
+from w2s_chains.search.base import (
+    Search,
+    SearchStrategy,
+    commit,
+    distinct,
+    expand,
+    score,
+    top,
+)
 from w2s_chains.search.best_of_n import BestOfN
 from w2s_chains.search.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.sampling import EmulatedFineTuning, Sampling
@@ -35,6 +44,13 @@ __all__ = [
     "ChunkBeamSearch",
     "EmulatedFineTuning",
     "Sampling",
+    "Search",
     "SearchStrategy",
     "build_strategy",
+    "commit",
+    "common_ancestor",
+    "distinct",
+    "expand",
+    "score",
+    "top",
 ]
