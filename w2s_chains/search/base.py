@@ -48,6 +48,9 @@ class SearchStrategy(Plugin, ABC):
 
         Returns:
             The best answer; every committed text is a prefix of it.
+
+        Children are a function of their hypothesis and of the seed: who expands a hypothesis a
+        second time gets the same children again, so ask for all of them at once.
         """
 
 
