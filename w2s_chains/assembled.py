@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -101,6 +101,11 @@ class Assembled(BaseLanguageModel[Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         with clear_errors(type(self), {name: value}, type(self).__name__):
             super().__setattr__(name, value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "model_name", self.model_name
+        hidden = ("metadata", "profile")  # long, and the same for every model like this one
+        yield from (pair for pair in super().__repr_args__() if pair[0] not in hidden)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares the parts: they cannot be copied, and nothing changes them."""
