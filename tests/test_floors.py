@@ -23,12 +23,12 @@ FLOORS = [
         "chunk_runs",
         "messages",
         "tools",
+        "forms",
         "factory",
         "config",
         "config_files",
         "config_schema",
         "faults",
-        "tracing",
     },
     {"cli", "comparison"},
 ]
@@ -44,7 +44,7 @@ USES_LANGCHAIN = {
     "chunk_runs",
     "messages",
     "tools",
-    "tracing",
+    "forms",
     "cli",
 }
 

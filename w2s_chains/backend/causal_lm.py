@@ -297,19 +297,18 @@ class CausalLM:
         if not scored:
             self.forward(batch, fed, last_only=True)
             return torch.zeros((rows, width, steps))
-        following = columns[:, 2:].reshape(rows, -1)  # what comes after each column but the first
+        # What comes after each column: one token of every branch, then a single one.
+        following = columns[:, 2:].reshape(rows, -1, 1).expand(-1, -1, width)
+        wanted = torch.cat((columns[:, 1:2], following), dim=1)  # [B, columns, width]
         passes: list[Tensor] = []
         at_once = max(1, _LOGITS_PER_PASS // (rows * self._vocabulary))
         for at in range(0, fed.shape[1], at_once):
-            logits = self.forward(batch, fed[:, at : at + at_once])  # [B, n, V]
-            if at == 0:  # the shared column: all branches go on from it
-                passes.append(log_softmax_at(logits[:, 0], columns[:, 1]))
-                logits = logits[:, 1:]
-            begin = max(at - 1, 0)
-            wanted = following[:, begin : begin + logits.shape[1]]
-            likely = log_softmax_at(logits.flatten(0, 1), wanted.reshape(-1, 1))
-            passes.append(likely.view(rows, -1))
-        return torch.cat(passes, dim=1).view(rows, steps, width).transpose(1, 2)
+            logits = self.forward(batch, fed[:, at : at + at_once]).flatten(0, 1)
+            own = wanted[:, at : at + at_once]
+            passes.append(log_softmax_at(logits, own.flatten(0, 1)).view(own.shape))
+        likely = torch.cat(passes, dim=1)  # [B, columns, width]
+        others = likely[:, 1:, 0].reshape(rows, steps - 1, width)
+        return torch.cat((likely[:, :1], others), dim=1).transpose(1, 2)
 
     def in_rows(
         self, families: Collection[Sequence[T]], steps: int, past: int
