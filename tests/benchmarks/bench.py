@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import torch
 import transformers
@@ -44,9 +45,9 @@ from w2s_chains import (
     SamplingParams,
     SearchStrategy,
 )
-from w2s_chains.backend import sampling
 from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.sampling import Chooser
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GUIDE_LAYERS = 10
@@ -232,7 +233,6 @@ def cost(run: Callable[[], None]) -> Cost:
 def inside_models() -> Generator[list[float]]:
     """CPU seconds spent in model forwards and in sampling tokens: the rest is overhead."""
     spent = [0.0]
-    originals = CausalLM.forward, sampling.Chooser.__call__
 
     def timed(original: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -244,11 +244,11 @@ def inside_models() -> Generator[list[float]]:
 
         return call
 
-    CausalLM.forward, sampling.Chooser.__call__ = map(timed, originals)  # type: ignore
-    try:
+    with (
+        mock.patch.object(CausalLM, "forward", timed(CausalLM.forward)),
+        mock.patch.object(Chooser, "__call__", timed(Chooser.__call__)),
+    ):
         yield spent
-    finally:
-        CausalLM.forward, sampling.Chooser.__call__ = originals  # type: ignore[method-assign]
 
 
 @dataclass(slots=True, kw_only=True)

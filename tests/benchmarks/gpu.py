@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -97,25 +96,19 @@ def bandwidth(device: torch.device, size: int) -> float:
     return 2 * size / seconds(lambda: target.copy_(source), device)
 
 
-@contextmanager
-def timed_guides(device: torch.device) -> Generator[list[float]]:
-    """Seconds spent in the guides."""
-    spent = [0.0]
-    original = HuggingFaceGuide.loglikelihood
+class TimedGuide(HuggingFaceGuide):
+    """Knows the seconds that all guides have spent."""
 
-    def timed(self: HuggingFaceGuide, hypotheses: Any) -> list[float]:
+    spent = 0.0
+
+    def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        device = self.lm.device
         synchronise(device)
         begin = time.perf_counter()
-        result = original(self, hypotheses)
+        result = super().loglikelihood(hypotheses)
         synchronise(device)
-        spent[0] += time.perf_counter() - begin
+        TimedGuide.spent += time.perf_counter() - begin
         return result
-
-    HuggingFaceGuide.loglikelihood = timed  # type: ignore[method-assign]
-    try:
-        yield spent
-    finally:
-        HuggingFaceGuide.loglikelihood = original  # type: ignore[method-assign]
 
 
 def main(
@@ -132,7 +125,7 @@ def main(
     tokenizer = tiny.byte_tokenizer()
     proposer = HuggingFaceProposer(large, tokenizer, token_budget=2**18)
     proposer.text.end_ids = ()
-    pair = GuidePair(*(HuggingFaceGuide(m, tokenizer, token_budget=2**18) for m in guides))
+    pair = GuidePair(*(TimedGuide(m, tokenizer, token_budget=2**18) for m in guides))
     scorer = LogRatioScorer(pair)
     engine = Engine()
 
@@ -172,10 +165,9 @@ def main(
         for prompts in (1, 8, 32):
             rows = prompts * w * k
             total = seconds(lambda p=prompts, s=strategy: search(p, s), where)
-            with timed_guides(where) as inside:
-                begin = time.perf_counter()
-                search(prompts, strategy)
-                share = inside[0] / (time.perf_counter() - begin)
+            TimedGuide.spent, begin = 0.0, time.perf_counter()
+            search(prompts, strategy)
+            share = TimedGuide.spent / (time.perf_counter() - begin)
             ids = torch.ones((rows, 30), dtype=torch.long, device=where)
             theirs = seconds(lambda ids=ids: floors.generate(large, ids, NEW), where) / NEW
             rate = rows * NEW / total
