@@ -149,7 +149,7 @@ def test_a_value_out_of_range(
     file.write_text(yaml.safe_dump({**config, **section}, sort_keys=False))
     message = refused(ConfigError, lambda: W2SLLM.from_config(file), parts)
     # The file, and the line in it, of the value or of the section that it is missing from.
-    line = int(re.match(rf"{re.escape(str(file))}:(\d+): ", message)[1])  # type: ignore[index]
+    line = int(re.match(rf"{re.escape(str(file))}:(\d+): ", message)[1])
     written = file.read_text().splitlines()[line - 1]
     assert message.split(": ")[1].split(".")[-1] in written or "  - " in written
 
@@ -221,7 +221,7 @@ def unharmed(llm: W2SLLM, bad: str, error: type[Exception], parts: Sequence[str]
 
 
 def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
-    count = len(llm.proposer.text.encode("word " * 200))  # type: ignore[attr-defined]
+    count = len(llm.proposer.text.encode("word " * 200))
     long = "word " * 200
     assert count + 8 > 512
     unharmed(
@@ -229,7 +229,7 @@ def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
         [f"{count} tokens", "8 more", "512 positions", "proposer", "shorten the prompt"],
     )  # fmt: skip
     # The limit itself is fine, one more is not.
-    fits = 512 - len(llm.proposer.text.encode(GOOD))  # type: ignore[attr-defined]
+    fits = 512 - len(llm.proposer.text.encode(GOOD))
     sampling = llm.bind(strategy=Sampling())
     assert sampling.invoke(GOOD, max_tokens=fits)
     refused(
@@ -264,7 +264,7 @@ def test_an_empty_prompt_with_start_token_is_fine(pair: GuidePair) -> None:
 def test_an_input_of_another_type(llm: W2SLLM) -> None:
     for wrong in (3, None, {"a": 1}):
         with pytest.raises(ValueError, match="Invalid input type"):
-            llm.invoke(wrong)  # type: ignore[arg-type]
+            llm.invoke(wrong)
 
 
 # Parts that do not fit together.
@@ -295,8 +295,8 @@ def test_a_search_that_needs_scores_without_scorer(proposer: HuggingFaceProposer
 
 
 def test_parts_of_the_wrong_kind(proposer: HuggingFaceProposer) -> None:
-    refused(ConfigError, lambda: W2SLLM(proposer="gpt2"), ["proposer", "from_pretrained", "gpt2"])  # type: ignore
-    refused(ConfigError, lambda: W2SLLM(proposer=proposer, scorer=3), ["scorer", "Scorer", "3"])  # type: ignore
+    refused(ConfigError, lambda: W2SLLM(proposer="gpt2"), ["proposer", "from_pretrained", "gpt2"])
+    refused(ConfigError, lambda: W2SLLM(proposer=proposer, scorer=3), ["scorer", "Scorer", "3"])
     refused(ConfigError, lambda: W2SLLM(), ["proposer", "missing"])
     model = "embedded:reviews-tuned"
     refused(ConfigError, lambda: W2SLLM.from_pretrained(model, tuned=model), ["guide.untuned"])
@@ -337,7 +337,7 @@ def test_a_model_that_cannot_be_found(tiny_folders: dict[str, Path], name: str, 
     refs = {key: str(tiny_folders[value]) for key, value in models.items()} | {role: name}
     refused(
         ModelNotFoundError,
-        lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),  # type: ignore[arg-type]
+        lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),
         [name.removeprefix("embedded:"), "embedded:"],
     )
 
@@ -348,6 +348,6 @@ def test_a_model_that_cannot_branch(tiny_folders: dict[str, Path], role: str) ->
     refs = {key: str(tiny_folders[value]) for key, value in models.items()}
     refused(
         UnsupportedModelError,
-        lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),  # type: ignore[arg-type]
+        lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),
         [str(tiny_folders["windowed"]), "cannot branch", "sliding_window: null"],
     )

@@ -448,7 +448,7 @@ def test_the_whole_file_is_fine(tmp_path: Path) -> None:
 class Patient(Sampling):
     """A strategy of another package."""
 
-    type: Literal["patient"] = "patient"  # type: ignore[assignment]
+    type: Literal["patient"] = "patient"
     patience: int = 3
 
 

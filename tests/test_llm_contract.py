@@ -281,7 +281,7 @@ def test_nobody_listens_and_nothing_is_told(model: Any, monkeypatch: pytest.Monk
         raise AssertionError("told")
 
     class Deaf(BaseCallbackHandler):
-        ignore_chain = True  # type: ignore[assignment]
+        ignore_chain = True
 
     monkeypatch.setattr(ChunkRuns, "tell", tell)
     model.invoke(PROMPT)
@@ -409,7 +409,7 @@ def test_the_first_error_of_a_batch_ends_the_others(
             return [float(len(h.response)) for h in hypotheses]
 
     proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer(), chat=True)
-    chat: Any = ChatW2S(proposer=proposer, scorer=Fails(len), strategy=BEAM, seed=0)  # type: ignore
+    chat: Any = ChatW2S(proposer=proposer, scorer=Fails(len), strategy=BEAM, seed=0)
     chat = endless(_as_llm(chat), BEAM, 300)
     prompts = [PROMPT, "bad"]
     wait_for_engine()
@@ -471,14 +471,21 @@ def test_calls_that_come_after_their_batch_was_given_up_are_cancelled(model: Any
         late[0].future.result()
 
 
+@pytest.fixture(params=[W2SLLM, ChatW2S])
+def long(request: pytest.FixtureRequest, scorer: LogRatioScorer) -> Any:
+    """A model of each kind, whose answers take 200 calls of the proposer."""
+    proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer(), chat=True)
+    llm = endless(W2SLLM(proposer=proposer, scorer=scorer), Sampling(), 200)
+    return request.param(**{name: getattr(llm, name) for name in W2SLLM.model_fields})
+
+
 @pytest.mark.parametrize("how", ["close", "delete", "break", "raise"])
 def test_a_stream_that_is_left_stops_the_engine_and_frees_its_memory(
-    scorer: LogRatioScorer, how: str, frozen_gc: None
+    long: Any, how: str, frozen_gc: None
 ) -> None:
-    chat = long_chat(scorer)
     wait_for_engine()
-    live, before = in_memory(), forwards(chat)
-    stream: Any = chat.stream(PROMPT)
+    live, before = in_memory(), forwards(long)
+    stream: Any = long.stream(PROMPT)
     next(stream)
     assert in_memory()["Segment"] > live["Segment"], "control: there is something to free"
     if how == "close":
@@ -491,46 +498,44 @@ def test_a_stream_that_is_left_stops_the_engine_and_frees_its_memory(
             break
     del stream
     wait_for_engine()
-    assert forwards(chat) - before < 100
+    early = forwards(long)
+    assert early - before < 100
     assert in_memory() == live
-
-
-def long_chat(scorer: LogRatioScorer) -> Any:
-    proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer(), chat=True)
-    llm = endless(W2SLLM(proposer=proposer, scorer=scorer), Sampling(), 200)
-    return ChatW2S(**{name: getattr(llm, name) for name in W2SLLM.model_fields})
+    long.invoke(PROMPT)
+    assert forwards(long) - early > 200, "control: a whole answer takes many more calls"
+    wait_for_engine()
+    assert in_memory() == live
 
 
 @pytest.mark.parametrize("how", ["invoke", "batch", "generate", "stream", "listened"])
 async def test_a_cancelled_task_stops_the_engine_and_harms_nobody(
-    scorer: LogRatioScorer, how: str, frozen_gc: None, caplog: pytest.LogCaptureFixture
+    long: Any, how: str, frozen_gc: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chat = long_chat(scorer)
-    wanted = chat.invoke("another", max_tokens=100).content
+    wanted = text(long.invoke("another", max_tokens=100))
     wait_for_engine()
-    live, before = in_memory(), forwards(chat)
+    live, before = in_memory(), forwards(long)
 
     async def stream() -> None:
-        async for _ in chat.astream(PROMPT):
+        async for _ in long.astream(PROMPT):
             pass
 
     calls: dict[str, Any] = {
-        "invoke": lambda: chat.ainvoke(PROMPT),
-        "batch": lambda: chat.abatch([PROMPT] * 3),
-        "generate": lambda: chat.agenerate([chat._convert_input(PROMPT).to_messages()] * 3),
+        "invoke": lambda: long.ainvoke(PROMPT),
+        "batch": lambda: long.abatch([PROMPT] * 3),
+        "generate": lambda: long.agenerate_prompt([long._convert_input(PROMPT)] * 3),
         "stream": stream,
-        "listened": lambda: chat.ainvoke(PROMPT, {"callbacks": [Traced()]}),
+        "listened": lambda: long.ainvoke(PROMPT, {"callbacks": [Traced()]}),
     }
     task = asyncio.ensure_future(calls[how]())
-    neighbour = asyncio.create_task(chat.ainvoke("another", max_tokens=100))
-    while forwards(chat) == before:
+    neighbour = asyncio.create_task(long.ainvoke("another", max_tokens=100))
+    while forwards(long) == before:
         await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await neighbour).content == wanted
+    assert text(await neighbour) == wanted
     wait_for_engine()
-    assert forwards(chat) - before < 150, "the cancelled one would take 200"
+    assert forwards(long) - before < 150, "the cancelled one would take 200"
     assert not caplog.records, "the engine has nothing to complain about"
     del task, neighbour
     await asyncio.sleep(0)

@@ -181,40 +181,6 @@ async def test_a_stream_of_several_answers_is_refused(llm: W2SLLM) -> None:
         [piece async for piece in llm.astream(PROMPT, n=2)]
 
 
-@pytest.mark.parametrize("how", ["invoke", "batch", "stream"])
-async def test_a_cancelled_call_stops_the_engine_and_harms_nobody(
-    llm: W2SLLM, how: str, frozen_gc: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    llm = endless(llm, Sampling(), 200)
-    wanted = llm.invoke("another", max_tokens=100)
-    wait_for_engine()
-    live, before = in_memory(), forwards(llm)
-
-    async def stream() -> None:
-        async for _ in llm.astream(PROMPT):
-            pass
-
-    calls = {
-        "invoke": lambda: llm.ainvoke(PROMPT),
-        "batch": lambda: llm.abatch([PROMPT] * 3),
-        "stream": stream,
-    }
-    task = asyncio.ensure_future(calls[how]())
-    neighbour = asyncio.create_task(llm.ainvoke("another", max_tokens=100))
-    while forwards(llm) == before:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await neighbour == wanted
-    wait_for_engine()
-    assert forwards(llm) - before < 150, "the cancelled one would take 200"
-    assert not caplog.records, "the engine has nothing to complain about"
-    del task, neighbour
-    await asyncio.sleep(0)
-    assert in_memory() == live
-
-
 @pytest.mark.parametrize("how", ["break", "aclose", "time-out"])
 async def test_a_stream_that_is_left_stops_the_engine(
     llm: W2SLLM, how: str, frozen_gc: None

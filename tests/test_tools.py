@@ -199,7 +199,7 @@ def streamed(model: Any, talk: Any = TALK) -> AIMessage:
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole += chunk
-    return message_chunk_to_message(whole)  # type: ignore[return-value]
+    return message_chunk_to_message(whole)
 
 
 def called(message: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -210,7 +210,7 @@ def called(message: Any) -> list[tuple[str, dict[str, Any]]]:
 def seen(chat: ChatW2S, bound: Any) -> str:
     """The prompt as the proposer reads it, when a bound model is called."""
     model = chat._overridden(None, {k: v for k, v in bound.kwargs.items() if k in chat.call_fields})
-    text = chat.proposer.text  # type: ignore[attr-defined]
+    text = chat.proposer.text
     return text.tokenizer.decode(text.prompt_ids(model._prompt(TALK)))
 
 
@@ -365,7 +365,7 @@ class Remote:
 def test_refusals_at_bind_time(chat: ChatW2S, tools: Any, options: Any, told: str) -> None:
     with pytest.raises((ConfigError, ConstraintError), match=f"(?s){told}"):
         chat.bind_tools(tools, **options)
-    assert forwards(chat) == 0  # type: ignore[arg-type]
+    assert forwards(chat) == 0
 
 
 def test_text_of_few_tokens_is_no_call(chat: ChatW2S) -> None:
@@ -410,7 +410,7 @@ def test_proposers_that_cannot(chat: ChatW2S) -> None:
 def test_refusals_of_structured_output(chat: ChatW2S, schema: Any, options: Any, told: str) -> None:
     with pytest.raises((ConfigError, ConstraintError), match=f"(?s){told}"):
         chat.with_structured_output(schema, **options)
-    assert forwards(chat) == 0  # type: ignore[arg-type]
+    assert forwards(chat) == 0
 
 
 # Structured output.
@@ -467,7 +467,7 @@ def test_an_error_of_parsing_is_kept(chat: ChatW2S) -> None:
 
 def test_only_json_schema_shows_the_schema(chat: ChatW2S) -> None:
     shown = {
-        method: seen(chat, chat.with_structured_output(CHOICE, method=method).first)  # type: ignore
+        method: seen(chat, chat.with_structured_output(CHOICE, method=method).first)
         for method in METHODS
     }
     assert "JSON schema" in shown["json_schema"]
@@ -676,16 +676,16 @@ def test_tools_are_part_of_the_cache_key(chat: ChatW2S) -> None:
         message, fresh = cached.invoke(TALK, **changed), chat.invoke(TALK, **changed)
         assert (message.content, called(message)) == (fresh.content, called(fresh))
         assert len(cache._cache) == count, changed
-    before = forwards(chat)  # type: ignore[arg-type]
+    before = forwards(chat)
     for same in (
         cached.bind_tools([add]), cached.bind_tools([add, add]),
         cached.bind_tools(tool_dicts([add])),
         cached.bind_tools([add], tool_choice="required"), cached.with_structured_output(PAIR),
     ):  # fmt: skip
         same.invoke(TALK)
-    assert forwards(chat) == before, "all of them are hits"  # type: ignore[arg-type]
+    assert forwards(chat) == before, "all of them are hits"
     cached.bind_tools([add], tool_choice="add").invoke(TALK)
-    assert forwards(chat) > before, "control"  # type: ignore[arg-type]
+    assert forwards(chat) > before, "control"
 
 
 def test_bind_tools_among_other_wrappers(chat: ChatW2S) -> None:
@@ -704,7 +704,7 @@ def test_bind_tools_among_other_wrappers(chat: ChatW2S) -> None:
     assert tags[0] == ["t"]
     fallback = chat.bind_tools([add], tool_choice="any", temperature=0.1).with_fallbacks([chat])
     assert called(fallback.invoke(TALK)) == expected
-    again = chat.bind_tools([NOW]).bind(**chat.bind_tools([add], tool_choice="any").kwargs)  # type: ignore
+    again = chat.bind_tools([NOW]).bind(**chat.bind_tools([add], tool_choice="any").kwargs)
     assert called(again.invoke(TALK, temperature=0.1)) == expected
 
 
@@ -742,13 +742,13 @@ def test_a_template_with_calls_of_its_own(scorer: LogRatioScorer) -> None:
     assert name == "add"
     assert set(args) == {"a", "b"}
     assert called(streamed(bound, HISTORY)) == [(name, args)]
-    [job] = chat._overridden(None, bound.kwargs).jobs([chat._prompt(HISTORY)])  # type: ignore
+    [job] = chat._overridden(None, bound.kwargs).jobs([chat._prompt(HISTORY)])
     assert job.constraint == tool_call(
         {"add": schema_of(add)}, form=proposer.call_format
     )  # what the model writes is what its template writes
     text = proposer.text
     prompt = text.tokenizer.decode(
-        text.prompt_ids(chat._overridden(None, bound.kwargs)._prompt(HISTORY))  # type: ignore
+        text.prompt_ids(chat._overridden(None, bound.kwargs)._prompt(HISTORY))
     )
     assert 'TOOLS [{"type": "function", "function": {"name": "add"' in prompt
     assert '[CALL]{"name": "add", "parameters": {"a": 1, "b": 2}}[/CALL]<|im_end|>' in prompt
@@ -843,7 +843,7 @@ def test_an_agent_loop_ends(chat: ChatW2S) -> None:
     assert messages[5].content == args["text"].upper()
     assert messages[6].content
     # Each result was shown to the model.
-    read = chat.proposer.text  # type: ignore[attr-defined]
+    read = chat.proposer.text
     last = read.tokenizer.decode(read.prompt_ids(chat._prompt(messages[:-1])))
     assert f"<tool_response>\n{messages[3].content}\n</tool_response>" in last
 

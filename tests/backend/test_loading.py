@@ -74,7 +74,7 @@ def test_a_path_object_and_a_home_folder(
     tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folders["proposer"]
-    assert ModelSpec(model=folder).model == str(folder)  # type: ignore[arg-type]
+    assert ModelSpec(model=folder).model == str(folder)
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load(ModelSpec(model="~/proposer"))[0].max_positions == 512
     monkeypatch.chdir(folder.parent)
