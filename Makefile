@@ -21,7 +21,7 @@ bench: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.bench --write
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

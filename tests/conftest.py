@@ -17,6 +17,11 @@ from w2s_chains import GuidePair, HuggingFaceGuide, HuggingFaceProposer, LogRati
 torch.set_num_threads(1)  # tiny models; more threads only wait for each other
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files start first, so that the workers of xdist end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def proposer() -> HuggingFaceProposer:
     """A tiny Llama with a byte-level vocabulary; its answers rarely end by themselves."""

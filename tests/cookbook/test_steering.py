@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from cookbook.controlled_sentiment.demo import CONTROLS, MAIN, part_of_study
 from w2s_chains.comparison import Row, compare, compare_paired
@@ -16,19 +15,18 @@ from w2s_chains.comparison import Row, compare, compare_paired
 BASE, BEST_OF_16, BEAM = MAIN
 SWAPPED, EQUAL = CONTROLS
 
+pytestmark = pytest.mark.slow
+
 Rows = dict[str, list[Row]]
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("steering")
     found: Rows = {}
-    for names, prompts in ((MAIN, 24), ((SWAPPED,), 12), ((EQUAL,), 6)):
+    for names, prompts in ((MAIN, 12), ((SWAPPED,), 6), ((EQUAL,), 3)):
         made = compare(part_of_study(names, prompts, 1), out=folder, plots=False).rows
         found |= {name: [row for row in made if row.config == name] for name in names}
-    torch.set_num_threads(threads)
     return found
 
 
