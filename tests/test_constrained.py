@@ -60,8 +60,13 @@ def answers(jobs: Sequence[Job]) -> list[Finished]:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=schemas, seed=st.integers(0, 1000), spare=st.integers(0, 40))
-def test_any_schema_any_strategy(proposer, pair, schema, seed, spare):
+@given(
+    schema=schemas,
+    guided=st.sampled_from(STRATEGIES[1:]),
+    seed=st.integers(0, 1000),
+    spare=st.integers(0, 40),
+)
+def test_any_schema_any_strategy(proposer, pair, schema, guided, seed, spare):
     """Nested objects, enums, arrays, unicode, bounds; from a model that writes noise."""
     scorer = LogRatioScorer(pair)
     constraint = Constraint.json_schema(schema)
@@ -72,7 +77,7 @@ def test_any_schema_any_strategy(proposer, pair, schema, seed, spare):
     limit = grammar.shortest + spare
     jobs = [
         job(proposer, scorer, strategy, constraint, seed=seed, max_tokens=limit)
-        for strategy in STRATEGIES
+        for strategy in (STRATEGIES[0], guided)
     ]
     for answer in answers(jobs):
         jsonschema.validate(json.loads(answer.text), schema)

@@ -13,6 +13,7 @@ from langchain_core.output_parsers.openai_tools import (
     PydanticToolsParser,
 )
 from langchain_core.runnables import Runnable
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
 from w2s_chains.asks import Constraint
@@ -27,7 +28,6 @@ from w2s_chains.tools import (
     CallReader,
     as_tool,
     form_of_answer,
-    is_model,
     parser_of,
     response_format_of,
     response_schema,
@@ -132,7 +132,7 @@ class Formed(Guided):
             )  # fmt: skip
             parser: Runnable[Any, Any] = (
                 PydanticToolsParser(tools=[schema], first_tool_only=True)
-                if is_model(schema)
+                if is_basemodel_subclass(schema)
                 else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
             )
         elif method in ("json_schema", "json_mode"):

