@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.loading import ModelOptions, ModelSpec
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
+from w2s_chains.guide_section import GuideSection, Load, load_part
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
-from w2s_chains.scorers import AnyScorer, LogRatio, LogRatioScorer, ScorerConfig
+from w2s_chains.scorer_section import AnyScorer, Mixture, Part
+from w2s_chains.scorers import (
+    LoglikelihoodScorer,
+    LogRatio,
+    LogRatioScorer,
+    MixtureScorer,
+    RewardModelScorer,
+    ScorerConfig,
+)
+from w2s_chains.scorers.base import Parts
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
-
-ModelRef = Annotated[
-    Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
-    Discriminator(lambda value: "name" if isinstance(value, str | os.PathLike) else "spec"),
-]
-"""A model by name alone, or with options of its own."""
-
-
-Load = Callable[[type[LocalModel], ModelSpec], Any]
-
-
-def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
-    return part.from_spec(spec)
-
-
-class GuideSection(ModelOptions):
-    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
-
-    Attributes:
-        tuned: Model reference, or a mapping of ``ModelSpec``.
-        untuned: Likewise.
-    """
-
-    tuned: ModelRef
-    untuned: ModelRef
-
-    def specs(self) -> tuple[ModelSpec, ModelSpec]:
-        """What the tuned and the untuned guide are loaded from."""
-        given = self.model_fields_set & set(ModelOptions.model_fields)
-        shared = {name: getattr(self, name) for name in given}
-        tuned, untuned = (
-            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
-            for ref in (self.tuned, self.untuned)
-        )
-        return tuned, untuned
 
 
 class GenerationSection(SamplingParams):
@@ -109,6 +76,17 @@ class W2SConfig(BaseModel):
             return _by_template(options)
         return options
 
+    @field_validator("scorer")
+    @classmethod
+    def _chat_templates_of_parts(cls, scorer: Any, info: ValidationInfo) -> Any:
+        if isinstance(scorer, Mixture) and info.data.get("type") == "chat":
+            parts = [
+                part.model_copy(update={"guide": part.guide and _by_template(part.guide)})
+                for part in scorer.parts
+            ]
+            return scorer.model_copy(update={"parts": tuple(parts)})
+        return scorer
+
     @classmethod
     def of_parts(
         cls,
@@ -130,19 +108,11 @@ class W2SConfig(BaseModel):
                 "guide and scorer.pair are different pairs, and a config names one; write it with "
                 "guide=None or with scorer=None"
             )
-        section = None
-        if pair is not None:
-            if type(pair) is not GuidePair:
-                raise _by_hand("guide", pair)
-            section = GuideSection(
-                tuned=_spec("tuned guide", pair.tuned, ModelSpec),
-                untuned=_spec("untuned guide", pair.untuned, ModelSpec),
-            )
         return cls(
             type=kind,
             proposer=_spec("proposer", proposer, ModelSpec | ProposerConfig),
-            guide=section,
-            scorer=None if scorer is None else _spec("scorer", scorer, ScorerConfig),
+            guide=None if pair is None else _section(pair),
+            scorer=None if scorer is None else _scoring(scorer, pair, proposer),
             strategy=strategy,
             generation=generation,
         )
@@ -153,6 +123,11 @@ class W2SConfig(BaseModel):
         if "scorer" in self.model_fields_set:
             return self.scorer
         return None if self.guide is None else LogRatio()
+
+    def guide_sections(self) -> list[GuideSection]:
+        """All guides that are loaded: of the section ``guide``, and of parts of a mixture."""
+        parts = self.scoring.parts if isinstance(self.scoring, Mixture) else ()
+        return [s for s in (self.guide, *(part.guide for part in parts)) if s is not None]
 
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
         """This config with another ``type`` or ``strategy``, or other fields of ``generation``.
@@ -175,12 +150,12 @@ class W2SConfig(BaseModel):
                 f"scorer {scoring.type!r} needs a section guide with tuned and untuned"
             )
 
-    def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
-        """Load the models; returns the fields of ``Guided``.
+    def build(self, given: Mapping[str, Any] = {}, load: Load = load_part) -> dict[str, Any]:
+        """Load the models, each of them once; returns the fields of ``Guided``.
 
         Args:
             given: Parts that need not be built.
-            load: Loads a model; by default anew for each part.
+            load: Loads a model.
 
         Raises:
             ConfigError: A scorer without guides.
@@ -188,6 +163,10 @@ class W2SConfig(BaseModel):
             UnsupportedModelError: A model's cache cannot branch.
         """
         self.check()
+        scoring = None if "scorer" in given else self.scoring
+        if scoring is not None:
+            scoring.check()
+        load = _once(load)
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
@@ -198,15 +177,32 @@ class W2SConfig(BaseModel):
                 if isinstance(self.proposer, ProposerConfig)
                 else load(HuggingFaceProposer, self.proposer)
             )
-        pair = None
+        pair = given.get("guide")
         if self.guide is not None and "guide" not in given:
-            pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
-        scoring = None if "scorer" in given else self.scoring
+            pair = self.guide.build(load)
         if scoring is not None and (pair is not None or not scoring.needs_guides):
-            fields["scorer"] = scoring.build(pair)
+            parts = Parts(proposer={**fields, **given}["proposer"], guides=pair)
+            fields["scorer"] = (
+                scoring.build_from(parts, load)
+                if isinstance(scoring, Mixture)
+                else scoring.build_from(parts)
+            )
         if getattr(fields.get("scorer"), "pair", None) is not pair:
             fields["guide"] = pair
         return fields
+
+
+def _once(load: Load) -> Load:
+    """Loads a model that is wanted again only once."""
+    loaded: dict[str, Any] = {}
+
+    def load_once(part: type[LocalModel], spec: ModelSpec) -> Any:
+        key = f"{part.__name__} {spec!r}"
+        if key not in loaded:
+            loaded[key] = load(part, spec)
+        return loaded[key]
+
+    return load_once
 
 
 def _by_template(options: Options) -> Options:
@@ -220,10 +216,51 @@ def _by_template(options: Options) -> Options:
     return options.model_copy(update=changed)
 
 
+_OWN_OPTIONS = (LogRatioScorer, LoglikelihoodScorer, RewardModelScorer)
+"""Scorers that have all that a config says about them in ``options``."""
+
+
+def _scoring(scorer: Any, pair: Any, proposer: Any) -> ScorerConfig:
+    """What a scorer was built from, beside the guides and the proposer of the config."""
+    base = getattr(scorer, "base", None)
+    if type(scorer) in (*_OWN_OPTIONS, MixtureScorer) and base not in (None, proposer):
+        raise ConfigError(
+            f"the scorer ({type(scorer).__name__}) takes the loglikelihood of another proposer "
+            "than the one of this model, and a config names one"
+        )
+    if type(scorer) is MixtureScorer:
+        parts: list[Part] = []
+        for part in scorer.parts:
+            own = getattr(part.scorer, "pair", None)
+            parts.append(
+                Part(
+                    weight=part.weight,
+                    scorer=_scoring(part.scorer, pair, proposer),
+                    guide=None if own in (None, pair) else _section(own),
+                )
+            )
+        options = scorer.options
+        return Mixture(
+            parts=tuple(parts),
+            base_weight=options.base_weight,
+            repetition_penalty=options.repetition_penalty,
+        )
+    if type(scorer) in _OWN_OPTIONS:
+        return scorer.options
+    return _spec("scorer", scorer, ScorerConfig)
+
+
+def _section(pair: Any) -> GuideSection:
+    if type(pair) is not GuidePair:
+        raise _by_hand("guide", pair)
+    return GuideSection(
+        tuned=_spec("tuned guide", pair.tuned, ModelSpec),
+        untuned=_spec("untuned guide", pair.untuned, ModelSpec),
+    )
+
+
 def _spec(role: str, part: Any, kind: Any) -> Any:
     """What a part was built from."""
-    if type(part) is LogRatioScorer:
-        return LogRatio()
     spec = part if isinstance(part, BaseModel) else getattr(part, "spec", None)
     if not isinstance(spec, kind):
         raise _by_hand(role, part)
@@ -248,8 +285,13 @@ def describe(part: object) -> str | None:
     if part is None:
         return None
     name = type(part).__name__
-    if type(part) is LogRatioScorer:
-        return f"{name}({describe(part.pair)})"
+    if type(part) in (*_OWN_OPTIONS, MixtureScorer):
+        inner: list[Any] = [getattr(part, "base", None), getattr(part, "pair", None)]
+        weights: list[float] = []
+        if type(part) is MixtureScorer:
+            inner += [one.scorer for one in part.parts]
+            weights = [one.weight for one in part.parts]
+        return f"{name}({part.options!r}, {weights}, {[describe(one) for one in inner]})"
     if type(part) is GuidePair:
         return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)

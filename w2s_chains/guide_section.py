@@ -1,0 +1,56 @@
+"""The section ``guide`` of a config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.local import LocalModel
+from w2s_chains.guides import GuidePair, HuggingFaceGuide
+
+ModelRef = Annotated[
+    Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
+    Discriminator(lambda value: "name" if isinstance(value, str | os.PathLike) else "spec"),
+]
+"""A model by name alone, or with options of its own."""
+
+
+Load = Callable[[type[LocalModel], ModelSpec], Any]
+
+
+def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
+    return part.from_spec(spec)
+
+
+class GuideSection(ModelOptions):
+    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
+
+    Attributes:
+        tuned: Model reference, or a mapping of ``ModelSpec``.
+        untuned: Likewise.
+    """
+
+    tuned: ModelRef
+    untuned: ModelRef
+
+    def specs(self) -> tuple[ModelSpec, ModelSpec]:
+        """What the tuned and the untuned guide are loaded from."""
+        given = self.model_fields_set & set(ModelOptions.model_fields)
+        shared = {name: getattr(self, name) for name in given}
+        tuned, untuned = (
+            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
+            for ref in (self.tuned, self.untuned)
+        )
+        return tuned, untuned
+
+    def build(self, load: Load = load_part) -> GuidePair:
+        """The pair, loaded.
+
+        Args:
+            load: Loads a model; by default anew for each part.
+        """
+        return GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.specs()))
