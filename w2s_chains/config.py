@@ -17,7 +17,7 @@ from w2s_chains.faults import clear_errors
 from w2s_chains.guide_section import GuideSection, Load, load_part
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
-from w2s_chains.scorer_section import AnyScorer, Mixture, Part
+from w2s_chains.scorer_section import AnyScorer, Mixture, Part, nested
 from w2s_chains.scorers import (
     LoglikelihoodScorer,
     LogRatio,
@@ -165,7 +165,7 @@ class W2SConfig(BaseModel):
         self.check()
         scoring = None if "scorer" in given else self.scoring
         if scoring is not None:
-            scoring.check()
+            scoring.preview()
         load = _once(load)
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
@@ -231,6 +231,8 @@ def _scoring(scorer: Any, pair: Any, proposer: Any) -> ScorerConfig:
     if type(scorer) is MixtureScorer:
         parts: list[Part] = []
         for part in scorer.parts:
+            if type(part.scorer) is MixtureScorer:
+                raise nested()
             own = getattr(part.scorer, "pair", None)
             parts.append(
                 Part(

@@ -23,6 +23,12 @@ from w2s_chains.scorers.base import Parts
 from w2s_chains.scorers.options import BaseOptions, Weight
 
 
+def nested() -> ConfigError:
+    return ConfigError(
+        "a part of a mixture is a mixture itself; multiply its weights and list its parts"
+    )
+
+
 class Part(BaseModel):
     """One part of a mixture.
 
@@ -41,11 +47,8 @@ class Part(BaseModel):
     @field_validator("scorer", mode="before")
     @classmethod
     def _no_mixture(cls, value: Any) -> Any:
-        kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-        if kind == "mixture":
-            raise ConfigError(
-                "a part of a mixture is a mixture itself; multiply its weights and list its parts"
-            )
+        if isinstance(value, Mapping) and value.get("type") == "mixture":
+            raise nested()
         return value
 
 
@@ -63,9 +66,9 @@ class Mixture(BaseOptions):
     def needs_guides(self) -> bool:
         return any(part.scorer.needs_guides and part.guide is None for part in self.parts)
 
-    def check(self) -> None:
+    def preview(self) -> None:
         for part in self.parts:
-            part.scorer.check()
+            part.scorer.preview()
 
     def build_from(self, parts: Parts, load: Load = load_part) -> MixtureScorer:
         return MixtureScorer(

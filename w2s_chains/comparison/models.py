@@ -71,7 +71,7 @@ def check_study(study: Study, prompt: str) -> None:
                 continue
             config.check()
             if config.scoring is not None:
-                config.scoring.check()
+                config.scoring.preview()
             if config.strategy.needs_scorer and config.scoring is None:
                 raise ConfigError(
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "

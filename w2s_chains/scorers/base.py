@@ -45,7 +45,7 @@ class ScorerConfig(Plugin):
         """Whether there must be a section ``guide``."""
         return False
 
-    def check(self) -> None:
+    def preview(self) -> None:
         """Refuse what cannot work, before any weights are loaded.
 
         Raises:

@@ -68,7 +68,7 @@ class MixtureScorer:
         if not self.parts:
             raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
         for part in self.parts:
-            if not isinstance(part.scorer, Scorer):
+            if not isinstance(part.scorer, Scorer):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigError(
                     f"a part of a mixture is {part.scorer!r}, which has no method score; give "
                     "(scorer, weight)"

@@ -28,7 +28,7 @@ class RewardModel(ScorerConfig, LogOdds):
     type: Literal["reward_model"] = "reward_model"
     partial: bool = True
 
-    def check(self) -> None:
+    def preview(self) -> None:
         self.labels(preview_judge(self))
 
     def build(self, guides: Guides | None) -> RewardModelScorer:
@@ -52,7 +52,7 @@ class RewardModelScorer(RememberingScorer):
             ConfigError: It is no such model, or an option does not fit it.
         """
         super().__init__()
-        options.check()
+        options.preview()
         self.options = options
         self._judge: Judge = load_judge(options)
 

@@ -24,11 +24,12 @@ def chunk_beam(width: int, successors: int, chunks: int) -> float:
     """Upper bound of KL(Q || P) of a chunk beam search, in nats, as a mean over its answers.
 
     With width 1 every chunk is the best of K samples given the text before it. By the chain rule
-    KL(Q || P) <= E[chunks] (ln K - (K - 1) / K) (Mudgal et al., 2024, for blockwise best-of-K).
+    KL(Q || P) <= E[T] (ln K - (K - 1) / K), with T the chunks of an answer. This search is the
+    blockwise best-of-K of Mudgal et al. (2024), "Controlled Decoding from Language Models".
 
     A wider beam looks ahead before it chooses, so that no chunk is a best-of-K. But an answer y
     must be a node of the tree. The first round draws W K chunks, and every kept node, which is kept
-    once, K more, so that a node y is drawn W K^T times P(y) on average, with T the chunks of y.
+    once, K more, so that a node y is drawn W K^T P(y) times on average at most.
     Hence Q(y) <= W K^T P(y), and KL(Q || P) <= ln W + E[T] ln K, whatever the scores are. This is
     loose: it allows for a perfect choice at every step.
 
