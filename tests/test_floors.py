@@ -36,7 +36,6 @@ FLOORS = [
         "config",
         "config_files",
         "config_schema",
-        "guide_section",
         "scorer_section",
         "faults",
         "tracing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -14,8 +14,8 @@ from w2s_chains.backend.loading import ModelOptions, ModelSpec
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
-from w2s_chains.guide_section import GuideSection, Load, load_part
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.guides.section import AnyGuide, GuideSection, GuideSpec
 from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
 from w2s_chains.scorer_section import AnyScorer, Mixture, Part, nested
 from w2s_chains.scorers import (
@@ -28,6 +28,12 @@ from w2s_chains.scorers import (
 )
 from w2s_chains.scorers.base import Parts
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
+
+Load = Callable[[type[LocalModel], ModelSpec], Any]
+
+
+def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
+    return part.from_spec(spec)
 
 
 class GenerationSection(SamplingParams):
@@ -64,7 +70,7 @@ class W2SConfig(BaseModel):
 
     type: ModelType | None = None
     proposer: AnyProposer
-    guide: GuideSection | None = None
+    guide: AnyGuide | None = None
     scorer: AnyScorer | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
@@ -179,7 +185,7 @@ class W2SConfig(BaseModel):
             )
         pair = given.get("guide")
         if self.guide is not None and "guide" not in given:
-            pair = self.guide.build(load)
+            pair = GuidePair.from_specs(*self.guide.specs(), load=load)
         if scoring is not None and (pair is not None or not scoring.needs_guides):
             parts = Parts(proposer={**fields, **given}["proposer"], guides=pair)
             fields["scorer"] = (
@@ -256,8 +262,8 @@ def _section(pair: Any) -> GuideSection:
     if type(pair) is not GuidePair:
         raise _by_hand("guide", pair)
     return GuideSection(
-        tuned=_spec("tuned guide", pair.tuned, ModelSpec),
-        untuned=_spec("untuned guide", pair.untuned, ModelSpec),
+        tuned=_spec("tuned guide", pair.tuned, GuideSpec),
+        untuned=_spec("untuned guide", pair.untuned, GuideSpec),
     )
 
 
@@ -288,12 +294,9 @@ def describe(part: object) -> str | None:
         return None
     name = type(part).__name__
     if type(part) in (*_OWN_OPTIONS, MixtureScorer):
-        inner: list[Any] = [getattr(part, "base", None), getattr(part, "pair", None)]
-        weights: list[float] = []
-        if type(part) is MixtureScorer:
-            inner += [one.scorer for one in part.parts]
-            weights = [one.weight for one in part.parts]
-        return f"{name}({part.options!r}, {weights}, {[describe(one) for one in inner]})"
+        read = [describe(getattr(part, role, None)) for role in ("pair", "base")]
+        parts = [(one.weight, describe(one.scorer)) for one in getattr(part, "parts", ())]
+        return f"{name}({getattr(part, 'options', None)!r}, {read}, {parts})"
     if type(part) is GuidePair:
         return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)

@@ -12,7 +12,7 @@ from w2s_chains.backend.loading import ModelOptions, ModelSpec
 from w2s_chains.config import GenerationSection, ModelType, W2SConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml
-from w2s_chains.guide_section import GuideSection
+from w2s_chains.guides.section import GuideSection
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorer_section import SCORERS, Mixture

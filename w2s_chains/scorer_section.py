@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 from w2s_chains.errors import ConfigError
-from w2s_chains.guide_section import GuideSection, Load, load_part
+from w2s_chains.guides import GuidePair
+from w2s_chains.guides.section import AnyGuide
 from w2s_chains.plugins import build_plugin
 from w2s_chains.scorers import (
     SINGLE_SCORERS,
@@ -42,12 +43,14 @@ class Part(BaseModel):
 
     weight: Weight = 1.0
     scorer: SingleScorer = LogRatio()
-    guide: GuideSection | None = None
+    guide: AnyGuide | None = None
 
     @field_validator("scorer", mode="before")
     @classmethod
     def _no_mixture(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("type") == "mixture":
+        if isinstance(value, Mixture) or (
+            isinstance(value, Mapping) and value.get("type") == "mixture"
+        ):
             raise nested()
         return value
 
@@ -70,19 +73,16 @@ class Mixture(BaseOptions):
         for part in self.parts:
             part.scorer.preview()
 
-    def build_from(self, parts: Parts, load: Load = load_part) -> MixtureScorer:
+    def build_from(self, parts: Parts, load: Any = None) -> MixtureScorer:
+        def built(part: Part) -> Weighted:
+            own = parts
+            if part.guide is not None:
+                pair = GuidePair.from_specs(*part.guide.specs(), load=load)
+                own = replace(parts, guides=pair)
+            return Weighted(part.scorer.build_from(own), part.weight)
+
         return MixtureScorer(
-            [
-                Weighted(
-                    part.scorer.build_from(
-                        parts
-                        if part.guide is None
-                        else replace(parts, guides=part.guide.build(load))
-                    ),
-                    part.weight,
-                )
-                for part in self.parts
-            ],
+            [built(part) for part in self.parts],
             proposer=parts.proposer,
             base_weight=self.base_weight,
             repetition_penalty=self.repetition_penalty,

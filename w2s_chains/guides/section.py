@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Discriminator, Tag
 
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
-from w2s_chains.backend.local import LocalModel
-from w2s_chains.guides import GuidePair, HuggingFaceGuide
 
 ModelRef = Annotated[
     Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
@@ -18,12 +15,8 @@ ModelRef = Annotated[
 ]
 """A model by name alone, or with options of its own."""
 
-
-Load = Callable[[type[LocalModel], ModelSpec], Any]
-
-
-def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
-    return part.from_spec(spec)
+GuideSpec = ModelSpec
+"""What one guide is built from."""
 
 
 class GuideSection(ModelOptions):
@@ -47,10 +40,6 @@ class GuideSection(ModelOptions):
         )
         return tuned, untuned
 
-    def build(self, load: Load = load_part) -> GuidePair:
-        """The pair, loaded.
 
-        Args:
-            load: Loads a model; by default anew for each part.
-        """
-        return GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.specs()))
+AnyGuide = GuideSection
+"""A config slot for a guide pair."""
