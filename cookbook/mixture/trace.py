@@ -1,6 +1,6 @@
 """Two objectives in one search: praise, and few words. Their weights trace a Pareto curve.
 
-    python -m cookbook.mixture.trace            # 24 prompts, about five minutes on one core
+    python -m cookbook.mixture.trace            # 48 prompts, about five minutes on one core
     python -m cookbook.mixture.trace --plot     # the figure alone, from the committed rows
 
 SmolLM2 goes on with the first words of held-out movie reviews up to the end of the sentence. The
@@ -32,14 +32,13 @@ from w2s_chains import (
     Sampling,
     compare,
 )
-from w2s_chains.comparison import Row, load_study
-from w2s_chains.comparison.plots import COLOURS, means_by_prompt, save, tidy
+from w2s_chains.comparison import Row, compare_paired, load_study
+from w2s_chains.comparison.plots import COLOURS, save, tidy
 from w2s_chains.comparison.rows import JsonLines
-from w2s_chains.comparison.summary import bootstrap
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
-PROMPTS, SEED = 24, 0
+PROMPTS, SEED = 48, 0
 BASE = "frozen model alone"
 
 
@@ -76,25 +75,34 @@ def models() -> dict[str, W2SLLM]:
 
 
 def pareto(rows: Sequence[Row]) -> Figure:
-    """Gold reward and VADER against words; bars are 95% intervals of the means over prompts."""
+    """What is gained and what it costs in words, both against the frozen model alone.
+
+    Bars are 95% intervals of the paired differences, bootstrap over prompts.
+    """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2)
+    base = [row for row in rows if row.config == BASE]
     titles = {"gold": "gold reward (log-odds)", "vader": "VADER"}
-    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+    for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         line: list[tuple[float, float]] = []
-        for name in (BASE, *map(name_of, WEIGHTS)):
-            own = [row for row in rows if row.config == name]
-            (x, *xs), (y, *ys) = (bootstrap(means_by_prompt(own, c)) for c in ("length", column))
-            colour = "black" if name == BASE else COLOURS[0]
+        for weight in WEIGHTS:
+            own = [row for row in rows if row.config == name_of(weight)]
+            x, y = (compare_paired(own, base, c) for c in ("length", column))
+            assert x is not None
+            assert y is not None
             axes.errorbar(
-                x, y, xerr=[[x - xs[0]], [xs[1] - x]], yerr=[[y - ys[0]], [ys[1] - y]],
-                fmt="o", color=colour, capsize=3, markersize=5, elinewidth=0.8,
+                x.mean, y.mean,
+                xerr=[[x.mean - x.low], [x.high - x.mean]],
+                yerr=[[y.mean - y.low], [y.high - y.mean]],
+                fmt="o", color=COLOURS[0], capsize=3, markersize=5, elinewidth=0.8,
             )  # fmt: skip
-            axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-            line += [] if name == BASE else [(x, y)]
+            place = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 8}
+            axes.annotate(name_of(weight), (x.mean, y.mean), **place)
+            line.append((x.mean, y.mean))
         axes.plot(*np.array(line).T, color=COLOURS[0], linewidth=1, alpha=0.6)
-        axes.set_xlabel("words of the answer")
-        axes.set_ylabel(title)
+        axes.plot(0, 0, "o", color="black", markersize=5)
+        axes.annotate(BASE, (0, 0), xytext=(5, -11), textcoords="offset points", fontsize=8)
+        axes.set_xlabel("words, against the frozen model alone")
+        axes.set_ylabel(f"{title}, likewise")
         tidy(axes)
     return figure
 
