@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pytest
@@ -16,6 +17,7 @@ from tests.test_config import schema
 from w2s_chains import (
     W2SLLM,
     BestOfN,
+    CallableScorer,
     ChatW2S,
     GuidePair,
     HuggingFaceGuide,
@@ -31,6 +33,7 @@ from w2s_chains.comparison.study import make_study
 from w2s_chains.config import describe
 from w2s_chains.config_files import load_config
 from w2s_chains.errors import ConfigError, ModelNotFoundError
+from w2s_chains.scorers import ScorerConfig
 
 PROMPT = "The movie was great"
 
@@ -209,6 +212,41 @@ def test_models_are_loaded_once(
     for config in study.configs.values():
         models.llm(config)
     assert sorted(loaded) == ["gpt2", "proposer", "tuned", "untuned"]
+
+
+class Exclaiming(ScorerConfig):
+    """A function as a scorer of an installed package."""
+
+    type: Literal["exclaiming"] = "exclaiming"
+    weight: float = 1.0
+
+    def build(self, guides: Any) -> CallableScorer:
+        def count(prompts: Any, responses: list[str]) -> list[float]:
+            return [self.weight * response.count("!") for response in responses]
+
+        return CallableScorer(count, spec=self)
+
+
+def test_a_function_by_an_entry_point(
+    sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [
+        EntryPoint("exclaiming", "tests.test_scorer_section:Exclaiming", "w2s_chains.scorers")
+    ]
+    monkeypatch.setattr(
+        "w2s_chains.plugins.entry_points",
+        lambda group: points if group == "w2s_chains.scorers" else [],
+    )
+    own = {"type": "exclaiming", "weight": 2.0}
+    for scorer in (own, {"type": "mixture", "parts": [{"scorer": own, "weight": 1.0}]}):
+        llm = W2SLLM.from_config({**sections, "scorer": scorer})
+        [job] = llm.jobs([PROMPT])
+        assert job.scorer.score([job.root.extend(" a! b!")]) == [4.0]
+        values = llm.to_config()
+        assert values["scorer"] == scorer
+        assert W2SLLM.from_config(values)._identifying_params == llm._identifying_params
+        other = json.loads(json.dumps(values).replace("2.0", "3.0"))
+        assert W2SLLM.from_config(other)._identifying_params != llm._identifying_params, "control"
 
 
 # What is refused.

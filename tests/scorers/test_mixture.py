@@ -216,6 +216,8 @@ def test_wrong_input(proposer, scorer, pair) -> None:
     wrong: list[tuple[Any, Any, str]] = [
         ([], {}, "no parts"),
         ([("log_ratio", 1.0)], {}, "'log_ratio', which has no method score"),
+        ([scorer], {}, r"LogRatioScorer object .*; give \(scorer, weight\)"),
+        ([(scorer, "1")], {}, r"'1'\); give \(scorer, weight\)"),
         ([(scorer, float("nan"))], {}, "weight of a part of a mixture is nan"),
         ([(scorer, float("inf"))], {}, "weight of a part of a mixture is inf"),
         ([(scorer, 1.0)], {"base_weight": 1.0}, "base_weight is 1.0, but there is no proposer"),
@@ -236,7 +238,7 @@ def test_wrong_input(proposer, scorer, pair) -> None:
         def score(self, hypotheses: Any) -> list[float]:
             return [1.0]
 
-    with pytest.raises(ScorerError, match="Short in a mixture returned 1 scores for 15"):
+    with pytest.raises(ScorerError, match="Short in a mixture returned 1 scores for 9"):
         MixtureScorer([(Short(), 1.0)]).score(texts())
 
 

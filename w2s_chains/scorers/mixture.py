@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.contracts import Checks, Proposer, Scorer
@@ -13,8 +13,7 @@ from w2s_chains.hypothesis import Hypothesis, Prompt
 from w2s_chains.scorers.options import BaseOptions, adjusted, require_base
 
 
-@dataclass(frozen=True, slots=True)
-class Weighted:
+class Weighted(NamedTuple):
     """A part of a mixture.
 
     Attributes:
@@ -42,7 +41,7 @@ class MixtureScorer:
 
     def __init__(
         self,
-        parts: Sequence[tuple[Scorer, float] | Weighted],
+        parts: Sequence[tuple[Scorer, float]],
         *,
         proposer: Proposer | None = None,
         base_weight: float = 0.0,
@@ -61,22 +60,12 @@ class MixtureScorer:
                 ``base_weight`` without a proposer that tells loglikelihoods.
             pydantic.ValidationError: An option is out of range.
         """
-        self.parts = tuple(one if isinstance(one, Weighted) else Weighted(*one) for one in parts)
+        self.parts = tuple(_weighted(part) for part in parts)
+        if not self.parts:
+            raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
         self.options = BaseOptions(
             type="mixture", base_weight=base_weight, repetition_penalty=repetition_penalty
         )
-        if not self.parts:
-            raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
-        for part in self.parts:
-            if not isinstance(part.scorer, Scorer):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigError(
-                    f"a part of a mixture is {part.scorer!r}, which has no method score; give "
-                    "(scorer, weight)"
-                )
-            if not math.isfinite(part.weight):
-                raise ConfigError(
-                    f"the weight of a part of a mixture is {part.weight}; give a finite number"
-                )
         self.base = require_base(proposer, base_weight)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
@@ -107,3 +96,18 @@ class MixtureScorer:
         return adjusted(
             total, hypotheses, self.base, options.base_weight, options.repetition_penalty
         )
+
+
+def _weighted(part: Any) -> Weighted:
+    try:
+        scorer, weight = part
+        finite = math.isfinite(weight)
+    except (TypeError, ValueError):
+        raise ConfigError(f"a part of a mixture is {part!r}; give (scorer, weight)") from None
+    if not isinstance(scorer, Scorer):
+        raise ConfigError(
+            f"a part of a mixture is {scorer!r}, which has no method score; give (scorer, weight)"
+        )
+    if not finite:
+        raise ConfigError(f"the weight of a part of a mixture is {weight}; give a finite number")
+    return Weighted(scorer, weight)
