@@ -11,7 +11,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "w2s_chains"
 FLOORS = [
-    {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins"},
+    {
+        "hypothesis",
+        "asks",
+        "contracts",
+        "events",
+        "errors",
+        "testing",
+        "plugins",
+        "answer_template",
+    },
     {"search", "backend"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {
@@ -28,6 +37,7 @@ FLOORS = [
         "config",
         "config_files",
         "config_schema",
+        "scorer_section",
         "faults",
     },
     {"cli", "comparison"},

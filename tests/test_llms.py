@@ -535,7 +535,7 @@ def test_generation_info_and_usage(llm: W2SLLM, proposer: HuggingFaceProposer) -
     for prompt, info in zip(PROMPTS, infos, strict=False):
         assert set(info) == {
             "score", "finish_reason", "completion_tokens", "prompt_tokens", "proposed_tokens",
-            "guide_tokens",
+            "guide_tokens", "kl",
         }  # fmt: skip
         assert info["prompt_tokens"] == len(
             proposer.text.prompt_ids(Hypothesis.root(prompt).prompt)

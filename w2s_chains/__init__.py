@@ -17,7 +17,14 @@ from w2s_chains.guides import GuidePair, HuggingFaceGuide
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt, Tool, ToolCall
 from w2s_chains.jobs import Job
 from w2s_chains.proposers import HuggingFaceProposer
-from w2s_chains.scorers import LogRatioScorer
+from w2s_chains.scorers import (
+    CallableScorer,
+    LoglikelihoodScorer,
+    LogRatioScorer,
+    MixtureScorer,
+    RewardModelScorer,
+    RunnableScorer,
+)
 from w2s_chains.search import (
     BestOfN,
     ChunkBeamSearch,
@@ -37,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ask",
     "BestOfN",
+    "CallableScorer",
     "ChatW2S",
     "ChunkBeamSearch",
     "Commit",
@@ -56,10 +64,14 @@ __all__ = [
     "Hypothesis",
     "Job",
     "LogRatioScorer",
+    "LoglikelihoodScorer",
     "Message",
+    "MixtureScorer",
     "Progressed",
     "Prompt",
     "Proposer",
+    "RewardModelScorer",
+    "RunnableScorer",
     "Sampling",
     "SamplingParams",
     "Score",

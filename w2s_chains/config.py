@@ -4,64 +4,37 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.backend.local import LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
-from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
-from w2s_chains.scorers import AnyScorer, LogRatio, LogRatioScorer, ScorerConfig
+from w2s_chains.guides.section import AnyGuide, GuideSection, GuideSpec
+from w2s_chains.proposers import PROPOSERS, AnyProposer, HuggingFaceProposer, ProposerConfig
+from w2s_chains.scorer_section import AnyScorer, Mixture, Part, nested
+from w2s_chains.scorers import (
+    LoglikelihoodScorer,
+    LogRatio,
+    LogRatioScorer,
+    MixtureScorer,
+    RewardModelScorer,
+    ScorerConfig,
+)
+from w2s_chains.scorers.base import Parts
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
-
-ModelRef = Annotated[
-    Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
-    Discriminator(lambda value: "name" if isinstance(value, str | os.PathLike) else "spec"),
-]
-"""A model by name alone, or with options of its own."""
-
 
 Load = Callable[[type[LocalModel], ModelSpec], Any]
 
 
 def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
     return part.from_spec(spec)
-
-
-class GuideSection(ModelOptions):
-    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
-
-    Attributes:
-        tuned: Model reference, or a mapping of ``ModelSpec``.
-        untuned: Likewise.
-    """
-
-    tuned: ModelRef
-    untuned: ModelRef
-
-    def specs(self) -> tuple[ModelSpec, ModelSpec]:
-        """What the tuned and the untuned guide are loaded from."""
-        given = self.model_fields_set & set(ModelOptions.model_fields)
-        shared = {name: getattr(self, name) for name in given}
-        tuned, untuned = (
-            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
-            for ref in (self.tuned, self.untuned)
-        )
-        return tuned, untuned
 
 
 class GenerationSection(SamplingParams):
@@ -96,24 +69,31 @@ class W2SConfig(BaseModel):
 
     type: ModelType | None = None
     proposer: AnyProposer
-    guide: GuideSection | None = None
+    guide: AnyGuide | None = None
     scorer: AnyScorer | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
 
-    @field_validator("proposer", "guide", mode="before")
+    @field_validator("proposer", "guide", "scorer", mode="before")
     @classmethod
     def _chat_templates(cls, section: Any, info: ValidationInfo) -> Any:
         if not isinstance(section, Mapping) or info.data.get("type") != "chat":
             return section
-        if section.get("type", "huggingface") != "huggingface":
+        if info.field_name == "guide":
+            return _by_template(section)
+        if info.field_name == "proposer":
+            known = PROPOSERS.get(section.get("type", "huggingface"))
+            takes = known is not None and "chat" in known.model_fields
+            return {"chat": "auto", **section} if takes else section
+        if section.get("type") != "mixture" or not isinstance(section.get("parts"), Sequence):
             return section
-        guides = {
-            name: {"chat": "auto", **section[name]}
-            for name in ("tuned", "untuned")
-            if isinstance(section.get(name), Mapping)
-        }
-        return {"chat": "auto", **section, **guides}
+        parts = [
+            {**part, "guide": _by_template(part["guide"])}
+            if isinstance(part, Mapping) and "guide" in part
+            else part
+            for part in section["parts"]
+        ]
+        return {**section, "parts": parts}
 
     @classmethod
     def of_parts(
@@ -136,19 +116,11 @@ class W2SConfig(BaseModel):
                 "guide and scorer.pair are different pairs, and a config names one; write it with "
                 "guide=None or with scorer=None"
             )
-        section = None
-        if pair is not None:
-            if type(pair) is not GuidePair:
-                raise _by_hand("guide", pair)
-            section = GuideSection(
-                tuned=_spec("tuned guide", pair.tuned, ModelSpec),
-                untuned=_spec("untuned guide", pair.untuned, ModelSpec),
-            )
         return cls(
             type=kind,
             proposer=_spec("proposer", proposer, ModelSpec | ProposerConfig),
-            guide=section,
-            scorer=None if scorer is None else _spec("scorer", scorer, ScorerConfig),
+            guide=None if pair is None else _section(pair),
+            scorer=None if scorer is None else _scoring(scorer, pair, proposer),
             strategy=strategy,
             generation=generation,
         )
@@ -159,6 +131,11 @@ class W2SConfig(BaseModel):
         if "scorer" in self.model_fields_set:
             return self.scorer
         return None if self.guide is None else LogRatio()
+
+    def guide_sections(self) -> list[GuideSection]:
+        """All guides that are loaded: of the section ``guide``, and of parts of a mixture."""
+        parts = self.scoring.parts if isinstance(self.scoring, Mixture) else ()
+        return [s for s in (self.guide, *(part.guide for part in parts)) if s is not None]
 
     def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
         """This config with another ``strategy``, or other fields of ``generation``.
@@ -185,11 +162,11 @@ class W2SConfig(BaseModel):
     def build(
         self, given: Mapping[str, Any] = MappingProxyType({}), load: Load = load_part
     ) -> dict[str, Any]:
-        """Load the models; returns the fields of ``Guided``.
+        """Load the models, each of them once; returns the fields of ``Guided``.
 
         Args:
             given: Parts that are there already: they are not loaded.
-            load: Loads a model; by default anew for each part.
+            load: Loads a model.
 
         Raises:
             ConfigError: A scorer without guides.
@@ -197,6 +174,10 @@ class W2SConfig(BaseModel):
             UnsupportedModelError: A model's cache cannot branch.
         """
         self.check()
+        scoring = None if "scorer" in given else self.scoring
+        if scoring is not None:
+            scoring.preview()
+        load = _once(load)
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
@@ -209,19 +190,87 @@ class W2SConfig(BaseModel):
             )
         pair = given.get("guide")
         if self.guide is not None and "guide" not in given:
-            pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
-        scoring = None if "scorer" in given else self.scoring
+            pair = GuidePair.from_specs(*self.guide.specs(), load=load)
         if scoring is not None and (pair is not None or not scoring.needs_guides):
-            fields["scorer"] = scoring.build(pair)
+            parts = Parts(proposer={**fields, **given}["proposer"], guides=pair)
+            fields["scorer"] = (
+                scoring.build_from(parts, load)
+                if isinstance(scoring, Mixture)
+                else scoring.build_from(parts)
+            )
         if "guide" not in given and getattr(fields.get("scorer"), "pair", None) is not pair:
             fields["guide"] = pair
         return fields
 
 
+def _once(load: Load) -> Load:
+    """Loads a model that is wanted again only once."""
+    loaded: dict[str, Any] = {}
+
+    def load_once(part: type[LocalModel], spec: ModelSpec) -> Any:
+        key = f"{part.__name__} {spec!r}"
+        if key not in loaded:
+            loaded[key] = load(part, spec)
+        return loaded[key]
+
+    return load_once
+
+
+def _by_template(guide: Any) -> Any:
+    """With the chat template where there is one, if ``chat`` says nothing else."""
+    if not isinstance(guide, Mapping):
+        return guide
+    own = {name: _by_template(guide[name]) for name in ("tuned", "untuned") if name in guide}
+    return {"chat": "auto", **guide, **own}
+
+
+_OWN_OPTIONS = (LogRatioScorer, LoglikelihoodScorer, RewardModelScorer)
+"""Scorers that have all that a config says about them in ``options``."""
+
+
+def _scoring(scorer: Any, pair: Any, proposer: Any) -> ScorerConfig:
+    """What a scorer was built from, beside the guides and the proposer of the config."""
+    base = getattr(scorer, "base", None)
+    if type(scorer) in (*_OWN_OPTIONS, MixtureScorer) and base not in (None, proposer):
+        raise ConfigError(
+            f"the scorer ({type(scorer).__name__}) takes the loglikelihood of another proposer "
+            "than the one of this model, and a config names one"
+        )
+    if type(scorer) is MixtureScorer:
+        parts: list[Part] = []
+        for part in scorer.parts:
+            if type(part.scorer) is MixtureScorer:
+                raise nested()
+            own = getattr(part.scorer, "pair", None)
+            parts.append(
+                Part(
+                    weight=part.weight,
+                    scorer=_scoring(part.scorer, pair, proposer),
+                    guide=None if own in (None, pair) else _section(own),
+                )
+            )
+        options = scorer.options
+        return Mixture(
+            parts=tuple(parts),
+            base_weight=options.base_weight,
+            repetition_penalty=options.repetition_penalty,
+        )
+    if type(scorer) in _OWN_OPTIONS:
+        return scorer.options
+    return _spec("scorer", scorer, ScorerConfig)
+
+
+def _section(pair: Any) -> GuideSection:
+    if type(pair) is not GuidePair:
+        raise _by_hand("guide", pair)
+    return GuideSection(
+        tuned=_spec("tuned guide", pair.tuned, GuideSpec),
+        untuned=_spec("untuned guide", pair.untuned, GuideSpec),
+    )
+
+
 def _spec(role: str, part: Any, kind: Any) -> Any:
     """What a part was built from."""
-    if type(part) is LogRatioScorer:
-        return LogRatio()
     spec = part if isinstance(part, BaseModel) else getattr(part, "spec", None)
     if not isinstance(spec, kind):
         raise _by_hand(role, part)
@@ -246,8 +295,10 @@ def describe(part: object) -> str | None:
     if part is None:
         return None
     name = type(part).__name__
-    if type(part) is LogRatioScorer:
-        return f"{name}({describe(part.pair)})"
+    if type(part) in (*_OWN_OPTIONS, MixtureScorer):
+        read = [describe(getattr(part, role, None)) for role in ("pair", "base")]
+        parts = [(one.weight, describe(one.scorer)) for one in getattr(part, "parts", ())]
+        return f"{name}({getattr(part, 'options', None)!r}, {read}, {parts})"
     if type(part) is GuidePair:
         return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)

@@ -12,8 +12,11 @@ from w2s_chains.backend.loading import ModelOptions, ModelSpec
 from w2s_chains.config import GenerationSection, ModelType, W2SConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml
+from w2s_chains.guides.section import GuideSection
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import ProposerConfig
+from w2s_chains.scorer_section import SCORERS, Mixture
+from w2s_chains.scorers import ScorerConfig
 
 
 def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None = None) -> W2SConfig:
@@ -79,6 +82,27 @@ def _written(spec: ModelSpec | ProposerConfig, kind: ModelType | None) -> dict[s
     return {**spec.model_dump(exclude_defaults=True), **always}
 
 
+def _written_guide(guide: GuideSection, kind: ModelType | None) -> dict[str, Any]:
+    named = zip(("tuned", "untuned"), guide.specs(), strict=True)
+    return {name: _written(spec, kind) for name, spec in named}
+
+
+def _written_scorer(scorer: ScorerConfig, kind: ModelType | None) -> dict[str, Any]:
+    if type(scorer) not in SCORERS.values():
+        return scorer.model_dump(mode="json")
+    values = scorer.model_dump(exclude_defaults=True, exclude={"parts"})
+    if isinstance(scorer, Mixture):
+        values["parts"] = [
+            {
+                "weight": part.weight,
+                "scorer": _written_scorer(part.scorer, kind),
+                **({} if part.guide is None else {"guide": _written_guide(part.guide, kind)}),
+            }
+            for part in scorer.parts
+        ]
+    return values
+
+
 def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
     """The config as a plain mapping, written to ``path`` as YAML if there is one.
 
@@ -88,12 +112,9 @@ def write_config(config: W2SConfig, path: str | Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {} if config.type in (None, "llm") else {"type": config.type}
     values["proposer"] = _written(config.proposer, config.type)
     if config.guide is not None:
-        values["guide"] = {
-            name: _written(spec, config.type)
-            for name, spec in zip(("tuned", "untuned"), config.guide.specs(), strict=True)
-        }
+        values["guide"] = _written_guide(config.guide, config.type)
     if config.guide is not None or config.scoring is not None:
-        values["scorer"] = config.scoring and config.scoring.model_dump(mode="json")
+        values["scorer"] = config.scoring and _written_scorer(config.scoring, config.type)
     values["strategy"] = config.strategy.model_dump(mode="json")
     values["generation"] = config.generation.model_dump(mode="json", exclude_none=True)
     if path is not None:

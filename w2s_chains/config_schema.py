@@ -16,7 +16,8 @@ from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.config import W2SConfig
 from w2s_chains.plugins import all_plugins
 from w2s_chains.proposers import ProposerConfig
-from w2s_chains.scorers import SCORERS, LogRatio, ScorerConfig
+from w2s_chains.scorer_section import SCORERS, Mixture, Part
+from w2s_chains.scorers import SINGLE_SCORERS, LogRatio, ScorerConfig
 from w2s_chains.search import STRATEGIES, ChunkBeamSearch, SearchStrategy
 
 
@@ -38,7 +39,7 @@ def config_schema() -> dict[str, Any]:
     """
     fields: dict[str, Any] = {
         "proposer": (_one_of("proposers", {"huggingface": HuggingFace}), ...),
-        "scorer": (_one_of("scorers", SCORERS) | None, None),
+        "scorer": (_one_of("scorers", {**SCORERS, "mixture": _mixture()}) | None, None),
         "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),
     }
     config = create_model("W2SConfig", __base__=W2SConfig, **fields)
@@ -50,6 +51,14 @@ class HuggingFace(ModelSpec):
     """A Hugging Face model in this process."""
 
     type: Literal["huggingface"] = "huggingface"
+
+
+def _mixture() -> type[Mixture]:
+    """A mixture whose parts may have the types of installed packages."""
+    single = _one_of("scorers", SINGLE_SCORERS)
+    part: Any = create_model("Part", __base__=Part, scorer=(single, LogRatio()))
+    parts = Annotated[tuple[part, ...], Field(min_length=1)]
+    return create_model("Mixture", __base__=Mixture, parts=(parts, ...))
 
 
 def _one_of(kind: str, builtin: Mapping[str, type[BaseModel]]) -> Any:

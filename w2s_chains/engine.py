@@ -14,7 +14,9 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from w2s_chains.asks import Expand, Score
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SError
@@ -23,6 +25,9 @@ from w2s_chains.jobs import Job, Running
 from w2s_chains.live import LiveSearch
 
 logger = logging.getLogger(__name__)
+
+_asking: ContextVar[threading.Thread | None] = ContextVar("asking", default=None)
+"""The engine's thread while it waits for a part; threads that the part starts may know it too."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -58,7 +63,16 @@ class Engine:
 
         Returns:
             One handle per job.
+
+        Raises:
+            W2SError: This engine is waiting for whoever submits.
         """
+        asking = _asking.get()
+        if asking is not None and asking is self._thread:
+            raise W2SError(
+                "a scorer or proposer asks the engine that is waiting for it, which would wait for "
+                "ever; give the model that it asks an engine of its own (engine=Engine())"
+            )
         running = [Running(job, on_event) for job in jobs]
         with self._lock:
             self._waiting.extend(running)
@@ -127,10 +141,20 @@ def _by(searches: Iterable[LiveSearch], key: Callable[[LiveSearch], int]) -> lis
     return list(groups.values())
 
 
+@contextmanager
+def _waiting_for_part() -> Generator[None]:
+    token = _asking.set(threading.current_thread())
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
 def _propose(group: Sequence[LiveSearch]) -> None:
     requests = [search.request() for search in group]
     try:
-        answers = group[0].job.proposer.propose(requests)
+        with _waiting_for_part():
+            answers = group[0].job.proposer.propose(requests)
         if len(answers) != len(requests):
             raise ProposerError(
                 f"the proposer {type(group[0].job.proposer).__name__} answered {len(answers)} of "
@@ -149,7 +173,8 @@ def _score(group: Sequence[LiveSearch]) -> None:
     wanted = [search.unscored() for search in group]
     flat = [h for own in wanted for h in own]
     try:
-        scores = [float(score) for score in scorer.score(flat)]
+        with _waiting_for_part():
+            scores = [float(score) for score in scorer.score(flat)]
         if len(scores) != len(flat):
             raise ScorerError(
                 f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "

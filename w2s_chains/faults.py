@@ -14,7 +14,8 @@ from w2s_chains.errors import ConfigError
 from w2s_chains.plugins import did_you_mean, find_plugin
 from w2s_chains.proposers import PROPOSERS, ProposerConfig
 from w2s_chains.rewards import REWARDS, Reward
-from w2s_chains.scorers import SCORERS, ScorerConfig
+from w2s_chains.scorer_section import SCORERS
+from w2s_chains.scorers import ScorerConfig
 from w2s_chains.search import STRATEGIES, SearchStrategy
 
 
@@ -137,17 +138,23 @@ def _fields(
     """The fields there may be at ``path``."""
     node: Any = values
     for step in path:
-        node = _inside(node, step)
         # A step that is no field is a key of a mapping or the place in a list.
-        field = model.model_fields.get(step)
+        field = _concrete(model, node).model_fields.get(step)
         inner = [] if field is None else list(_models(field.annotation))
         model = inner[-1] if inner else model
+        node = _inside(node, step)
+    of_plugin = any(issubclass(model, base) for base, _, _ in _PLUGINS.values())
+    return {*(["type"] if of_plugin else []), *_concrete(model, node).model_fields}
+
+
+def _concrete(model: type[BaseModel], node: Any) -> type[BaseModel]:
+    """The class that a slot for plug-ins holds, by its ``type``; any other model as it is."""
     for kind, (base, builtin, default) in _PLUGINS.items():
         if issubclass(model, base):
             name = node.get("type", default) if isinstance(node, Mapping) else node.type
             plugin = find_plugin(kind, name, builtin)
-            return {"type", *getattr(plugin, "model_fields", base.model_fields)}
-    return model.model_fields
+            return plugin if hasattr(plugin, "model_fields") else model
+    return model
 
 
 def _inside(node: Any, step: str) -> Any:

@@ -205,4 +205,5 @@ def answer_info(answer: Finished) -> dict[str, Any]:
         "prompt_tokens": answer.prompt_tokens,
         "proposed_tokens": answer.proposed_tokens,
         "guide_tokens": answer.guide_tokens,
+        "kl": answer.kl,
     }

@@ -154,6 +154,9 @@ class Hypothesis:
             the others fork, so that one successor per step samples the same text however it is
             cut into chunks.
         n_tokens: Tokens on the path from the root, this chunk included.
+        drift: Sum of log q(token) - log p(token) over the path, in nats, where q is what the
+            proposer sampled from and p the same without steering; None if nothing steered it, or
+            the proposer does not tell.
         usage: Tokens spent so far on this prompt; shared by the whole tree.
     """
 
@@ -166,6 +169,7 @@ class Hypothesis:
     vocabulary: str | None = None
     stream: int = 0
     n_tokens: int = 0
+    drift: float | None = None
     usage: Usage = field(default_factory=Usage)
 
     @classmethod
@@ -183,6 +187,7 @@ class Hypothesis:
         vocabulary: str | None = None,
         stream: int | None = None,
         n_tokens: int | None = None,
+        drift: float | None = None,
     ) -> Hypothesis:
         """A child of this hypothesis; see the attributes for the arguments.
 
@@ -200,6 +205,7 @@ class Hypothesis:
             vocabulary=vocabulary,
             stream=self.stream if stream is None else stream,
             n_tokens=self.n_tokens + (len(token_ids or ()) if n_tokens is None else n_tokens),
+            drift=drift,
             usage=self.usage,
         )
 

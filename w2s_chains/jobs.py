@@ -56,6 +56,12 @@ class Job:
                 f"strategy {self.strategy.type!r} chooses by a score, but there is no scorer; give "
                 "guides (tuned=..., untuned=...) or scorer=..., or use strategy 'sampling'"
             )
+        if self.strategy.scores_partial and not getattr(self.scorer, "partial", True):
+            raise ConfigError(
+                f"strategy {self.strategy.type!r} scores texts that go on, but the scorer judges "
+                "whole answers only (partial: false); use strategy 'best_of_n', or set partial to "
+                "true"
+            )
         if self.strategy.token_steering:
             if not isinstance(self.proposer, Steerable):
                 raise ConfigError(

@@ -6,6 +6,7 @@ can no longer become part of a stop string.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,9 @@ class LiveSearch:
         self._answer: Hypothesis | None = None
         self._children: list[Hypothesis] = []
         self._sampled = 0
+        self._rounds = 0
+        self._round_of: WeakKeyDictionary[Hypothesis, int] = WeakKeyDictionary()
+        self._steered = False
         self._progress = 0
         try:
             self._search = self.job.strategy.search(self.job.root)
@@ -76,6 +80,8 @@ class LiveSearch:
         self.ask = ask
         if isinstance(ask, Expand):
             self._children, self._sampled = [], 0
+            self._rounds += 1
+            self._steered |= ask.steering != 0
             if any(h.finished for h in ask.hypotheses) or not ask.hypotheses:
                 self.fail(StrategyError("a strategy may expand only hypotheses that can go on"))
             elif ask.successors < 1 or (ask.chunk_tokens is not None and ask.chunk_tokens < 1):
@@ -148,6 +154,7 @@ class LiveSearch:
         self._report(max(child.n_tokens for child in self._children))
         if not self._unfinished() or self._sampled == ask.chunk_tokens:
             complete, self._children = self._children, []
+            self._round_of.update(dict.fromkeys(complete, self._rounds))
             self.resume(complete)
 
     def _report(self, tokens: int) -> None:
@@ -218,7 +225,8 @@ class LiveSearch:
                     f"{self._streamed!r} and returned {text!r}"
                 )
             self._stream(text)
-        except StrategyError as error:
+            kl = self._kl(answer)
+        except Exception as error:
             self.fail(error)
             return
         usage = answer.usage
@@ -231,8 +239,20 @@ class LiveSearch:
                 prompt_tokens=usage.prompt_tokens,
                 proposed_tokens=usage.proposed_tokens,
                 guide_tokens=usage.guide_tokens,
+                kl=kl,
             )
         )
+
+    def _kl(self, answer: Hypothesis) -> float | None:
+        """See ``Finished``."""
+        bound = self.job.strategy.kl_bound(self._round_of.get(answer, 0))
+        if not self._steered or bound is None:
+            return bound
+        sampling, drift = self.job.sampling, answer.drift
+        filtered = sampling.top_p < 1 or sampling.top_k is not None or not sampling.temperature
+        if filtered or drift is None or not math.isfinite(drift):
+            return None
+        return bound + drift
 
 
 def may_begin_stop(text: str, stop: Sequence[str]) -> int:

@@ -349,3 +349,14 @@ def test_steering_with_a_foreign_vocabulary_is_refused_early(
         compare(changed(study, configs=configs), out=tmp_path / "out")
     configs["eft"]["strategy"] = {"type": "best_of_n", "n": 2}  # control: as text they will do
     compare(changed(study, configs=configs), out=tmp_path / "out", plots=False)
+
+
+def test_rows_tell_the_divergence(study: Path, tmp_path: Path) -> None:
+    found = compare(study, out=tmp_path / "out", plots=False)
+    told = {
+        name: [r.kl for r in found.rows if r.config == name] for name in ("base", "eft", "beam")
+    }
+    assert set(told["base"]) == {0.0}
+    assert len(set(told["eft"])) == len(told["eft"])
+    assert all(kl is not None and kl > 1 for kl in told["beam"])
+    assert " KL " in (tmp_path / "out" / "summary.md").read_text()

@@ -104,3 +104,17 @@ def test_a_config_without_answers_has_empty_cells() -> None:
 def test_a_table_without_rewards_still_shows_over_optimisation() -> None:
     found = summarize(rows("a", {(0, 0): 1.0}), ["a"], [], "a")
     assert found.markdown().startswith("| config | answers | guide score | repetition |")
+
+
+def test_the_divergence_has_a_column_where_there_is_one() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    old = summarize([*rows("a", golds), *rows("b", golds)], ["a", "b"], ["gold"], "a")
+    new = summarize([*rows("a", golds), *rows("b", golds, kl=2.5)], ["a", "b"], ["gold"], "a")
+    for text in (old.markdown(), old.csv(), old.caption):
+        assert "kl" not in text.lower(), "rows of older versions have none"
+    assert "KL is to the frozen model" in new.caption
+    a, b = csv.DictReader(io.StringIO(new.csv()))
+    assert (a["kl"], b["kl"]) == ("", "2.5")
+    header, _, _, row = new.markdown().splitlines()[:4]
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert cells["KL"] == "2.50"

@@ -29,6 +29,7 @@ from w2s_chains.backend.loading import (
     options_of,
 )
 from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.hypothesis import Prompt
 from w2s_chains.plugins import did_you_mean
 
 
@@ -93,12 +94,29 @@ class Judge:
         """
         return self._checked(self.tokenizer(text, verbose=False, **self._truncation)["input_ids"])
 
-    def chat_ids(self, prompt: str, answer: str) -> list[int]:
-        """Tokens of a turn of the user and one of the assistant; raises like ``text_ids``."""
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-        rendered = self.tokenizer.apply_chat_template(
-            turns, tokenize=True, return_dict=True, sanitize_control_tokens=True, **self._truncation
-        )
+    def chat_ids(self, prompt: Prompt, answer: str, ended: bool = True) -> list[int]:
+        """Tokens of the prompt's turns and one of the assistant, which is closed if it ended.
+
+        Raises:
+            PromptError: The text is empty or too long, or the template refuses the prompt.
+        """
+        turns = [{"role": turn.role, "content": turn.plain_text} for turn in prompt.turns]
+        turns.append({"role": "assistant", "content": answer})
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                turns,
+                tokenize=True,
+                return_dict=True,
+                sanitize_control_tokens=True,
+                continue_final_message=not ended,
+                **self._truncation,
+            )
+        except Exception as error:  # templates raise whatever they like
+            raise PromptError(
+                f"the chat template of {self.options.model!r} refuses the conversation "
+                f"({', '.join(turn['role'] for turn in turns)}): {error}; change the messages, or "
+                "set chat to false"
+            ) from error
         return self._checked(rendered["input_ids"])
 
     @property
@@ -114,7 +132,7 @@ class Judge:
         if len(ids) > self.limit:
             raise PromptError(
                 f"the text has {len(ids)} tokens, but model {name!r} reads at most {self.limit}; "
-                "give fewer max_tokens, or set truncate to 'left' or 'right' for this reward"
+                "give fewer max_tokens, or set truncate to 'left' or 'right' for this model"
             )
         return ids
 

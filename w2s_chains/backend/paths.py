@@ -32,9 +32,10 @@ class Paths:
     def __getitem__(self, hypothesis: Hypothesis) -> Segment:
         return self._segments[hypothesis]
 
-    def keep(self, hypothesis: Hypothesis, segment: Segment) -> None:
+    def keep(self, hypothesis: Hypothesis, segment: Segment, end_logprob: float = 0.0) -> None:
         """Store a segment that was read elsewhere, while a chunk was sampled."""
         self._segments[hypothesis] = segment
+        self._end_logprobs[hypothesis] = end_logprob
 
     def read(
         self, hypotheses: Sequence[Hypothesis], *, scored: bool

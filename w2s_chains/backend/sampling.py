@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,13 +56,21 @@ class Drawn:
     Attributes:
         segments: The new tokens, without end token, as each model knows them; in the order of
             ``Draw.parents``.
-        ended: Whether an end token came after them.
+        end_logprob: log p(end token) after them under the first model, in nats; None if none came.
+        drift: Sum over the tokens of log q(token) - log p(token), in nats: q is what they were
+            sampled from, p the same without steering. 0 without steering.
         state: What may follow them; None for anything.
     """
 
     segments: tuple[Segment, ...]
-    ended: bool
+    end_logprob: float | None
+    drift: float = 0.0
     state: GrammarState | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether an end token came."""
+        return self.end_logprob is not None
 
 
 @torch.inference_mode()
@@ -126,7 +134,7 @@ def _sample_batch(
         ]
         ids = torch.cat([own for own, _ in chosen])  # [B * width]
         sampled.append(ids)
-        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models, B * width]
+        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 1, B * width]
         ended |= torch.isin(ids, ends)
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
@@ -135,15 +143,15 @@ def _sample_batch(
             for model, batch in zip(models, batches, strict=True)
         ]
     taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
-    likely = torch.stack(logprobs, dim=2).tolist()  # [models, B * width, steps]
+    likely = torch.stack(logprobs, dim=2).tolist()  # [models + 1, B * width, steps]
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     for i, draw in enumerate(draws):
         row, branch = place[i]
         slot = row * width + branch
         own = [values[slot] for values in likely]
-        segments, over = _segments(draw, (row, branch), taken[slot], own, batches, set(end_ids))
-        drawn.append(Drawn(segments=segments, ended=over, state=states[slot]))
+        one = _drawn(draw, (row, branch), taken[slot], own, batches, set(end_ids))
+        drawn.append(replace(one, state=states[slot]))
     return drawn
 
 
@@ -152,18 +160,19 @@ def _may_look(device: torch.device, step: int) -> bool:
     return device.type == "cpu" or step % 16 == 15
 
 
-def _segments(
+def _drawn(
     draw: Draw,
     place: tuple[int, int],
     ids: list[int],
-    logprobs: list[list[float]],
+    values: list[list[float]],
     batches: Sequence[Batch],
     end_ids: set[int],
-) -> tuple[tuple[Segment, ...], bool]:
+) -> Drawn:
     """The new tokens as each model knows them, and whether an end token came after them."""
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
+    *logprobs, drifts = values
     segments: list[Segment] = []
     for parent, batch, own in zip(draw.parents, batches, logprobs, strict=True):
         segment = Segment(parent, parent.end, ids[:count])
@@ -171,7 +180,11 @@ def _segments(
         if not ended:
             segment.kv = batch.slice(*place, count)
         segments.append(segment)
-    return tuple(segments), ended
+    return Drawn(
+        segments=tuple(segments),
+        end_logprob=logprobs[0][count] if ended else None,
+        drift=sum(drifts[: count + ended]),
+    )
 
 
 class Chooser:
@@ -221,31 +234,44 @@ class Chooser:
             sampled: Tokens of this chunk so far. [B] each
 
         Returns:
-            The tokens [B], and their log-probabilities under each model [models, B].
+            The tokens [B]; their log-probabilities under each model, at temperature 1 and
+            unfiltered, and below them what steering added to the log-probability that they were
+            sampled with [models + 1, B].
         """
         # Tables of one vocabulary may be padded differently: only what all of them know counts.
         size = min(table.shape[1] for table in tables)
-        known = [table[:, :size].log_softmax(1) for table in tables]
-        logits = tables[0][:, :size]
+        known = [table.log_softmax(1)[:, :size] for table in tables]
+        base = logits = tables[0][:, :size]
         for weights, own in zip(self.weights, known[1:], strict=True):
             logits = logits + weights[:, None] * own.to(logits.device)
-        ids = self._pick(logits, step, sampled)
-        likely = [own.gather(1, ids[:, None].to(own.device)).to(ids.device) for own in known]
-        return ids, torch.cat(likely, dim=1).T
-
-    def _pick(self, logits: Tensor, step: int, sampled: Sequence[Tensor]) -> Tensor:
         live = [
             row
             for row, state in enumerate(self.states)
             if state is not None and not state.ended and step < self.steps[row]
         ]
+        allowed = self._allowed(logits) if live else None
+        logits = self._shaped(logits, sampled, allowed)
+        ids = self._pick(logits, step, live)
+        at = ids[:, None]
+        likely = [own.gather(1, at.to(own.device)).to(ids.device) for own in known]
+        if self.weights:
+            base = self._shaped(base, sampled, allowed)
+            drift = logits.log_softmax(1).gather(1, at) - base.log_softmax(1).gather(1, at)
+        else:
+            drift = torch.zeros_like(likely[0])
+        return ids, torch.cat([*likely, drift], dim=1).T
+
+    def _shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
+        """The logits that are sampled from: penalised, masked, tempered and filtered."""
         if self.penalises:
             logits = self._penalise(logits, sampled)
-        if live:
-            logits = logits.masked_fill(~self._allowed(logits), float("-inf"))
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
         logits = logits / self.temperature[:, None]
-        if self.filters:
-            logits = self._filter(logits)
+        return self._filter(logits) if self.filters else logits
+
+    def _pick(self, logits: Tensor, step: int, live: Sequence[int]) -> Tensor:
+        """The tokens: the best after noise, in rows ``live`` the best that a form allows."""
         if self.noisy:
             noise = log_exponential(self.keys[step], logits.shape[1])
             if self.greedy is not None:

@@ -71,6 +71,7 @@ def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Ex
         update={
             "text": outcome.text,
             "guide_score": outcome.score,
+            "kl": outcome.kl,
             "proposed_tokens": outcome.proposed_tokens,
             "guide_tokens": outcome.guide_tokens,
             "completion_tokens": outcome.completion_tokens,

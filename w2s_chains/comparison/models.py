@@ -40,7 +40,7 @@ class Models:
 
 def _specs(config: Entry) -> list[tuple[str, ModelSpec]]:
     """The models that are loaded; a proposer of another package loads its own."""
-    guides = () if config.guide is None else config.guide.specs()
+    guides = [spec for section in config.guide_sections() for spec in section.specs()]
     specs = [("HuggingFaceGuide", spec) for spec in guides]
     if isinstance(config.proposer, ModelSpec):
         specs.append(("HuggingFaceProposer", config.proposer))
@@ -70,6 +70,8 @@ def check_study(study: Study, prompt: str) -> None:
                 _check_loaded(config, prompt)
                 continue
             config.check()
+            if config.scoring is not None:
+                config.scoring.preview()
             if config.strategy.needs_scorer and config.scoring is None:
                 raise ConfigError(
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "

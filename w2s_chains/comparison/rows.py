@@ -50,6 +50,7 @@ class Row(_AboutAnswer):
         guide_score: The answer's value under the config's scorer.
         loglikelihood: Log-probability per token under the config's proposer, in nats; None if it
             cannot tell, as a server cannot.
+        kl: Its mean over answers estimates KL(config || frozen model), in nats; see ``Finished``.
         rewards: One value per reward; None where it failed, and ``errors`` says why.
         proposed_tokens: Tokens sampled by the proposer, in all branches.
         guide_tokens: Tokens read by both guides together, prompt included.
@@ -63,6 +64,7 @@ class Row(_AboutAnswer):
     text: str | None = None
     guide_score: float | None = None
     loglikelihood: float | None = None
+    kl: float | None = None
     rewards: dict[str, float | None] = Field(default_factory=dict)
     proposed_tokens: int = 0
     guide_tokens: int = 0

@@ -73,7 +73,7 @@ class Study(BaseModel):
             if columns.count(column) > 1:
                 raise ValueError(f"two rewards are called {column!r}; give one a name of its own")
         for reward in self.rewards:
-            taken = ["answer", "guide_score"]
+            taken = ["answer", "guide_score", "kl"]
             taken += ["loglikelihood"] if getattr(reward, "model", None) is not None else []
             taken += ["repetition"] if not isinstance(reward, Repetition) else []
             if reward.column in taken:

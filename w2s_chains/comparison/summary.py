@@ -46,7 +46,8 @@ class Line:
         answers: Answers that it gave.
         failed: Prompts and seeds without an answer, and rewards that failed on one.
         seeds: Seeds it was run with.
-        means: Per column: guide score, rewards, repetition, loglikelihood; NaN where nothing is.
+        means: Per column: guide score, rewards, repetition, loglikelihood, KL; NaN where nothing
+            is.
         differences: Per reward; nothing for the baseline itself.
         proposed_tokens: Per answer.
         guide_tokens: Per answer.
@@ -79,13 +80,24 @@ class Summary:
     prompts: int
 
     @property
+    def _kl_column(self) -> list[str]:
+        """The column, if any answer has a KL; those of older versions have none."""
+        return [] if all(np.isnan(line.means["kl"]) for line in self.lines) else ["KL"]
+
+    @property
     def caption(self) -> str:
         """What the numbers mean, for below the table."""
+        kl = (
+            " KL is to the frozen model's own sampling, in nats per answer: an estimate for "
+            "steering, an upper bound for searches."
+        )
         return (
             f"{self.prompts} prompts. In brackets: 95% interval of the paired difference to "
             f"{self.baseline!r}, bootstrap over prompts ({DRAWS:,} draws); win: share of pairs "
             "above it. Repetition is 1 - distinct / all words; loglikelihood is the frozen "
             "model's own, in nats per token; tokens are per answer, in all branches."
+            + kl
+            * len(self._kl_column)
         )
 
     def tables(self) -> list[tuple[list[str], list[list[str]]]]:
@@ -94,7 +106,8 @@ class Summary:
         judged, cost = ["config"], ["config", "answers", *(["failed"] if failures else [])]
         for name in self.rewards:
             judged += [name, "difference", "win"]
-        cost += ["guide score", "repetition", "loglikelihood", "tokens proposed", "guide tokens"]
+        cost += ["guide score", "repetition", "loglikelihood", *self._kl_column]
+        cost += ["tokens proposed", "guide tokens"]
         judged_rows: list[list[str]] = []
         cost_rows: list[list[str]] = []
         for line in self.lines:
@@ -106,6 +119,7 @@ class Summary:
             judged_rows.append(row)
             row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
+            row += [_number(line.means["kl"]) for _ in self._kl_column]
             row += [f"{line.proposed_tokens:.0f}", f"{line.guide_tokens:.0f}"]
             cost_rows.append(row)
         return [(judged, judged_rows)] * bool(self.rewards) + [(cost, cost_rows)]
@@ -142,7 +156,8 @@ class Summary:
         for name in self.rewards:
             parts = ("difference", "low", "high", "win_rate", "paired_prompts")
             header += [name, *(f"{name}_{part}" for part in parts)]
-        header += ["repetition", "loglikelihood", "proposed_tokens", "guide_tokens"]
+        header += ["repetition", "loglikelihood", *(name.lower() for name in self._kl_column)]
+        header += ["proposed_tokens", "guide_tokens"]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(header)
@@ -155,6 +170,7 @@ class Summary:
                 numbers = [] if d is None else [d.mean, d.low, d.high, d.win_rate]
                 cells += [""] * 5 if d is None else [*map(_exact, numbers), d.prompts]
             cells += [_exact(line.means["repetition"]), _exact(line.means["loglikelihood"])]
+            cells += [_exact(line.means["kl"]) for _ in self._kl_column]
             cells += [_exact(line.proposed_tokens), _exact(line.guide_tokens)]
             writer.writerow(cells)
         return out.getvalue()
@@ -184,7 +200,9 @@ def summarize(
                 answers=sum(row.text is not None for row in answers),
                 failed=sum(bool(row.errors) for row in answers),
                 seeds=len({row.seed for row in answers}),
-                means={c: _mean(values(answers, c)) for c in ("guide_score", *columns, *ALWAYS)},
+                means={
+                    c: _mean(values(answers, c)) for c in ("guide_score", *columns, *ALWAYS, "kl")
+                },
                 differences={}
                 if name == baseline
                 else {
@@ -206,8 +224,8 @@ ALWAYS = ("repetition", "loglikelihood")
 
 def value(row: Row, column: str) -> float | None:
     """What a row has in a column of the table."""
-    if column in ("guide_score", "loglikelihood"):
-        return row.guide_score if column == "guide_score" else row.loglikelihood
+    if column in ("guide_score", "loglikelihood", "kl"):
+        return getattr(row, column)
     return row.rewards.get(column)
 
 

@@ -12,6 +12,10 @@ from w2s_chains.guides.huggingface import HuggingFaceGuide
 from w2s_chains.hypothesis import Hypothesis, Prompt
 
 
+def _load(part: type[HuggingFaceGuide], spec: ModelSpec) -> HuggingFaceGuide:
+    return part.from_spec(spec)
+
+
 class GuidePair:
     """Two guides whose log-ratio says how much a text was wanted by the tuning."""
 
@@ -39,7 +43,19 @@ class GuidePair:
             ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **options)
             for ref in (tuned, untuned)
         ]
-        return cls(*(HuggingFaceGuide.from_spec(spec) for spec in specs))
+        return cls.from_specs(*specs)
+
+    @classmethod
+    def from_specs(cls, tuned: ModelSpec, untuned: ModelSpec, load: Any = None) -> GuidePair:
+        """What two specs describe.
+
+        Args:
+            tuned: The tuned guide.
+            untuned: The untuned one.
+            load: Loads ``(part, spec)``, and may have it already.
+        """
+        load = _load if load is None else load
+        return cls(*(load(HuggingFaceGuide, spec) for spec in (tuned, untuned)))
 
     def swapped(self) -> GuidePair:
         """The pair that steers the other way; the models are shared."""

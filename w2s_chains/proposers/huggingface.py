@@ -84,13 +84,25 @@ class HuggingFaceProposer(LocalModel):
                 results[i] = own
         return results
 
+    def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """Log p(response | prompt) of each hypothesis under the model itself, in nats.
+
+        At temperature 1 and without filters, penalties and steering, whatever it was sampled with.
+        What this proposer has sampled is not read again. Summed like a guide's loglikelihood.
+
+        Raises:
+            PromptError: A text is longer than the model's context.
+        """
+        self.paths.read(hypotheses, scored=True)
+        return [self.paths.loglikelihood(h) for h in hypotheses]
+
     def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
         pair: SteeringPair | None = None
         hypotheses = [h for request in requests for h in request.hypotheses]
         if requests[0].steering:
             pair = require_steering(requests[0].guides, self.text.vocabulary)
             pair.read(hypotheses)
-        for h, count in self.paths.read(hypotheses, scored=False):
+        for h, count in self.paths.read(hypotheses, scored=True):
             h.usage.prompt_tokens += count + 1 if h.parent is None else 0
         rows = [
             (request, h, index)
@@ -136,7 +148,8 @@ class HuggingFaceProposer(LocalModel):
         parent.usage.proposed_tokens += len(own.ids) + drawn.ended
         parent.usage.guide_tokens += sum(len(segment.ids) for segment in guiding)
         text, pending = self.text.decode_after(self.text.context(parent), parent.pending, own.ids)
-        if stopped := self._stopped(sampling.stop, parent, text, own.ids):
+        drift = None if pair is None else (parent.drift or 0.0) + drawn.drift
+        if stopped := self._stopped(sampling.stop, parent, text, own.ids, drift):
             return stopped
         full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
         # An answer that had to be short to keep its form ended for want of tokens.
@@ -154,17 +167,24 @@ class HuggingFaceProposer(LocalModel):
             ),
             vocabulary=self.text.vocabulary,
             stream=stream,
+            drift=drift,
         )
-        if not child.finished:
-            self.paths.keep(child, own)
-            if drawn.state is not None:
-                self._states[child] = drawn.state
+        if child.finished:
+            own.kv = None  # nothing follows it
+        elif drawn.state is not None:
+            self._states[child] = drawn.state
+        self.paths.keep(child, own, drawn.end_logprob or 0.0 if child.ended else 0.0)
         if pair is not None and not child.ended:
             pair.keep(child, guiding)
         return child
 
     def _stopped(
-        self, stop: Sequence[str], parent: Hypothesis, text: str, ids: Sequence[int]
+        self,
+        stop: Sequence[str],
+        parent: Hypothesis,
+        text: str,
+        ids: Sequence[int],
+        drift: float | None,
     ) -> Hypothesis | None:
         """The finished child if a stop string ends in this chunk; the text before it is kept.
 
@@ -198,4 +218,5 @@ class HuggingFaceProposer(LocalModel):
             finish_reason="stop",
             vocabulary=None if whole is None else self.text.vocabulary,
             n_tokens=next(n for n, (seen, _) in enumerate(texts) if len(seen) >= len(rest)),
+            drift=drift,
         )

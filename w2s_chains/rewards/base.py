@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
+from w2s_chains.answer_template import AnswerTemplate
 from w2s_chains.plugins import Plugin
 
 
@@ -22,7 +23,7 @@ FileBeside = Annotated[Path, AfterValidator(_beside)]
 """A path that a config names, relative to the folder of the config."""
 
 
-class Reward(Plugin, ABC):
+class Reward(Plugin, AnswerTemplate, ABC):
     """A judge of answers; like a strategy it is its own config, a frozen model with a ``type``.
 
     Third parties subclass it, or write a function ``(prompts, answers) -> list[float]``, and
@@ -30,18 +31,9 @@ class Reward(Plugin, ABC):
 
     Attributes:
         name: The column in rows and tables; by default the type.
-        template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
     """
 
     name: str = Field(default="", pattern=r"^[\w.+-]*$")
-    template: str = "{answer}"
-
-    @field_validator("template")
-    @classmethod
-    def _has_slot(cls, value: str) -> str:
-        if "{answer}" not in value:
-            raise ValueError(f"template {value!r} has no '{{answer}}' to put the answer into")
-        return value
 
     @property
     def column(self) -> str:
@@ -49,10 +41,8 @@ class Reward(Plugin, ABC):
 
     def texts(self, prompts: Sequence[str], answers: Sequence[str]) -> list[str]:
         """The texts that are judged."""
-        before, _, after = self.template.partition("{answer}")
         return [
-            before.replace("{prompt}", prompt) + answer + after.replace("{prompt}", prompt)
-            for prompt, answer in zip(prompts, answers, strict=True)
+            self.rendered(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
     def check(self) -> None:

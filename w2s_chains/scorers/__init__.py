@@ -10,23 +10,38 @@ from pydantic import BeforeValidator, SerializeAsAny
 from w2s_chains.plugins import build_plugin
 from w2s_chains.scorers.base import ScorerConfig
 from w2s_chains.scorers.log_ratio import LogRatio, LogRatioScorer
+from w2s_chains.scorers.loglikelihood import Loglikelihood, LoglikelihoodScorer
+from w2s_chains.scorers.mixture import MixtureScorer, Weighted
+from w2s_chains.scorers.reward_model import RewardModel, RewardModelScorer
+from w2s_chains.scorers.texts import CallableScorer, RunnableScorer
 
-SCORERS: Mapping[str, type[ScorerConfig]] = {"log_ratio": LogRatio}
+SINGLE_SCORERS: Mapping[str, type[ScorerConfig]] = {
+    "log_ratio": LogRatio,
+    "loglikelihood": Loglikelihood,
+    "reward_model": RewardModel,
+}
+"""All built-in types but ``mixture``, whose parts they are."""
 
 
-def build_scorer(value: Any) -> Any:
-    """The config of a scorer from a mapping, which is of type ``log_ratio`` if it has none."""
-    return build_plugin("scorers", value, SCORERS, default="log_ratio")
+def _build(value: Any) -> Any:
+    return build_plugin("scorers", value, SINGLE_SCORERS, default="log_ratio")
 
 
-AnyScorer = Annotated[SerializeAsAny[ScorerConfig], BeforeValidator(build_scorer)]
-"""A config slot for a scorer."""
+SingleScorer = Annotated[SerializeAsAny[ScorerConfig], BeforeValidator(_build)]
+"""A config slot for any scorer but a mixture; without a type it is ``log_ratio``."""
 
 __all__ = [
-    "SCORERS",
-    "AnyScorer",
+    "SINGLE_SCORERS",
+    "CallableScorer",
     "LogRatio",
     "LogRatioScorer",
+    "Loglikelihood",
+    "LoglikelihoodScorer",
+    "MixtureScorer",
+    "RewardModel",
+    "RewardModelScorer",
+    "RunnableScorer",
     "ScorerConfig",
-    "build_scorer",
+    "SingleScorer",
+    "Weighted",
 ]

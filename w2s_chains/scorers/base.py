@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from w2s_chains.contracts import Guides, Scorer
+from dataclasses import dataclass
+
+from w2s_chains.contracts import Guides, Proposer, Scorer
 from w2s_chains.errors import ConfigError
 from w2s_chains.plugins import Plugin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a scorer may be built from.
+
+    Attributes:
+        proposer: The large model.
+        guides: What the section ``guide`` describes, loaded; None without one.
+    """
+
+    proposer: Proposer
+    guides: Guides | None = None
 
 
 class ScorerConfig(Plugin):
@@ -20,14 +35,26 @@ class ScorerConfig(Plugin):
             def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
                 return [-self.weight * len(h.response) for h in hypotheses]
 
-    One that needs the guides, or loads something, overrides ``build``. What it builds keeps this
-    object as ``spec``, so that it can be written to YAML again, and the guides as ``pair``.
+    One that needs the guides, or loads something, overrides ``build``; one that needs the proposer
+    too overrides ``build_from``. What it builds keeps this object as ``spec``, so that it can be
+    written to YAML again, and the guides as ``pair``.
     """
 
     @property
     def needs_guides(self) -> bool:
         """Whether there must be a section ``guide``."""
         return False
+
+    def preview(self) -> None:
+        """Refuse what cannot work, before any weights are loaded.
+
+        Raises:
+            W2SError: A model is missing, or an option does not fit it.
+        """
+
+    def build_from(self, parts: Parts) -> Scorer:
+        """The scorer, from whatever it needs; raises like ``build``."""
+        return self.build(parts.guides)
 
     def build(self, guides: Guides | None) -> Scorer:
         """The scorer.

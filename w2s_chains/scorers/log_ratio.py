@@ -6,35 +6,75 @@ from collections.abc import Sequence
 from typing import Literal
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.contracts import Checks, Guides
+from w2s_chains.contracts import Checks, Guides, Proposer
 from w2s_chains.errors import ScorerError
 from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.scorers.base import ScorerConfig
+from w2s_chains.scorers.base import Parts
+from w2s_chains.scorers.options import BaseOptions, adjusted, require_base, tokens
 
 
-class LogRatio(ScorerConfig):
-    """log p_tuned(y|x) - log p_untuned(y|x) of the guides, in nats (Zhou et al., 2024)."""
+class LogRatio(BaseOptions):
+    """log p_tuned(y|x) - log p_untuned(y|x) of the guides, in nats (Zhou et al., 2024).
+
+    Attributes:
+        per_token: Divided, whatever is added to it, by the number of the answer's tokens.
+    """
 
     type: Literal["log_ratio"] = "log_ratio"
+    per_token: bool = False
 
     @property
     def needs_guides(self) -> bool:
         return True
 
-    def build(self, guides: Guides | None) -> LogRatioScorer:
-        assert guides is not None, "the config has checked it"
-        return LogRatioScorer(guides)
+    def build_from(self, parts: Parts) -> LogRatioScorer:
+        assert parts.guides is not None, "the config has checked it"
+        own = {name: getattr(self, name) for name in type(self).model_fields if name != "type"}
+        return LogRatioScorer(
+            parts.guides, proposer=parts.proposer if self.base_weight else None, **own
+        )
 
 
 class LogRatioScorer:
     """log p_tuned(y|x) - log p_untuned(y|x), in nats (Zhou et al., 2024).
 
     Summed over the tokens of the whole partial answer y, so that siblings of one length compare;
-    the end token counts only where the proposer ended its turn.
+    the end token counts only where the proposer ended its turn. With all options the score is
+
+        (log p_tuned(y|x) - log p_untuned(y|x) + base_weight * log p_base(y|x)
+            - repetition_penalty * R(y)) / n
+
+    where R(y) is how many sequences of three words y has said before, and n = 1, or with
+    ``per_token`` the number of the proposer's tokens in y, the end token included.
     """
 
-    def __init__(self, pair: Guides) -> None:
+    def __init__(
+        self,
+        pair: Guides,
+        *,
+        proposer: Proposer | None = None,
+        base_weight: float = 0.0,
+        repetition_penalty: float = 0.0,
+        per_token: bool = False,
+    ) -> None:
+        """Make a scorer.
+
+        Args:
+            pair: The guides.
+            proposer: The large model, whose own loglikelihood ``base_weight`` adds.
+            base_weight: In nats per nat.
+            repetition_penalty: In nats per repeated sequence of three words.
+            per_token: Whether the mean over the tokens counts, not the sum.
+
+        Raises:
+            ConfigError: ``base_weight`` without a proposer that tells loglikelihoods.
+            pydantic.ValidationError: A number is out of range.
+        """
         self.pair = pair
+        self.options = LogRatio(
+            base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
+        )
+        self.base = require_base(proposer, base_weight)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if one of the guides cannot read the prompt."""
@@ -42,7 +82,14 @@ class LogRatioScorer:
             self.pair.check(prompt, sampling)
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        return [tuned - untuned for tuned, untuned in self.pair.loglikelihoods(hypotheses)]
+        options = self.options
+        ratios = [tuned - untuned for tuned, untuned in self.pair.loglikelihoods(hypotheses)]
+        scores = adjusted(
+            ratios, hypotheses, self.base, options.base_weight, options.repetition_penalty
+        )
+        if not options.per_token:
+            return scores
+        return [value / tokens(h) for value, h in zip(scores, hypotheses, strict=True)]
 
     def score_texts(
         self,

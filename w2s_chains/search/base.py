@@ -34,6 +34,25 @@ class SearchStrategy(Plugin, ABC):
         return True
 
     @property
+    def scores_partial(self) -> bool:
+        """Whether the search asks for scores of texts that go on."""
+        return self.needs_scorer
+
+    def kl_bound(self, rounds: int) -> float | None:
+        """What choosing adds at most to KL(answers || samples of the proposer), in nats.
+
+        Strategies whose mean over answers is such a bound override this; see
+        ``search.divergence``.
+
+        Args:
+            rounds: How many times the strategy had asked for children when it got the answer.
+
+        Returns:
+            None where no bound is proven.
+        """
+        return None
+
+    @property
     def branches(self) -> int:
         """Partial answers that grow at once: what an answer costs, relative to one sample."""
         return 1

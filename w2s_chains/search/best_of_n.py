@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.search import divergence
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
 
 
@@ -27,6 +28,13 @@ class BestOfN(SearchStrategy):
     @property
     def branches(self) -> int:
         return self.n
+
+    @property
+    def scores_partial(self) -> bool:
+        return False
+
+    def kl_bound(self, rounds: int) -> float:
+        return divergence.best_of(self.n)
 
     def search(self, root: Hypothesis) -> Search:
         answers = distinct((yield from expand([root], self.n, None, self.steering)))

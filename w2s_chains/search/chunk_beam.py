@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.hypothesis import Hypothesis, common_ancestor
+from w2s_chains.search import divergence
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -45,6 +46,15 @@ class ChunkBeamSearch(SearchStrategy):
     @property
     def branches(self) -> int:
         return self.width * self.successors
+
+    @property
+    def scores_partial(self) -> bool:
+        return self.chunk_tokens is not None
+
+    def kl_bound(self, rounds: int) -> float:
+        if self.chunk_tokens is None:
+            return divergence.best_of(self.width * self.successors)
+        return divergence.chunk_beam(self.width, self.successors, rounds)
 
     def search(self, root: Hypothesis) -> Search:
         beam = [root]

@@ -32,6 +32,9 @@ class Sampling(SearchStrategy):
     def needs_scorer(self) -> bool:
         return False
 
+    def kl_bound(self, rounds: int) -> float:
+        return 0.0
+
     def search(self, root: Hypothesis) -> Search:
         return (yield from sample_one(root, steering=0.0))
 
@@ -57,6 +60,9 @@ class EmulatedFineTuning(SearchStrategy):
     @property
     def needs_scorer(self) -> bool:
         return False
+
+    def kl_bound(self, rounds: int) -> float:
+        return 0.0
 
     def search(self, root: Hypothesis) -> Search:
         return (yield from sample_one(root, steering=self.beta))

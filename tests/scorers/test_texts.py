@@ -1,0 +1,215 @@
+"""Scores by functions and Runnables: batched, remembered, and told clearly where they fail."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    CallableScorer,
+    ChunkBeamSearch,
+    Engine,
+    HuggingFaceProposer,
+    Hypothesis,
+    RunnableScorer,
+    Sampling,
+)
+from w2s_chains.errors import ConfigError, ScorerError, W2SError
+from w2s_chains.hypothesis import Message, Prompt
+
+
+def nodes(*texts: str, prompt: str = "p") -> list[Hypothesis]:
+    root = Hypothesis.root(prompt)
+    return [root.extend(text) for text in texts]
+
+
+def length(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    return [float(len(response)) for response in responses]
+
+
+def test_a_function_of_prompts_and_responses() -> None:
+    seen: list[Any] = []
+
+    def score(prompts: list[str], responses: list[str]) -> list[float]:
+        seen.append((prompts, responses))
+        return [len(p) * 10 + len(r) for p, r in zip(prompts, responses, strict=True)]
+
+    scorer = CallableScorer(score)
+    chat = Hypothesis.root(
+        Prompt(messages=(Message(role="system", content="Be"), Message(role="user", content="hi")))
+    )
+    assert scorer.score([*nodes("a", "bb"), chat.extend("x")]) == [11.0, 12.0, 191.0]
+    assert seen == [(["p", "p", "system: Be\nuser: hi"], ["a", "bb", "x"])], "one call"
+
+
+def test_every_hypothesis_is_asked_for_once_and_then_forgotten() -> None:
+    asked: list[str] = []
+
+    def score(prompts: list[str], responses: list[str]) -> list[float]:
+        asked.extend(responses)
+        return length(prompts, responses)
+
+    scorer = CallableScorer(score)
+    a, b = nodes("a", "bb")
+    assert scorer.score([a, b, a]) == [1.0, 2.0, 1.0]
+    assert scorer.score([b, a]) == [2.0, 1.0]
+    assert asked == ["a", "bb"]
+    assert scorer.score(nodes("a")) == [1.0], "another hypothesis of the same text"
+    assert asked == ["a", "bb", "a"], "control"
+    assert scorer.score([]) == []
+    del a, b
+    gc.collect()
+    assert len(scorer._known) == 0
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ([1.0], "the function <lambda> returned 1 scores for 2 responses"),
+        (3.0, "returned 1 scores for 2"),
+        (None, "returned 1 scores for 2"),
+        ([1.0, "x"], "gave 'x' for the response 'bb'"),
+        ([1.0, float("nan")], "gave nan for the response 'bb'"),
+        ([float("inf"), 1.0], "gave inf for the response 'a'"),
+        ([None, 1.0], "gave None"),
+    ],
+)
+def test_what_a_function_gets_wrong(returned: Any, told: str) -> None:
+    with pytest.raises(ScorerError, match=told):
+        CallableScorer(lambda prompts, responses: returned).score(nodes("a", "bb"))
+
+
+def test_what_is_no_function_and_no_runnable() -> None:
+    with pytest.raises(ConfigError, match=r"needs a function .* not 'length'"):
+        CallableScorer("length")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
+        RunnableScorer(length)
+    with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
+        RunnableScorer(RunnableLambda)
+    with pytest.raises(ConfigError, match="max_concurrency is 0"):
+        RunnableScorer(RunnableLambda(len), max_concurrency=0)
+
+
+@pytest.mark.parametrize("given", [7, 7.0, "7", " 7.0\n", AIMessage("7"), True * 7])
+def test_what_is_a_number(given: Any) -> None:
+    assert RunnableScorer(RunnableLambda(lambda x: given)).score(nodes("a")) == [7.0]
+
+
+@pytest.mark.parametrize(
+    "given", ["Score: 7", "", None, {"score": 7}, [7, 8], AIMessage("seven"), float("nan"), "inf"]
+)
+def test_what_is_no_number(given: Any) -> None:
+    scorer = RunnableScorer(RunnableLambda(lambda x: given, name="judge"))
+    with pytest.raises(ScorerError, match=r"the Runnable judge gave .* must be a finite number"):
+        scorer.score(nodes("a"))
+
+
+def test_a_runnable_gets_prompt_and_response_side_by_side() -> None:
+    seen: list[Any] = []
+    inside, most = 0, 0
+    lock, both = threading.Lock(), threading.Barrier(2, timeout=20)
+
+    def judge(values: dict[str, str]) -> float:
+        nonlocal inside, most
+        with lock:
+            seen.append(values)
+            inside += 1
+            most = max(most, inside)
+        both.wait()
+        with lock:
+            inside -= 1
+        return len(values["response"])
+
+    texts = [str(i) * i for i in range(1, 7)]
+    assert RunnableScorer(RunnableLambda(judge), max_concurrency=2).score(nodes(*texts)) == [
+        1.0, 2.0, 3.0, 4.0, 5.0, 6.0
+    ]  # fmt: skip
+    assert most == 2
+    assert {"prompt": "p", "response": "22"} in seen
+    assert len(seen) == 6
+
+
+def test_one_that_fails_harms_no_other() -> None:
+    asked: list[str] = []
+
+    def judge(values: dict[str, str]) -> float:
+        asked.append(values["response"])
+        if "bad" in values["response"]:
+            raise TimeoutError("no answer")
+        return 1.0
+
+    scorer = RunnableScorer(RunnableLambda(judge), max_concurrency=1)
+    good, bad, fine = nodes("good", "bad", "fine")
+    with pytest.raises(TimeoutError, match="no answer"):
+        scorer.score([good, bad, fine])
+    assert scorer.score([good, fine]) == [1.0, 1.0]
+    with pytest.raises(TimeoutError):
+        scorer.score([bad])
+    assert sorted(asked) == ["bad", "bad", "fine", "good"]
+
+
+def test_in_a_search(proposer: HuggingFaceProposer) -> None:
+    def vowels(text: str) -> int:
+        return sum(text.count(letter) for letter in "aeiou")
+
+    by_function = CallableScorer(lambda prompts, responses: [vowels(r) for r in responses])
+    judge = RunnableLambda(lambda values: str(vowels(values["response"])))
+    shared: dict[str, Any] = {
+        "proposer": proposer, "max_tokens": 16, "seed": 3,
+        "strategy": ChunkBeamSearch(width=2, successors=3, chunk_tokens=4),
+    }  # fmt: skip
+    prompts = ["The movie", "x", "A boring film"]
+    found = W2SLLM(scorer=by_function, **shared).batch(prompts)
+    assert W2SLLM(scorer=RunnableScorer(judge), **shared).batch(prompts) == found
+    shared["strategy"] = Sampling()
+    plain = W2SLLM(**shared).batch(prompts)
+    assert sum(map(vowels, found)) > sum(map(vowels, plain)), "control"
+
+
+def test_a_failing_judge_fails_its_own_prompt_only(proposer: HuggingFaceProposer) -> None:
+    def judge(values: dict[str, str]) -> Any:
+        return "no idea" if values["prompt"] == "x" else 1.0
+
+    llm = W2SLLM(
+        proposer=proposer, scorer=RunnableScorer(RunnableLambda(judge)), max_tokens=8, seed=0,
+        strategy=BestOfN(n=2),
+    )  # fmt: skip
+    good, bad = llm.batch(["The movie", "x"], return_exceptions=True)
+    assert isinstance(good, str)
+    assert isinstance(bad, ScorerError)
+
+
+def test_a_judge_on_the_same_engine_is_refused(proposer: HuggingFaceProposer) -> None:
+    """It would wait for ever; one on an engine of its own works."""
+    outcomes = []
+    for own in ({}, {"engine": Engine()}):
+        inner = W2SLLM(proposer=proposer, strategy=Sampling(), max_tokens=2, seed=0, **own)
+        for count in (1, 3):  # called on the engine's thread, and on threads of its own
+            llm = W2SLLM(
+                proposer=proposer, max_tokens=4, seed=0, strategy=BestOfN(n=count),
+                scorer=RunnableScorer(RunnableLambda(lambda v, i=inner: len(i.invoke("x")))),
+            )  # fmt: skip
+            [answer] = llm.batch(["The movie"], return_exceptions=True)
+            outcomes.append(answer)
+    refused, refused_too, *fine = outcomes
+    for error in (refused, refused_too):
+        assert isinstance(error, W2SError)
+        assert "engine of its own" in str(error)
+    assert all(isinstance(answer, str) for answer in fine)
+
+
+def test_they_have_no_yaml_and_a_key_of_their_own(proposer: HuggingFaceProposer) -> None:
+    one, two = CallableScorer(length), CallableScorer(length)
+    keys = [str(W2SLLM(proposer=proposer, scorer=s)._identifying_params) for s in (one, two, one)]
+    assert keys[0] == keys[2] != keys[1]
+    for scorer in (one, RunnableScorer(RunnableLambda(len))):
+        with pytest.raises(ConfigError, match=r"scorer \(\w+\) was built by hand|proposer"):
+            W2SLLM(proposer=proposer, scorer=scorer).to_config()

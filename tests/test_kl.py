@@ -1,0 +1,294 @@
+"""What is reported of KL(search || frozen model): exact sums of steering, bounds of choosing."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import tiny
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Engine,
+    Expand,
+    GuidePair,
+    HuggingFaceProposer,
+    Hypothesis,
+    Job,
+    LogRatioScorer,
+    Sampling,
+    SamplingParams,
+    SearchStrategy,
+)
+from w2s_chains.search import divergence
+from w2s_chains.search.base import Search, expand
+from w2s_chains.testing import drive
+
+# Choosing: bounds, checked against searches over texts that can be counted.
+
+LETTERS, ODDS, LENGTH = "abcd", (0.5, 0.3, 0.15, 0.05), 3
+END = 0.2
+RUNS = 1500
+UNCERTAIN = 0.05
+"""What so many runs leave open, the bias of frequencies included."""
+
+
+def draw(rng: random.Random):
+    """A toy model: letters by ``ODDS``; an answer ends early with probability ``END``."""
+
+    def propose(ask: Expand) -> list[Hypothesis]:
+        children = []
+        for h in ask.hypotheses:
+            for _ in range(ask.successors):
+                text, reason = "", None
+                while reason is None and len(text) < (ask.chunk_tokens or LENGTH):
+                    if h.response + text and rng.random() < END:
+                        reason = "eos"
+                        break
+                    text += rng.choices(LETTERS, ODDS)[0]
+                    if len(h.response) + len(text) == LENGTH:
+                        reason = "length"
+                children.append(h.extend(text, tuple(map(ord, text)), finish_reason=reason))
+        return children
+
+    return propose
+
+
+def probability(text: str) -> float:
+    letters = math.prod(ODDS[LETTERS.index(letter)] for letter in text)
+    goes_on = (1 - END) ** (len(text) - 1)
+    return letters * goes_on * (END if len(text) < LENGTH else 1.0)
+
+
+def value(kind: int, text: str) -> float:
+    if kind == 0:  # likes what is improbable, so that the search has to go far
+        return -math.log(probability(text)) if len(text) == LENGTH else len(text)
+    return random.Random(f"{kind}/{text}").random()
+
+
+def measured(strategy: SearchStrategy, kind: int) -> tuple[float, float]:
+    """KL of the answers' frequencies to the toy model, and the mean of the reported bound."""
+    rng = random.Random(kind)
+    found: Counter[str] = Counter()
+    bounds = 0.0
+    for _ in range(RUNS):
+        trace = drive(strategy, draw(rng), lambda h: value(kind, h.response))
+        found[trace.answer.response] += 1
+        rounds = len([node for node in trace.answer.path if node.parent is not None])
+        bound = strategy.kl_bound(rounds)
+        assert bound is not None
+        bounds += bound / RUNS
+    kl = sum(n / RUNS * math.log(n / RUNS / probability(text)) for text, n in found.items())
+    return kl, bounds
+
+
+SEARCHES = [
+    BestOfN(n=8),
+    ChunkBeamSearch(width=1, successors=4, chunk_tokens=1),
+    ChunkBeamSearch(width=2, successors=2, chunk_tokens=1),
+    ChunkBeamSearch(width=3, successors=1, chunk_tokens=2),
+    ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
+    ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
+]
+
+
+@pytest.mark.parametrize("strategy", SEARCHES, ids=repr)
+def test_no_search_goes_farther_than_its_bound(strategy: SearchStrategy) -> None:
+    kind = SEARCHES.index(strategy) % 3
+    kl, bound = measured(strategy, kind)
+    assert 0 < kl < bound + UNCERTAIN
+
+
+def test_a_third_of_a_bound_is_none() -> None:
+    """Control: the measurement can find a bound that is too low."""
+    kl, bound = measured(ChunkBeamSearch(width=1, successors=2, chunk_tokens=1), 0)
+    assert kl > 0.3 * bound + UNCERTAIN
+    kl, _ = measured(BestOfN(n=4), 0)
+    assert kl > divergence.best_of(2) + UNCERTAIN
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 50))
+def test_bounds_grow_with_the_search(width: int, successors: int, chunks: int) -> None:
+    bound = divergence.chunk_beam(width, successors, chunks)
+    assert 0 <= bound <= math.log(width) + chunks * math.log(successors) + 1e-9
+    assert divergence.chunk_beam(width, successors, chunks + 1) >= bound
+    assert divergence.best_of(successors + 1) > divergence.best_of(successors) >= 0
+
+
+def test_bounds_by_hand() -> None:
+    assert divergence.best_of(1) == 0
+    assert divergence.best_of(16) == pytest.approx(math.log(16) - 15 / 16)
+    assert divergence.chunk_beam(4, 4, 10) == pytest.approx(11 * math.log(4))
+    assert divergence.chunk_beam(1, 4, 10) == pytest.approx(10 * (math.log(4) - 0.75))
+
+
+# Steering: what was sampled from is known, so that the sum is exact.
+
+
+def reported(proposer: Any, scorer: Any, strategy: Any, seeds: Any = (0,), **sampling: Any) -> list:
+    jobs = [
+        Job(
+            root=Hypothesis.root("The movie"),
+            strategy=strategy,
+            proposer=proposer,
+            scorer=scorer,
+            guides=scorer.pair,
+            sampling=SamplingParams(**{"max_tokens": 12, **sampling}),
+            seed=seed,
+        )
+        for seed in seeds
+    ]
+    return [one.future.result(60) for one in Engine().submit(jobs)]
+
+
+def laws(
+    proposer: HuggingFaceProposer, pair: GuidePair, ids: list[int], beta: float, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities that tokens are sampled with, and those without steering. [T, V]"""
+    with torch.inference_mode():
+        base, tuned, untuned = (
+            part.lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            for part in (proposer, pair.tuned, pair.untuned)
+        )
+    steered = base + beta * (tuned - untuned)
+    return (steered / temperature).log_softmax(-1), (base / temperature).log_softmax(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("chunk", [3, None])
+def test_steering_reports_the_sum_over_the_answer(
+    proposer: HuggingFaceProposer, pair: GuidePair, temperature: float, chunk: int | None
+) -> None:
+    params = SamplingParams(max_tokens=10, temperature=temperature)
+    front = [Hypothesis.root("The movie")]
+    answers: list[Hypothesis] = []
+    while front:
+        ask = Expand(hypotheses=tuple(front), successors=2 if len(front) == 1 else 1,
+                     chunk_tokens=chunk, steering=1.5, guides=pair, sampling=params)  # fmt: skip
+        [children] = proposer.propose([ask])
+        answers += [h for h in children if h.finished]
+        front = [h for h in children if not h.finished]
+    for h in answers:
+        prompt = list(proposer.text.prompt_ids(h.prompt))
+        ids = [*prompt, *(h.response_ids or ()), *([1] * h.ended)]
+        q, p = laws(proposer, pair, ids, 1.5, temperature)
+        rows = range(len(prompt) - 1, len(ids) - 1)
+        expected = sum((q[i, ids[i + 1]] - p[i, ids[i + 1]]).item() for i in rows)
+        assert h.drift == pytest.approx(expected, abs=1e-3)
+        assert abs(expected) > 0.01
+
+
+def test_its_mean_is_the_divergence(proposer: HuggingFaceProposer, pair: GuidePair) -> None:
+    """One token: the divergence is a sum over the vocabulary."""
+    prompt = list(proposer.text.prompt_ids(Hypothesis.root("The movie").prompt))
+    exact = {}
+    for temperature in (1.0, 2.0):
+        q, p = (law[-1] for law in laws(proposer, pair, prompt, 2.0, temperature))
+        exact[temperature] = (q.exp() * (q - p)).sum().item()
+    scorer = LogRatioScorer(pair)
+    sampled = reported(
+        proposer, scorer, EmulatedFineTuning(beta=2.0), range(300), max_tokens=1, temperature=1.0
+    )
+    drifts = torch.tensor([answer.kl for answer in sampled])
+    error = (drifts.std() / len(drifts) ** 0.5).item()
+    assert abs(drifts.mean().item() - exact[1.0]) < 4 * error
+    assert abs(drifts.mean().item() - exact[2.0]) > 4 * error, "control"
+
+
+# What is reported.
+
+
+def test_every_strategy_reports(proposer: HuggingFaceProposer, scorer: LogRatioScorer) -> None:
+    def kl(strategy: SearchStrategy, **sampling: Any) -> float | None:
+        return reported(proposer, scorer, strategy, **sampling)[0].kl
+
+    assert kl(Sampling()) == 0
+    assert kl(EmulatedFineTuning(beta=0.0)) == 0
+    assert kl(BestOfN(n=16)) == pytest.approx(divergence.best_of(16))
+    assert kl(BestOfN(n=16), top_p=0.5, temperature=0) == pytest.approx(divergence.best_of(16))
+    for chunk in (5, 17, 40):
+        beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=chunk)
+        [answer] = reported(proposer, scorer, beam, max_tokens=40)
+        assert answer.finish_reason == "length"
+        chunks = -(-40 // chunk)
+        assert answer.kl == pytest.approx(math.log(2) + chunks * math.log(3))
+    whole = ChunkBeamSearch(width=2, successors=3, chunk_tokens=None)
+    assert kl(whole, max_tokens=40) == pytest.approx(divergence.best_of(6))
+    drift = kl(EmulatedFineTuning(beta=1.0))
+    assert drift is not None
+    assert kl(BestOfN(n=1, steering=1.0)) == pytest.approx(drift, abs=1e-4)
+    steered = kl(BestOfN(n=3, steering=1.0))
+    assert steered is not None
+    assert steered != pytest.approx(divergence.best_of(3), abs=1e-3)
+
+
+def test_a_stop_string_keeps_what_was_drawn(proposer: HuggingFaceProposer, scorer: Any) -> None:
+    beam = ChunkBeamSearch(width=2, successors=2, chunk_tokens=2, steering=0.5)
+    [whole] = reported(proposer, scorer, beam, max_tokens=24)
+    stop = whole.text[3:5]
+    [cut] = reported(proposer, scorer, beam, max_tokens=24, stop=(stop,))
+    assert cut.finish_reason == "stop"
+    assert cut.kl is not None
+    assert math.isfinite(cut.kl)
+
+
+def test_where_there_is_no_honest_number(proposer: HuggingFaceProposer, scorer: Any) -> None:
+    class Unproven(SearchStrategy):
+        type: str = "unproven"
+
+        def search(self, root: Hypothesis) -> Search:
+            [answer] = yield from expand([root], 1, None)
+            return answer
+
+    class Silent:
+        """Steers, but does not say how far."""
+
+        def propose(self, requests: Any) -> Any:
+            return [
+                [h.extend("x", (1,), finish_reason="eos") for h in r.hypotheses] for r in requests
+            ]
+
+        def check_steering(self, guides: Any) -> None: ...
+
+    assert reported(proposer, scorer, Unproven())[0].kl is None
+    steered = EmulatedFineTuning(beta=1.0)
+    assert reported(Silent(), scorer, steered)[0].kl is None
+    for filtered in ({"top_k": 5}, {"top_p": 0.9}, {"temperature": 0.0}):
+        assert reported(proposer, scorer, steered, **filtered)[0].kl is None
+    assert reported(proposer, scorer, steered)[0].kl is not None, "control"
+
+
+def test_a_strategy_that_fails_to_tell_fails_alone(proposer: Any, scorer: Any) -> None:
+    class Broken(Sampling):
+        def kl_bound(self, rounds: int) -> float:
+            raise ZeroDivisionError("no bound")
+
+    jobs = [
+        Job(root=Hypothesis.root("x"), strategy=strategy, proposer=proposer, scorer=scorer,
+            sampling=SamplingParams(max_tokens=4))
+        for strategy in (Broken(), Sampling())
+    ]  # fmt: skip
+    broken, fine = Engine().submit(jobs)
+    with pytest.raises(ZeroDivisionError):
+        broken.future.result(60)
+    assert fine.future.result(60).kl == 0
+
+
+def test_it_comes_with_every_answer(scorer: LogRatioScorer) -> None:
+    from w2s_chains import ChatW2S
+
+    proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer(), chat=True)
+    parts: dict[str, Any] = {"proposer": proposer, "scorer": scorer, "max_tokens": 4, "seed": 0}
+    llm = W2SLLM(**parts, strategy=BestOfN(n=4))
+    info = llm.generate(["x"]).generations[0][0].generation_info
+    chat = ChatW2S(**parts, strategy=BestOfN(n=4)).invoke("x")
+    assert info["kl"] == chat.response_metadata["kl"] == divergence.best_of(4)

@@ -1,0 +1,29 @@
+"""How prompt and answer become the text that a judge reads."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class AnswerTemplate(BaseModel):
+    """What a judge reads.
+
+    Attributes:
+        template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: str = "{answer}"
+
+    @field_validator("template")
+    @classmethod
+    def _has_slot(cls, value: str) -> str:
+        if "{answer}" not in value:
+            raise ValueError(f"template {value!r} has no '{{answer}}' to put the answer into")
+        return value
+
+    def rendered(self, prompt: str, answer: str) -> str:
+        """The text that is judged."""
+        before, _, after = self.template.partition("{answer}")
+        return before.replace("{prompt}", prompt) + answer + after.replace("{prompt}", prompt)

@@ -1,0 +1,60 @@
+"""The large model's own opinion: what beam search without guides maximises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from w2s_chains.asks import SamplingParams
+from w2s_chains.contracts import Checks, Proposer
+from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.scorers.base import Parts, ScorerConfig
+from w2s_chains.scorers.options import require_loglikelihood, tokens
+
+
+class Loglikelihood(ScorerConfig):
+    """log p(y|x) of the section `proposer` itself, in nats: vanilla beam search.
+
+    Attributes:
+        per_token: Divided by the number of the answer's tokens.
+    """
+
+    type: Literal["loglikelihood"] = "loglikelihood"
+    per_token: bool = False
+
+    def build_from(self, parts: Parts) -> LoglikelihoodScorer:
+        return LoglikelihoodScorer(parts.proposer, per_token=self.per_token)
+
+
+class LoglikelihoodScorer:
+    """log p(y|x) of a model itself, in nats, whatever y was sampled with.
+
+    That is at temperature 1, without filters, penalties and steering. With the proposer's
+    loglikelihood chunk beam search is the paper's baseline without guides (its successors are
+    sampled, not the likeliest ones); nothing is read again for it, because the proposer keeps what
+    it sampled. The end token counts only where the model ended its turn.
+    """
+
+    def __init__(self, proposer: Proposer, *, per_token: bool = False) -> None:
+        """Make a scorer.
+
+        Args:
+            proposer: The large model, or anything else with a method ``loglikelihood``.
+            per_token: Divide by the number of the answer's tokens, the end token included.
+
+        Raises:
+            ConfigError: The proposer cannot tell loglikelihoods.
+        """
+        self.base = require_loglikelihood(proposer)
+        self.options = Loglikelihood(per_token=per_token)
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise PromptError if the model cannot read the prompt."""
+        if isinstance(self.base, Checks):
+            self.base.check(prompt, sampling)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        found = self.base.loglikelihood(hypotheses)
+        if not self.options.per_token:
+            return found
+        return [value / tokens(h) for value, h in zip(found, hypotheses, strict=True)]

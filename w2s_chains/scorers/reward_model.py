@@ -1,0 +1,114 @@
+"""A reward model or classifier as the value of answers, finished or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from w2s_chains.asks import SamplingParams
+from w2s_chains.backend.classifiers import Judge, load_judge, preview_judge
+from w2s_chains.backend.log_odds import LogOdds
+from w2s_chains.contracts import Guides
+from w2s_chains.errors import PromptError, ScorerError
+from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.scorers.base import ScorerConfig
+from w2s_chains.scorers.texts import RememberingScorer
+
+
+class RewardModel(ScorerConfig, LogOdds):
+    """A Hugging Face sequence classifier: log p(positive) - log p(negative), or its single output.
+
+    Attributes:
+        partial: Whether it also judges texts that go on, as chunk beam search needs; then the chat
+            template closes the turn only of answers that the model has ended. Without it only whole
+            answers are judged, and their turns are closed.
+    """
+
+    type: Literal["reward_model"] = "reward_model"
+    partial: bool = True
+
+    def preview(self) -> None:
+        self.labels(preview_judge(self))
+
+    def build(self, guides: Guides | None) -> RewardModelScorer:
+        return RewardModelScorer(self)
+
+
+class RewardModelScorer(RememberingScorer):
+    """The output of a sequence classifier for each answer; higher is better.
+
+    All answers of a step, of all searches that run together, are read in batches of
+    ``batch_size``, each of them once. An answer that leaves the model nothing to read, because it
+    is empty and the model has no token for that, is worth least (-inf).
+    """
+
+    def __init__(self, options: RewardModel) -> None:
+        """Load the model that ``options`` name.
+
+        Raises:
+            ModelNotFoundError: The reference leads nowhere.
+            UnsupportedModelError: The model needs code of its own.
+            ConfigError: It is no such model, or an option does not fit it.
+        """
+        super().__init__()
+        options.preview()
+        self.options = options
+        self._judge: Judge = load_judge(options)
+
+    @classmethod
+    def from_pretrained(cls, model: str, **options: Any) -> Self:
+        """Load a model.
+
+        Args:
+            model: Hub id or local folder, with safetensors.
+            **options: Fields of ``RewardModel``: positive, negative, template, chat, partial,
+                batch_size, max_length, truncate, tokenizer, device, dtype, ...
+
+        Raises:
+            pydantic.ValidationError: An option is misspelt or out of range.
+        """
+        return cls(RewardModel(model=model, **options))
+
+    @property
+    def partial(self) -> bool:
+        """Whether it can score a text that goes on."""
+        return self.options.partial
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise PromptError if prompt and answer are longer than the model reads.
+
+        The answer is counted in the proposer's tokens; a text that turns out longer in this
+        model's own is refused when it comes.
+        """
+        count = len(self.options.ids(self._judge, prompt, ".", ended=False))
+        limit = self._judge.limit
+        if self.options.truncate is None and count + sampling.max_tokens > limit:
+            raise PromptError(
+                f"the prompt has {count} tokens, and with {sampling.max_tokens} more for the "
+                f"answer that exceeds the {limit} that reward model {self.options.model!r} reads; "
+                "shorten the prompt, lower max_tokens, or set truncate to 'left' or 'right'"
+            )
+
+    def _values(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        options = self.options
+        for h in hypotheses:
+            if not (h.finished or options.partial):
+                raise ScorerError(
+                    f"the reward model {options.model!r} judges whole answers only (partial: "
+                    f"false), but was asked about {h.response!r}, which goes on; use strategy "
+                    "'best_of_n', or set partial to true"
+                )
+        read = [h for h in hypotheses if h.response or self._reads_nothing(h.prompt)]
+        texts = [
+            options.ids(self._judge, h.prompt, h.response, h.ended or not options.partial)
+            for h in read
+        ]
+        values = options.log_odds(self._judge.logits(texts), self._judge.model.config)
+        found = dict(zip(read, values, strict=True))
+        return [found.get(h, -math.inf) for h in hypotheses]
+
+    def _reads_nothing(self, prompt: Prompt) -> bool:
+        """Whether an empty answer leaves the model something to read."""
+        text = self.options.rendered(prompt.plain_text, "")
+        return self.options.chat or bool(self._judge.tokenizer(text)["input_ids"])
