@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "w2s_chains"
 FLOORS = [
-    {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins"},
-    {"search", "backend"},
+    {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins", "user_files"},
+    {"search", "backend", "remote"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {
         "llms",

@@ -5,62 +5,22 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
-from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.loading import ModelOptions, ModelSpec
+from w2s_chains.backend.local import Loader, LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
-from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide
+from w2s_chains.guides.section import AnyGuide, GuideSection, GuideSpec
 from w2s_chains.proposers import AnyProposer, HuggingFaceProposer, ProposerConfig
 from w2s_chains.scorers import AnyScorer, LogRatio, LogRatioScorer, ScorerConfig
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
 
-ModelRef = Annotated[
-    Annotated[ModelName, Tag("name")] | Annotated[ModelSpec, Tag("spec")],
-    Discriminator(lambda value: "name" if isinstance(value, str | os.PathLike) else "spec"),
-]
-"""A model by name alone, or with options of its own."""
-
-
 Load = Callable[[type[LocalModel], ModelSpec], Any]
-
-
-def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
-    return part.from_spec(spec)
-
-
-class GuideSection(ModelOptions):
-    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
-
-    Attributes:
-        tuned: Model reference, or a mapping of ``ModelSpec``.
-        untuned: Likewise.
-    """
-
-    tuned: ModelRef
-    untuned: ModelRef
-
-    def specs(self) -> tuple[ModelSpec, ModelSpec]:
-        """What the tuned and the untuned guide are loaded from."""
-        given = self.model_fields_set & set(ModelOptions.model_fields)
-        shared = {name: getattr(self, name) for name in given}
-        tuned, untuned = (
-            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **shared)
-            for ref in (self.tuned, self.untuned)
-        )
-        return tuned, untuned
 
 
 class GenerationSection(SamplingParams):
@@ -86,7 +46,7 @@ class W2SConfig(BaseModel):
             where they have one, if their own ``chat`` says nothing else. Without it the class that
             reads the config decides; ``load`` makes a ``W2SLLM``.
         proposer: The large model; of type ``huggingface`` unless it says otherwise.
-        guide: The tuned and the untuned guide.
+        guide: The tuned and the untuned guide, a shorthand for them, or the name of a preset.
         scorer: How partial answers are valued. Without this section the log-ratio of the guides, if
             there are any; null for none.
         strategy: How to search.
@@ -97,7 +57,7 @@ class W2SConfig(BaseModel):
 
     type: ModelType | None = None
     proposer: AnyProposer
-    guide: GuideSection | None = None
+    guide: AnyGuide | None = None
     scorer: AnyScorer | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationSection = GenerationSection()
@@ -135,8 +95,8 @@ class W2SConfig(BaseModel):
             if type(pair) is not GuidePair:
                 raise _by_hand("guide", pair)
             section = GuideSection(
-                tuned=_spec("tuned guide", pair.tuned, ModelSpec),
-                untuned=_spec("untuned guide", pair.untuned, ModelSpec),
+                tuned=_spec("tuned guide", pair.tuned, GuideSpec),
+                untuned=_spec("untuned guide", pair.untuned, GuideSpec),
             )
         return cls(
             type=kind,
@@ -175,12 +135,12 @@ class W2SConfig(BaseModel):
                 f"scorer {scoring.type!r} needs a section guide with tuned and untuned"
             )
 
-    def build(self, given: Collection[str] = (), load: Load = load_part) -> dict[str, Any]:
-        """Load the models; returns the fields of ``Guided``.
+    def build(self, given: Collection[str] = (), load: Load | None = None) -> dict[str, Any]:
+        """Load the models, equal weights once; returns the fields of ``Guided``.
 
         Args:
             given: Parts that need not be built.
-            load: Loads a model; by default anew for each part.
+            load: Loads a model; by default a ``Loader`` of its own.
 
         Raises:
             ConfigError: A scorer without guides.
@@ -188,6 +148,7 @@ class W2SConfig(BaseModel):
             UnsupportedModelError: A model's cache cannot branch.
         """
         self.check()
+        load = Loader() if load is None else load
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
@@ -200,7 +161,7 @@ class W2SConfig(BaseModel):
             )
         pair = None
         if self.guide is not None and "guide" not in given:
-            pair = GuidePair(*(load(HuggingFaceGuide, spec) for spec in self.guide.specs()))
+            pair = GuidePair.from_specs(*self.guide.specs(), load=load)
         scoring = None if "scorer" in given else self.scoring
         if scoring is not None and (pair is not None or not scoring.needs_guides):
             fields["scorer"] = scoring.build(pair)
@@ -253,7 +214,7 @@ def describe(part: object) -> str | None:
     if type(part) is GuidePair:
         return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)
-    if type(part) in (HuggingFaceProposer, HuggingFaceGuide) and spec is not None:
+    if type(part) in (HuggingFaceProposer, HuggingFaceGuide, RemoteGuide) and spec is not None:
         return f"{name}({spec.model_dump(exclude_defaults=True)})"
     config = part if isinstance(part, BaseModel) else spec
     if isinstance(config, ScorerConfig | ProposerConfig):

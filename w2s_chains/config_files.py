@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from w2s_chains.backend.loading import ModelOptions, ModelSpec
+from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.config import GenerationSection, ModelType, W2SConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml
+from w2s_chains.guides.served import ServedModel
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import ProposerConfig
 
@@ -44,10 +45,8 @@ def sections_of(
         if name in everywhere:
             continue
         if role in models and option:
-            if option not in ModelOptions.model_fields:
-                hint = did_you_mean(
-                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
-                )
+            if option not in ModelSpec.model_fields:
+                hint = did_you_mean(name, [f"{role}_{field}" for field in ModelSpec.model_fields])
                 raise ConfigError(f"unknown option {name!r}{hint}")
             if role != "proposer" and tuned is None and untuned is None:
                 raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
@@ -68,9 +67,13 @@ def sections_of(
     return sections, fields
 
 
-def _written(spec: ModelSpec | ProposerConfig, kind: ModelType | None) -> dict[str, Any]:
+def _written(
+    spec: ModelSpec | ServedModel | ProposerConfig, kind: ModelType | None
+) -> dict[str, Any]:
     if isinstance(spec, ProposerConfig):
         return spec.model_dump(mode="json")
+    if isinstance(spec, ServedModel):
+        return spec.model_dump(exclude_defaults=True)
     always = {"chat": spec.chat} if kind == "chat" else {}  # its default is another one there
     return {**spec.model_dump(exclude_defaults=True), **always}
 

@@ -14,6 +14,8 @@ from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.config import W2SConfig
+from w2s_chains.guides.presets import presets
+from w2s_chains.guides.section import AdapterPair, GuideSection, PresetPair, PromptPair
 from w2s_chains.plugins import all_plugins
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorers import SCORERS, LogRatio, ScorerConfig
@@ -36,8 +38,10 @@ def config_schema() -> dict[str, Any]:
     Raises:
         ConfigError: A part of an installed package cannot be imported.
     """
+    guide = GuideSection | AdapterPair | PromptPair | PresetPair | Literal[tuple(presets())]
     fields: dict[str, Any] = {
         "proposer": (_one_of("proposers", {"huggingface": HuggingFace}), ...),
+        "guide": (guide | None, None),
         "scorer": (_one_of("scorers", SCORERS) | None, None),
         "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),
     }

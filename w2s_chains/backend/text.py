@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
@@ -20,6 +21,8 @@ _LONGEST_PENDING = 3
 """An unfinished UTF-8 character waits for its last byte with at most three tokens."""
 _CONTEXT = 8
 """Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+"""One for each tokenizer: several templates may share it."""
 
 
 class PromptTemplate(BaseModel):
@@ -71,7 +74,7 @@ class TextTokens:
         self.template = template
         # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
         # of transformers are not made for that.
-        self._lock = threading.RLock()
+        self._lock = _locks.setdefault(tokenizer, threading.RLock())
         self.chat: ChatTemplate | None = None
         """The chat template that prompts are rendered with; None reads their plain text."""
         if template.chat and tokenizer.chat_template:
@@ -232,7 +235,7 @@ class TextTokens:
         return self.tokenizer.eos_token_id
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the longest common prefix."""
     shorter = min(len(a), len(b))
     if tuple(a[:shorter]) == tuple(b[:shorter]):
