@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.guides [--rounds 7] [--model NAME] [--rank 16]
 
-Both score the same chunks in one process, by turns, so that whatever else the machine does hits both
-alike. The adapter is random; of the two models, one has it merged in.
+Both score the same chunks in one process, by turns, so that whatever else the machine does hits
+both alike. The adapter is random; of the two models, one has it merged in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from tests import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis
 
-WORDS = "the film was a moving and funny story about two old friends who travel by sea".split()
+TEXT = "the film was a moving and funny story about two old friends who travel by sea"
+WORDS = TEXT.split()
 
 
 def texts(prompts: int, siblings: int, chunk: int, steps: int) -> list[list[Hypothesis]]:
@@ -28,7 +29,9 @@ def texts(prompts: int, siblings: int, chunk: int, steps: int) -> list[list[Hypo
     asked: list[list[Hypothesis]] = []
     for step in range(steps):
         children = [
-            parent.extend("".join(f" {WORDS[(step + s * 7 + w) % len(WORDS)]}" for w in range(chunk)))
+            parent.extend(
+                "".join(f" {WORDS[(step + s * 7 + w) % len(WORDS)]}" for w in range(chunk))
+            )
             for parent in parents
             for s in range(siblings)
         ]
@@ -67,8 +70,10 @@ def main() -> None:
         merged = tiny.save_adapter(adapter, model, r=options.rank)
         two = GuidePair(HuggingFaceGuide(merged.to(model.device), tokenizer), untuned)
         one = GuidePair.from_adapter(options.model, adapter)
-    print(f"weights: {weights(one.tuned, one.untuned):.0f} MB, two models "  # type: ignore[arg-type]
-          f"{weights(two.tuned, two.untuned):.0f} MB")  # type: ignore[arg-type]
+    print(
+        f"weights: {weights(one.tuned, one.untuned):.0f} MB, two models "  # type: ignore[arg-type]
+        f"{weights(two.tuned, two.untuned):.0f} MB"
+    )  # type: ignore[arg-type]
     check = texts(2, 2, 5, 2)[-1]
     gaps = [
         abs(a - b)
@@ -82,7 +87,9 @@ def main() -> None:
         ratios = sorted(a / b for a, b in pairs)
         low, middle, high = statistics.quantiles(ratios, n=4)
         mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{shape} | {mine:.3f} | {theirs:.3f} | {middle:.2f} ({low:.2f}-{high:.2f})", flush=True)
+        print(
+            f"{shape} | {mine:.3f} | {theirs:.3f} | {middle:.2f} ({low:.2f}-{high:.2f})", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from w2s_chains.backend.chat import ChatTemplate, schema_turn
 from w2s_chains.errors import ConfigError, PromptError
@@ -23,6 +23,18 @@ _CONTEXT = 8
 """Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
 _locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 """One for each tokenizer: several templates may share it."""
+
+
+def _has_slot(value: str) -> str:
+    if "{prompt}" not in value:
+        raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
+    return value
+
+
+Template = Annotated[
+    str, AfterValidator(_has_slot), Field(json_schema_extra={"pattern": r"\{prompt\}"})
+]
+"""Text in which ``{prompt}`` is replaced literally."""
 
 
 class PromptTemplate(BaseModel):
@@ -38,16 +50,9 @@ class PromptTemplate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     chat: bool | Literal["auto"] = False
     system: str | None = None
-
-    @field_validator("template")
-    @classmethod
-    def _has_slot(cls, value: str) -> str:
-        if "{prompt}" not in value:
-            raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
-        return value
 
     @model_validator(mode="after")
     def _system_needs_chat(self) -> PromptTemplate:

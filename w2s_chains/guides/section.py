@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
 
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.text import Template
 from w2s_chains.errors import ConfigError
 from w2s_chains.guides.presets import preset, presets
 from w2s_chains.guides.served import ServedModel
@@ -90,8 +91,8 @@ class PromptPair(ModelOptions):
     """
 
     model: ModelName
-    tuned_template: str | None = None
-    untuned_template: str | None = None
+    tuned_template: Template | None = None
+    untuned_template: Template | None = None
     tuned_system: str | None = None
     untuned_system: str | None = None
 
@@ -101,7 +102,8 @@ class PromptPair(ModelOptions):
         if tuned == untuned:
             raise ValueError(
                 "both guides read the prompt in the same way, so that they can never differ; give "
-                "two templates (tuned_template, untuned_template) or system messages"
+                "two templates (tuned_template, untuned_template) or, with chat, two system messages "
+                "(tuned_system, untuned_system)"
             )
         return self
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.text import common_prefix
+from w2s_chains.backend.text import Template, common_prefix
 from w2s_chains.errors import ConfigError, ServerError
 from w2s_chains.hypothesis import Hypothesis, Prompt
 from w2s_chains.remote.server import Server, ServerOptions
@@ -37,15 +37,8 @@ class ServedModel(ServerOptions):
     """
 
     base_url: str = Field()  # there is no default here
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     end: str | None = Field(default=None, min_length=1)
-
-    @field_validator("template")
-    @classmethod
-    def _has_slot(cls, value: str) -> str:
-        if "{prompt}" not in value:
-            raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
-        return value
 
 
 class RemoteGuide:
