@@ -32,6 +32,7 @@ NAMES = [
     "Progressed",
     "Prompt",
     "Proposer",
+    "RemoteGuide",
     "Sampling",
     "SamplingParams",
     "Score",

@@ -199,9 +199,7 @@ def test_models_that_are_saved_elsewhere(
     assert proposer.spec.model == "owner/large", "configs keep the name"
     pair: Any = GuidePair.from_preset("gpt2-imdb", untuned=str(tiny_folders["untuned"]))
     assert pair.tuned.lm.model.config.model_type == "gpt2"
-    with pytest.raises(
-        ModelNotFoundError, match=r"'a/b' is saved at .*no', says .*W2S_MODEL_PATHS"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"'a/b' is saved at .*no', .*W2S_MODEL_PATHS"):
         HuggingFaceProposer.from_pretrained("a/b")
     path.write_text("- a")
     with pytest.raises(ConfigError, match="must map names of models"):

@@ -102,8 +102,8 @@ class PromptPair(ModelOptions):
         if tuned == untuned:
             raise ValueError(
                 "both guides read the prompt in the same way, so that they can never differ; give "
-                "two templates (tuned_template, untuned_template) or, with chat, two system messages "
-                "(tuned_system, untuned_system)"
+                "two templates (tuned_template, untuned_template), or with chat two system "
+                "messages (tuned_system, untuned_system)"
             )
         return self
 

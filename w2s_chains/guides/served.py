@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -16,10 +17,13 @@ from w2s_chains.hypothesis import Hypothesis, Prompt
 from w2s_chains.remote.server import Server, ServerOptions
 from w2s_chains.remote.waiting import all_of, wait_for
 
-_PROBE = "Once upon a time there was"
-_PROBE_TOKENS = 8
-_PROBE_SEEDS = 8
-_ENOUGH = 5
+_PROBE = (
+    "Once upon a time there was a small house by the sea, and in it lived an old man who wrote "
+    "letters to the moon"
+)
+_ATTEMPTS = 40
+"""Samples at most; one is enough, unless the server's model is a tiny one that talks nonsense."""
+_ENOUGH = 4
 """Tokens of which both readings are compared before a server is trusted."""
 _CLOSE = 0.1
 """Nats between two readings of the same token, on whatever device."""
@@ -173,41 +177,37 @@ class RemoteGuide:
 
         That finds servers that ignore what they are asked for, and those that are off by one token.
         """
-        prompt, before = await self._read(_PROBE)
-        if len(prompt) < 2:
-            raise self._refused(f"it says that {_PROBE!r} has {len(prompt)} tokens")
+        known, before = await self._read(_PROBE)
+        words = _PROBE.split(" ")
         compared: list[float] = []
-        for seed in range(_PROBE_SEEDS):
-            sampled = await self._server.complete(
-                {
-                    "prompt": _PROBE,
-                    "max_tokens": _PROBE_TOKENS,
-                    "temperature": 1.0,
-                    "top_p": 1.0,
-                    "seed": seed,
-                    "logprobs": 1,
-                }
-            )
-            told = sampled.choices[0].logprobs
-            if told is None:
+        for attempt in range(_ATTEMPTS):
+            prompt = " ".join(words[: 3 + attempt % (len(words) - 3)])
+            body = {"prompt": prompt, "max_tokens": 8, "temperature": 1.0, "top_p": 1.0}
+            reply = await self._server.complete({**body, "seed": attempt, "logprobs": 1})
+            told, usage = reply.choices[0].logprobs, reply.usage
+            if told is None or usage is None:
                 raise self._refused("it tells no log-probabilities of what it samples")
-            tokens, logprobs = await self._read(_PROBE + sampled.choices[0].text)
-            if tokens[: len(prompt)] != prompt:
+            tokens, logprobs = await self._read(prompt + reply.choices[0].text)
+            count = usage.prompt_tokens
+            if (shared := common_prefix(known, tokens)) < count:
                 continue
-            # A text may be tokenised otherwise than it was sampled: what comes first compares.
-            same = common_prefix(told.tokens, tokens[len(prompt) :])
+            # A text may be tokenised otherwise than it was sampled, and parts of characters all
+            # look the same: what comes before compares.
+            whole = list(itertools.takewhile(lambda token: "\ufffd" not in token, told.tokens))
+            same = common_prefix(whole, tokens[count:])
+            sampled = told.token_logprobs[:same]
             pairs = [
-                *zip(before, logprobs, strict=False),
-                *zip(told.token_logprobs[:same], logprobs[len(prompt) :], strict=False),
+                *zip(before[:shared], logprobs[:shared], strict=True),
+                *zip(sampled, logprobs[count : count + same], strict=True),
             ]
             if any(then is None or abs(then - now) > _CLOSE for then, now in pairs):
                 raise self._refused("it scores a text otherwise than when it sampled it")
-            compared += logprobs[len(prompt) : len(prompt) + same]
+            compared += logprobs[count : count + same]
             if len(compared) >= _ENOUGH and min(compared) < -_CLOSE:
                 break
         else:
             raise self._refused("its samples are not what it says they are made of")
         if self.spec.end is not None:
             ended, _ = await self._read(_PROBE + self.spec.end)
-            if len(ended) != len(prompt) + 1 or ended[:-1] != prompt:
+            if len(ended) != len(known) + 1 or ended[:-1] != known:
                 raise self._refused(f"end {self.spec.end!r} is not one token there; correct it")
