@@ -178,10 +178,10 @@ class Adapters:
             if module not in self._watched:
                 module.register_forward_pre_hook(self._choose, with_kwargs=True)
                 self._watched.add(module)
-            plain = type(module) is Linear and not module.lora_variant
-            if plain and key in module.lora_A:
+            if type(module) is Linear and not module.lora_variant and key in module.lora_A:
+                base: Any = module.get_base_layer()
                 for part in (module.lora_A[key], module.lora_B[key]):
-                    part.to(module.get_base_layer().weight.dtype)
+                    part.to(base.weight.dtype)
                 setattr(module, _FAST, functools.partial(_add_to_rows, module))
 
     def _choose(self, module: Any, args: Any, kwargs: Any) -> Any:
