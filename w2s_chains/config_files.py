@@ -53,12 +53,14 @@ def sections_of(
             models[role][option] = value
         elif name in GenerationSection.model_fields:
             sections["generation"][name] = value
-        elif name == "strategy":
-            sections["strategy"] = value
+        elif name == "strategy" or (name == "guide" and isinstance(value, str | Mapping)):
+            sections[name] = value
         else:
             fields[name] = value
     sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
     if tuned is not None or untuned is not None:
+        if "guide" in sections:
+            raise ConfigError("guide names the pair, and so do tuned and untuned; give one of them")
         sections["guide"] = {
             name: {"model": model, **everywhere, **models["guide"], **models[name]}
             for name, model in (("tuned", tuned), ("untuned", untuned))

@@ -219,6 +219,24 @@ def test_pickled_weights_are_never_opened(saved: dict[str, Any], tmp_path: Path)
         GuidePair.from_adapter(saved["base"], folder)
 
 
+def test_an_adapter_of_the_hub(
+    saved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the hub's cache has it: what was downloaded once needs no network."""
+    cache = tmp_path / "models--owner--lora"
+    shutil.copytree(saved["adapter"], cache / "snapshots" / ("a" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    with pytest.raises(ModelNotFoundError, match="owner/lora"):
+        GuidePair.from_adapter(saved["base"], "owner/lora")
+    for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path))
+    assert close(GuidePair.from_adapter(saved["base"], "owner/lora"), saved["two"])
+    (cache / "snapshots" / ("a" * 40) / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="owner/lora"):
+        GuidePair.from_adapter(saved["base"], "owner/lora")
+
+
 def test_without_peft_the_command_is_told(
     saved: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,10 @@ def test_presets_of_the_user(own: Path, tiny_folders: dict[str, Path]) -> None:
     again = W2SLLM.from_config(llm.to_config())
     assert again._identifying_params == llm._identifying_params
     assert again.invoke("The movie") == llm.invoke("The movie")
+    flat = W2SLLM.from_pretrained(str(tiny_folders["proposer"]), guide="mine", max_tokens=3, seed=0)
+    assert flat._identifying_params == llm._identifying_params
+    with pytest.raises(ConfigError, match="give one of them"):
+        W2SLLM.from_pretrained("x", guide="mine", tuned="a", untuned="b")
     pair: Any = GuidePair.from_preset("mine", template="B {prompt}")
     assert pair.tuned.spec.template == "B {prompt}"
     with pytest.raises(ConfigError, match="did you mean 'mine'"):

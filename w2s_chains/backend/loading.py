@@ -300,7 +300,8 @@ def locate_adapter(name: str) -> Path:
                     "(pickled weights, *.bin, are never opened)"
                 )
         return folder
-    files = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
+    with clear_errors_of(name):
+        files = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
     return Path(files[-1]).parent
 
 

@@ -23,9 +23,13 @@ class GuidePair:
     """Two guides whose log-ratio says how much a text was wanted by the tuning.
 
     Two local guides that share their weights, because one of them has a LoRA adapter or another
-    prompt, read in one forward pass. Guides may have different vocabularies: each scores the text
-    in tokens of its own. Such loglikelihoods of a *partial* text compare less well, since a text
-    may end inside a token of one guide and at the end of one of the other.
+    prompt, read in one forward pass.
+
+    The untuned guide need not be what the tuned one was tuned from in its last stage: the
+    pre-trained model will do, and the log-ratio then counts all stages of the tuning. The guides
+    may even have different vocabularies, each scoring the text in tokens of its own. But a
+    *partial* text may end inside a token of one guide and between two of the other, which adds
+    noise to its score: prefer longer chunks, or guides of one vocabulary.
     """
 
     def __init__(self, tuned: Guide, untuned: Guide) -> None:
