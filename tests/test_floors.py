@@ -20,8 +20,9 @@ FLOORS = [
         "testing",
         "plugins",
         "answer_template",
+        "user_files",
     },
-    {"search", "backend"},
+    {"search", "backend", "remote"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {
         "llms",

@@ -35,6 +35,7 @@ NAMES = [
     "Progressed",
     "Prompt",
     "Proposer",
+    "RemoteGuide",
     "RewardModelScorer",
     "RunnableScorer",
     "Sampling",

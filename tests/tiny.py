@@ -276,3 +276,20 @@ def save_value_head(
     config = {**decoder.config.to_dict(), "architectures": ["OwnRewardModel"]}
     (folder / "config.json").write_text(json.dumps(config))
     return value_head
+
+
+def save_adapter(folder: Path, base: Any, seed: int = 3, scale: float = 0.5, **options: Any) -> Any:
+    """Write a LoRA for ``base`` as peft saves it; returns the base with it merged in."""
+    from peft import LoraConfig, get_peft_model
+
+    copy = type(base)(base.config).eval()
+    copy.load_state_dict(base.state_dict())
+    torch.manual_seed(seed)
+    config = LoraConfig(**{"r": 4, "target_modules": "all-linear", **options})
+    adapted: Any = get_peft_model(copy, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                weight.add_(scale * torch.randn_like(weight) * base.config.initializer_range)
+    adapted.save_pretrained(folder)
+    return adapted.merge_and_unload().eval()

@@ -13,7 +13,7 @@ from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
 from w2s_chains.engine import Engine
 from w2s_chains.errors import W2SError
 from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
-from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt, Tool, ToolCall
 from w2s_chains.jobs import Job
 from w2s_chains.proposers import HuggingFaceProposer
@@ -70,6 +70,7 @@ __all__ = [
     "Progressed",
     "Prompt",
     "Proposer",
+    "RemoteGuide",
     "RewardModelScorer",
     "RunnableScorer",
     "Sampling",

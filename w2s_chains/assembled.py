@@ -138,7 +138,8 @@ class Assembled(BaseLanguageModel[Any]):
             **options: Fields of this class, and fields of ``ModelSpec`` behind ``proposer_``,
                 ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
                 ``proposer_template="Review: {prompt}"``, ``proposer_device_map="auto"``,
-                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models.
+                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models but
+                those of ``guide="zephyr"`` or ``guide={...}``, which is a section ``guide``.
 
         Raises:
             ConfigError: An option is misspelt or out of range, or only one guide is given.

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelSpec
-from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.local import Loader, LocalModel
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
-from w2s_chains.guides import GuidePair, HuggingFaceGuide
+from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide
 from w2s_chains.guides.section import AnyGuide, GuideSection, GuideSpec
 from w2s_chains.proposers import PROPOSERS, AnyProposer, HuggingFaceProposer, ProposerConfig
 from w2s_chains.scorer_section import AnyScorer, Mixture, Part, nested
@@ -31,10 +31,6 @@ from w2s_chains.scorers.base import Parts
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
 
 Load = Callable[[type[LocalModel], ModelSpec], Any]
-
-
-def load_part(part: type[LocalModel], spec: ModelSpec) -> Any:
-    return part.from_spec(spec)
 
 
 class GenerationSection(SamplingParams):
@@ -58,7 +54,7 @@ class W2SConfig(BaseModel):
             where they have one, if their own ``chat`` says nothing else. Without it the class that
             reads the config decides; ``load`` makes a ``W2SLLM``.
         proposer: The large model; of type ``huggingface`` unless it says otherwise.
-        guide: The tuned and the untuned guide.
+        guide: The tuned and the untuned guide, a shorthand for them, or the name of a preset.
         scorer: How partial answers are valued. Without this section the log-ratio of the guides, if
             there are any; null for none.
         strategy: How to search.
@@ -160,13 +156,13 @@ class W2SConfig(BaseModel):
             )
 
     def build(
-        self, given: Mapping[str, Any] = MappingProxyType({}), load: Load = load_part
+        self, given: Mapping[str, Any] = MappingProxyType({}), load: Load | None = None
     ) -> dict[str, Any]:
-        """Load the models, each of them once; returns the fields of ``Guided``.
+        """Load the models, equal weights once; returns the fields of ``Guided``.
 
         Args:
             given: Parts that are there already: they are not loaded.
-            load: Loads a model.
+            load: Loads a model; by default a ``Loader`` of its own.
 
         Raises:
             ConfigError: A scorer without guides.
@@ -177,7 +173,7 @@ class W2SConfig(BaseModel):
         scoring = None if "scorer" in given else self.scoring
         if scoring is not None:
             scoring.preview()
-        load = _once(load)
+        load = Loader() if load is None else load
         generation = {
             name: getattr(self.generation, name) for name in GenerationSection.model_fields
         }
@@ -203,23 +199,10 @@ class W2SConfig(BaseModel):
         return fields
 
 
-def _once(load: Load) -> Load:
-    """Loads a model that is wanted again only once."""
-    loaded: dict[str, Any] = {}
-
-    def load_once(part: type[LocalModel], spec: ModelSpec) -> Any:
-        key = f"{part.__name__} {spec!r}"
-        if key not in loaded:
-            loaded[key] = load(part, spec)
-        return loaded[key]
-
-    return load_once
-
-
 def _by_template(guide: Any) -> Any:
     """With the chat template where there is one, if ``chat`` says nothing else."""
-    if not isinstance(guide, Mapping):
-        return guide
+    if not isinstance(guide, Mapping) or guide.keys() & {"preset", "base_url"}:
+        return guide  # a preset has said how it reads prompts, a server has no template
     own = {name: _by_template(guide[name]) for name in ("tuned", "untuned") if name in guide}
     return {"chat": "auto", **guide, **own}
 
@@ -302,7 +285,7 @@ def describe(part: object) -> str | None:
     if type(part) is GuidePair:
         return f"{name}({describe(part.tuned)}, {describe(part.untuned)})"
     spec = getattr(part, "spec", None)
-    if type(part) in (HuggingFaceProposer, HuggingFaceGuide) and spec is not None:
+    if type(part) in (HuggingFaceProposer, HuggingFaceGuide, RemoteGuide) and spec is not None:
         return f"{name}({spec.model_dump(exclude_defaults=True)})"
     config = part if isinstance(part, BaseModel) else spec
     if isinstance(config, ScorerConfig | ProposerConfig):

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from w2s_chains.backend.loading import ModelOptions, ModelSpec
+from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.config import GenerationSection, ModelType, W2SConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml
 from w2s_chains.guides.section import GuideSection
+from w2s_chains.guides.served import ServedModel
 from w2s_chains.plugins import did_you_mean
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorer_section import SCORERS, Mixture
@@ -51,22 +52,22 @@ def sections_of(
         if name in everywhere:
             continue
         if role in models and option:
-            if option not in ModelOptions.model_fields:
-                hint = did_you_mean(
-                    name, [f"{role}_{field}" for field in ModelOptions.model_fields]
-                )
+            if option not in ModelSpec.model_fields:
+                hint = did_you_mean(name, [f"{role}_{field}" for field in ModelSpec.model_fields])
                 raise ConfigError(f"unknown option {name!r}{hint}")
             if role != "proposer" and tuned is None and untuned is None:
                 raise ConfigError(f"option {name!r} is for a guide, but tuned and untuned are None")
             models[role][option] = value
         elif name in GenerationSection.model_fields:
             sections["generation"][name] = value
-        elif name == "strategy":
-            sections["strategy"] = value
+        elif name == "strategy" or (name == "guide" and isinstance(value, str | Mapping)):
+            sections[name] = value
         else:
             fields[name] = value
     sections["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
     if tuned is not None or untuned is not None:
+        if "guide" in sections:
+            raise ConfigError("guide names the pair, and so do tuned and untuned; give one of them")
         sections["guide"] = {
             name: {"model": model, **everywhere, **models["guide"], **models[name]}
             for name, model in (("tuned", tuned), ("untuned", untuned))
@@ -75,9 +76,13 @@ def sections_of(
     return sections, fields
 
 
-def _written(spec: ModelSpec | ProposerConfig, kind: ModelType | None) -> dict[str, Any]:
+def _written(
+    spec: ModelSpec | ServedModel | ProposerConfig, kind: ModelType | None
+) -> dict[str, Any]:
     if isinstance(spec, ProposerConfig):
         return spec.model_dump(mode="json")
+    if isinstance(spec, ServedModel):
+        return spec.model_dump(exclude_defaults=True)
     always = {"chat": spec.chat} if kind == "chat" else {}  # its default is another one there
     return {**spec.model_dump(exclude_defaults=True), **always}
 

@@ -12,8 +12,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelSpec
-from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.config import W2SConfig
+from w2s_chains.guides.presets import presets
+from w2s_chains.guides.section import AdapterPair, GuideSection, PresetPair, PromptPair
 from w2s_chains.plugins import all_plugins
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorer_section import SCORERS, Mixture, Part
@@ -37,8 +38,12 @@ def config_schema() -> dict[str, Any]:
     Raises:
         ConfigError: A part of an installed package cannot be imported.
     """
+    names: Any = Literal[tuple(presets())]
+    preset = create_model("PresetPair", __base__=PresetPair, preset=(names, ...))
+    guide = GuideSection | AdapterPair | PromptPair | preset | names
     fields: dict[str, Any] = {
         "proposer": (_one_of("proposers", {"huggingface": HuggingFace}), ...),
+        "guide": (guide | None, None),
         "scorer": (_one_of("scorers", {**SCORERS, "mixture": _mixture()}) | None, None),
         "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),
     }
@@ -81,8 +86,6 @@ class _Documented(GenerateJsonSchema):
                 properties[name].setdefault("description", text)
         if issubclass(cls, SearchStrategy | ScorerConfig | ProposerConfig) and cls is not LogRatio:
             found["required"] = ["type", *found.get("required", ())]
-        if issubclass(cls, PromptTemplate):
-            properties["template"]["pattern"] = re.escape("{prompt}")
         if issubclass(cls, SamplingParams):
             stop = properties["stop"]
             several = {key: stop.pop(key) for key in ("type", "items")}

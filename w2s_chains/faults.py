@@ -10,7 +10,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.errors import ConfigError
+from w2s_chains.guides.section import GuideSection, section_type
+from w2s_chains.guides.served import ServedModel
 from w2s_chains.plugins import did_you_mean, find_plugin
 from w2s_chains.proposers import PROPOSERS, ProposerConfig
 from w2s_chains.rewards import REWARDS, Reward
@@ -141,8 +144,8 @@ def _fields(
         # A step that is no field is a key of a mapping or the place in a list.
         field = _concrete(model, node).model_fields.get(step)
         inner = [] if field is None else list(_models(field.annotation))
-        model = inner[-1] if inner else model
         node = _inside(node, step)
+        model = _form(inner, node) if inner else model
     of_plugin = any(issubclass(model, base) for base, _, _ in _PLUGINS.values())
     return {*(["type"] if of_plugin else []), *_concrete(model, node).model_fields}
 
@@ -155,6 +158,15 @@ def _concrete(model: type[BaseModel], node: Any) -> type[BaseModel]:
             plugin = find_plugin(kind, name, builtin)
             return plugin if hasattr(plugin, "model_fields") else model
     return model
+
+
+def _form(models: Sequence[type[BaseModel]], node: Any) -> type[BaseModel]:
+    """Which of the models that a field may hold is written there."""
+    if models[-1] is GuideSection and isinstance(node, Mapping):
+        return section_type(node) or GuideSection
+    if ServedModel in models and not (isinstance(node, Mapping) and "base_url" in node):
+        return ModelSpec
+    return models[-1]
 
 
 def _inside(node: Any, step: str) -> Any:

@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from tests import tiny
-from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis, Message, Prompt
+from w2s_chains import (
+    W2SLLM,
+    ChunkBeamSearch,
+    GuidePair,
+    HuggingFaceGuide,
+    Hypothesis,
+    LogRatioScorer,
+    Message,
+    Prompt,
+)
+from w2s_chains.errors import ConfigError
 
 
 def test_a_chat_guide_scores_its_own_end_of_turn():
@@ -49,3 +59,39 @@ def test_options_hold_for_both_and_a_spec_has_its_own(tiny_folders):
     assert pair.tuned.text.template.template == "y {prompt}"
     assert pair.untuned.text.template.template == "x {prompt}"
     assert pair.tuned.spec.model == str(tiny_folders["tuned"])
+
+
+def test_guides_of_one_pair_may_have_different_vocabularies(proposer):
+    """Each scores the text in tokens of its own, whatever the proposer's are."""
+    own, other = tiny.byte_tokenizer(), tiny.sentencepiece_tokenizer()
+    models = tiny.llama(320, seed=1), tiny.llama(len(other), seed=2)
+    pair = GuidePair(HuggingFaceGuide(models[0], own), HuggingFaceGuide(models[1], other))
+    root = Hypothesis.root("The movie")
+    ids = own(" was great")["input_ids"]
+    vocabulary = proposer.text.vocabulary
+    assert vocabulary == pair.tuned.text.vocabulary != pair.untuned.text.vocabulary
+    h = root.extend(" was great", tuple(ids), vocabulary=vocabulary).extend(
+        "", (), finish_reason="eos", vocabulary=vocabulary
+    )
+    [found] = pair.loglikelihoods([h])
+
+    def by_hand(model, tokenizer):
+        alone, whole = (
+            tokenizer(text)["input_ids"] for text in ("The movie", "The movie was great")
+        )
+        whole = [*whole, tokenizer.eos_token_id]
+        assert whole[: len(alone)] == alone
+        with torch.inference_mode():
+            table = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        return sum(table[i - 1, whole[i]].item() for i in range(len(alone), len(whole)))
+
+    expected = [by_hand(model, tok) for model, tok in zip(models, (own, other), strict=True)]
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert abs(expected[0] - expected[1]) > 1e-2, "control"
+    llm = W2SLLM(
+        proposer=proposer, scorer=LogRatioScorer(pair), max_tokens=8, seed=0,
+        strategy=ChunkBeamSearch(width=2, successors=2, chunk_tokens=3),
+    )  # fmt: skip
+    assert llm.invoke("The movie") == llm.invoke("The movie")
+    with pytest.raises(ConfigError, match="the untuned guide 'pieces' has another one"):
+        llm.invoke("The movie", strategy={"type": "emulated_fine_tuning"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from w2s_chains.backend.adapters import Adapters
 from w2s_chains.backend.attention import grouped
 from w2s_chains.backend.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
@@ -48,12 +50,14 @@ class Reading:
         segment: Gets its keys and values, and its ``logprobs`` if it is scored.
         scored: Whether the log-probabilities of its own tokens are wanted.
         end_id: The end token, if the text ended here; nothing can follow then.
+        adapter: What reads it, as ``CausalLM.adapter``.
         end_logprob: log p(end token) after the segment, in nats; set by the reading.
     """
 
     segment: Segment
     scored: bool = True
     end_id: int | None = None
+    adapter: str | None = None
     end_logprob: float = 0.0
 
     @property
@@ -102,6 +106,11 @@ class CausalLM:
     """A model and the passes a search needs: reading segments, and decoding batches.
 
     Not thread-safe: the engine's model thread is its only user.
+
+    Attributes:
+        model: What transformers loaded; shared by all views.
+        adapters: What may be on top of it; likewise.
+        adapter: The one that is in this view; None for the model alone.
     """
 
     def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
@@ -124,6 +133,8 @@ class CausalLM:
                 "where it can, or 'eager'"
             )
         self.model = model.eval()
+        self.adapters = Adapters(model)
+        self.adapter: str | None = None
         self.token_budget = token_budget
         self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
         self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
@@ -135,6 +146,13 @@ class CausalLM:
         self.counters = Counters()
         self.can_branch = self._can_branch()
         self.counters = Counters()
+
+    def view(self, token_budget: int) -> CausalLM:
+        """The same weights for another reader."""
+        view = copy.copy(self)
+        view.token_budget = token_budget
+        view.adapter = None
+        return view
 
     @property
     def _vocabulary(self) -> int:
@@ -191,7 +209,12 @@ class CausalLM:
         return bool((branched - alone).abs().max() <= tolerance * alone.abs().max())
 
     def gather(
-        self, paths: Sequence[tuple[Segment | None, int]], *, width: int, steps: int
+        self,
+        paths: Sequence[tuple[Segment | None, int]],
+        *,
+        width: int,
+        steps: int,
+        adapters: Sequence[str | None] | None = None,
     ) -> Batch:
         """A batch of positions [0, upto) of each (segment, upto), with room for branches.
 
@@ -199,10 +222,13 @@ class CausalLM:
             paths: One per row.
             width: Branches of every row.
             steps: Tokens that every branch reads, the one that all of a row share included.
+            adapters: What reads each row; by default the adapter of this view, if it has one.
         """
-        return Batch(
+        batch = Batch(
             self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
         )
+        batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
+        return batch
 
     def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor:
         """Read the next columns of a batch.
@@ -221,7 +247,8 @@ class CausalLM:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
-        with grouped(self.model.config.get_text_config(decoder=True)):
+        config = self.model.config.get_text_config(decoder=True)
+        with grouped(config), self.adapters.rows(batch.adapters):
             logits = self.model(
                 input_ids=ids,
                 attention_mask=batch.attention_mask(count),
@@ -237,6 +264,8 @@ class CausalLM:
     def read(self, readings: Sequence[Reading]) -> None:
         """Read segments whose parents are read: keys and values, and log-probabilities if scored.
 
+        They may be of several views of one model: all are read together.
+
         Raises:
             OutOfMemoryError: One segment alone does not fit.
         """
@@ -249,13 +278,16 @@ class CausalLM:
     def _read_batch(self, readings: Sequence[Reading]) -> list[None]:
         steps = max(1, *(r.count for r in readings))
         families: dict[tuple[int, int], list[Reading]] = {}
-        for r in readings:
+        for r in sorted(readings, key=lambda r: r.adapter or ""):  # rows of an adapter together
             # What has no parent shares nothing, not even its first token.
             origin = r if r.segment.parent is None else r.segment.parent
             families.setdefault((id(origin), r.begin), []).append(r)
         rows, width = self.in_rows(families.values(), steps, max(r.begin for r in readings))
         batch = self.gather(
-            [(own[0].segment.parent, own[0].begin) for own in rows], width=width, steps=steps
+            [(own[0].segment.parent, own[0].begin) for own in rows],
+            width=width,
+            steps=steps,
+            adapters=[own[0].adapter for own in rows],
         )
         tokens = torch.zeros((len(rows), width, steps + 1), dtype=torch.long)
         for row, own in enumerate(rows):

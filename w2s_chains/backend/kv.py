@@ -178,7 +178,10 @@ class Batch:
         fork: First column that belongs to a branch; the shared one lies before it.
         filled: Columns in use.
         cache: What transformers reads and writes.
+        adapters: What reads each row, as ``CausalLM.adapter``. [B]
     """
+
+    adapters: Sequence[str | None] = ()
 
     def __init__(
         self,

@@ -12,7 +12,12 @@ from typing import Annotated, Any
 
 import httpx
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -23,11 +28,13 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from w2s_chains.backend.adapters import CONFIG, WEIGHTS, check_adapter
 from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM, check_branchable
 from w2s_chains.backend.embedded import embedded_path
 from w2s_chains.backend.text import PromptTemplate, TextTokens
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 from w2s_chains.plugins import did_you_mean
+from w2s_chains.user_files import local_path
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _HUB_TIMEOUT = 10.0
@@ -85,9 +92,17 @@ class ModelSpec(ModelOptions):
 
     Attributes:
         model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
+        adapter: A LoRA adapter on top of it: hub id or local folder. Needs the package peft.
     """
 
     model: ModelName
+    adapter: ModelName | None = None
+
+    @property
+    def weights(self) -> str:
+        """Equal where one copy of the weights will do: adapters and prompts may differ."""
+        names = ("model", "config", *Placement.model_fields)
+        return repr([getattr(self, name) for name in names])
 
     def prompt_template(self) -> PromptTemplate:
         return PromptTemplate(template=self.template, chat=self.chat, system=self.system)
@@ -118,7 +133,22 @@ def load(spec: ModelSpec) -> tuple[CausalLM, TextTokens]:
     check_complete(spec.model, found, "causal language model")
     if spec.device_map is None and spec.quantization_config is None:
         model = model.to(device)
-    return CausalLM(model, spec.token_budget), tokens(model, text.tokenizer, spec.prompt_template())
+    return share(CausalLM(model), text, spec)
+
+
+def share(lm: CausalLM, text: TextTokens, spec: ModelSpec) -> tuple[CausalLM, TextTokens]:
+    """Read ``spec`` with weights that are loaded already; they are those that it names.
+
+    Raises:
+        ConfigError: The package peft is missing, or the adapter is for another model.
+        ModelNotFoundError: There is no such adapter.
+        UnsupportedModelError: The adapter cannot be on in some rows of a batch and off in others.
+    """
+    view = lm.view(spec.token_budget)
+    if spec.adapter is not None:
+        with clear_errors_of(spec.adapter):
+            view.adapter = lm.adapters.load(spec.adapter, locate_adapter(spec.adapter))
+    return view, tokens(lm.model, text.tokenizer, spec.prompt_template())
 
 
 def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
@@ -138,6 +168,8 @@ def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
             )
         check_branchable(config)
         check_safe(spec.model, source, files)
+        if spec.adapter is not None:
+            check_adapter(spec.adapter, locate_adapter(spec.adapter))
         tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
         try:
             generation = GenerationConfig.from_pretrained(source, revision=spec.revision or "main")
@@ -215,14 +247,22 @@ def check_safe(name: str, source: str, files: dict[str, Any]) -> None:
     raise ModelNotFoundError(f"the folder of model {name!r} has {why}")
 
 
-def locate(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:
+def locate(
+    name: str, revision: str | None = None, file: str = "config.json"
+) -> tuple[str, dict[str, Any]]:
     """What to give to ``from_pretrained``: a folder or hub id, and which file or revision.
+
+    Args:
+        name: Hub id, local folder, GGUF file, or ``embedded:NAME``. One that the YAML file named by
+            ``W2S_MODEL_PATHS`` lists is what that file says instead.
+        revision: Branch, tag or commit on the hub.
+        file: What a model on the hub has.
 
     Raises:
         ModelNotFoundError: The reference leads nowhere.
         ConfigError: A revision of something that is not on the hub.
     """
-    path = Path(name).expanduser()
+    path = Path(local_path(name)).expanduser()
     if name.startswith("embedded:"):
         found = str(embedded_path(name.removeprefix("embedded:"))), {}
     elif path.suffix == ".gguf" and path.is_file():
@@ -235,7 +275,7 @@ def locate(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]
             "check the path, or use 'embedded:NAME' for a model that comes with w2s_chains"
         )
     else:
-        _reach_hub(name, revision)
+        _reach_hub(name, revision, file)
         return name, {} if revision is None else {"revision": revision}
     if revision is not None:
         raise ConfigError(
@@ -245,17 +285,35 @@ def locate(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]
     return found
 
 
-def _reach_hub(name: str, revision: str | None) -> None:
+def locate_adapter(name: str) -> Path:
+    """The folder of an adapter, which is fetched from the hub if it is not here.
+
+    Raises:
+        ModelNotFoundError: The reference leads nowhere, or to no safetensors.
+    """
+    source, _ = locate(name, file=CONFIG)
+    if (folder := Path(source)).is_dir():
+        for file in (CONFIG, WEIGHTS):
+            if not (folder / file).is_file():
+                raise ModelNotFoundError(
+                    f"the folder of adapter {name!r} has no {file}; an adapter is what peft saves "
+                    "(pickled weights, *.bin, are never opened)"
+                )
+        return folder
+    with clear_errors_of(name):
+        files = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
+    return Path(files[-1]).parent
+
+
+def _reach_hub(name: str, revision: str | None, file: str) -> None:
     """Raise ModelNotFoundError if the model is not cached and no hub can be reached.
 
     Without this, huggingface_hub tries again and again, which takes half a minute.
     """
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+    if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
         return
     try:
-        get_hf_file_metadata(
-            hf_hub_url(name, "config.json", revision=revision), timeout=_HUB_TIMEOUT
-        )
+        get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=_HUB_TIMEOUT)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise ModelNotFoundError(
             f"model {name!r} is no file or folder here, not in the hub's cache, and the hub cannot "

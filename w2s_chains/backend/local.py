@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Self, TypeVar
 
 from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM
-from w2s_chains.backend.loading import ModelSpec, load, tokens
+from w2s_chains.backend.loading import ModelSpec, load, share, tokens
 from w2s_chains.backend.paths import Paths
 from w2s_chains.backend.text import PromptTemplate, TextTokens
 
@@ -66,6 +67,50 @@ class LocalModel:
         self._adopt(*load(spec), spec)
         return self
 
+    @classmethod
+    def sharing(cls, other: LocalModel, spec: ModelSpec) -> Self:
+        """Read what ``spec`` describes with the weights of ``other``, which are not loaded again.
+
+        Args:
+            other: A model with the weights that ``spec`` names.
+            spec: Whose template, adapter and budget count.
+
+        Raises:
+            ConfigError: The package peft is missing, or the adapter is for another model.
+            ModelNotFoundError: There is no such adapter.
+            UnsupportedModelError: The adapter cannot be on in some rows and off in others.
+        """
+        self = cls.__new__(cls)
+        self._adopt(*share(other.lm, other.text, spec), spec)
+        return self
+
     def _adopt(self, lm: CausalLM, text: TextTokens, spec: ModelSpec | None) -> None:
         self.lm, self.text, self.spec = lm, text, spec
         self.paths = Paths(lm, text)
+
+
+L = TypeVar("L", bound=LocalModel)
+
+
+class Loader:
+    """Loads models; parts whose specs name the same weights share them."""
+
+    def __init__(self) -> None:
+        self._parts: list[LocalModel] = []
+
+    def __call__(self, part: type[L], spec: ModelSpec) -> L:
+        """The part for ``spec``; raises like ``LocalModel.from_pretrained``."""
+        like: LocalModel | None = None
+        for other in self._parts:
+            if type(other) is part and other.spec == spec:
+                return other
+            if other.spec is not None and other.spec.weights == spec.weights:
+                like = other
+        loaded = part.from_spec(spec) if like is None else part.sharing(like, spec)
+        self._parts.append(loaded)
+        return loaded
+
+    def keep(self, specs: Iterable[ModelSpec]) -> None:
+        """Drop what has other weights than these."""
+        wanted = {spec.weights for spec in specs}
+        self._parts = [p for p in self._parts if p.spec is not None and p.spec.weights in wanted]

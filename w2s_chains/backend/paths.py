@@ -40,36 +40,28 @@ class Paths:
     def read(
         self, hypotheses: Sequence[Hypothesis], *, scored: bool
     ) -> list[tuple[Hypothesis, int]]:
-        """Read what is not read yet: the prompts first, each of them once, then the rest.
+        """Read what is not read yet: ``read_together`` for these paths alone."""
+        return read_together([self], hypotheses, scored=scored)
 
-        Args:
-            hypotheses: In any number and order.
-            scored: Whether log-probabilities are wanted.
-
-        Returns:
-            What was read, and how many tokens of it.
-
-        Raises:
-            PromptError: A text is longer than the model's context, or has no tokens at all.
-            OutOfMemoryError: One text alone does not fit.
-        """
-        missing = list(dict.fromkeys(h for h in hypotheses if h not in self._segments))
-        roots = dict.fromkeys(h.path[0] for h in missing)
-        prompts = {
-            root: Reading(segment=Segment(None, 0, self.text.prompt_ids(root.prompt)), scored=False)
+    def unread_prompts(self, hypotheses: Sequence[Hypothesis]) -> dict[Hypothesis, Reading]:
+        """What has to be read before the answers."""
+        roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
+        return {
+            root: Reading(
+                segment=Segment(None, 0, self.text.prompt_ids(root.prompt)),
+                scored=False,
+                adapter=self.lm.adapter,
+            )
             for root in roots
             if root not in self._segments
         }
-        self._read(prompts)
-        answers = {h: self._reading(h, scored) for h in missing if h.parent is not None}
-        self._read(answers)
-        return [(h, r.count) for readings in (prompts, answers) for h, r in readings.items()]
 
-    def _read(self, readings: dict[Hypothesis, Reading]) -> None:
-        self.lm.read(list(readings.values()))
-        for hypothesis, reading in readings.items():
-            self._segments[hypothesis] = reading.segment
-            self._end_logprobs[hypothesis] = reading.end_logprob
+    def unread_answers(
+        self, hypotheses: Sequence[Hypothesis], scored: bool
+    ) -> dict[Hypothesis, Reading]:
+        """What has to be read once the prompts are."""
+        missing = dict.fromkeys(h for h in hypotheses if h not in self._segments)
+        return {h: self._reading(h, scored) for h in missing}
 
     def _reading(self, hypothesis: Hypothesis, scored: bool) -> Reading:
         known = next(h for h in hypothesis.ancestors() if h in self._segments)
@@ -85,7 +77,7 @@ class Paths:
         shared = common_prefix(parent.path_ids(), ids)
         segment = Segment(parent if shared else None, shared, ids[shared:])
         end_id = self.text.end_id if hypothesis.ended else None
-        return Reading(segment=segment, scored=scored, end_id=end_id)
+        return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
 
     def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
         """All tokens of prompt and response in this model's vocabulary."""
@@ -112,3 +104,42 @@ class Paths:
     def _first_scored(self, hypothesis: Hypothesis) -> int:
         path = self._segments[hypothesis].path_ids()
         return common_prefix(self.text.prompt_ids(hypothesis.prompt), path)
+
+
+def read_together(
+    many: Sequence[Paths], hypotheses: Sequence[Hypothesis], *, scored: bool
+) -> list[tuple[Hypothesis, int]]:
+    """Read what is not read yet: the prompts first, each of them once, then the rest.
+
+    Args:
+        many: Who reads them; those that share a model read in the same forward passes.
+        hypotheses: In any number and order.
+        scored: Whether log-probabilities are wanted.
+
+    Returns:
+        What was read, and how many tokens of it.
+
+    Raises:
+        PromptError: A text is longer than a model's context, or has no tokens at all.
+        OutOfMemoryError: One text alone does not fit.
+    """
+    models: dict[int, list[Paths]] = {}
+    for paths in many:
+        models.setdefault(id(paths.lm.model), []).append(paths)
+    counts: list[tuple[Hypothesis, int]] = []
+    for readers in models.values():
+        for prompts in (True, False):
+            wanted = [
+                (paths, h, reading)
+                for paths in dict.fromkeys(readers)
+                for h, reading in (
+                    paths.unread_prompts(hypotheses)
+                    if prompts
+                    else paths.unread_answers(hypotheses, scored)
+                ).items()
+            ]
+            readers[0].lm.read([reading for _, _, reading in wanted])
+            for paths, h, reading in wanted:
+                paths.keep(h, reading.segment, reading.end_logprob)
+                counts.append((h, reading.count))
+    return counts

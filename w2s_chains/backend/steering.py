@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Segment
-from w2s_chains.backend.paths import Paths
+from w2s_chains.backend.paths import Paths, read_together
 from w2s_chains.errors import ConfigError
 from w2s_chains.hypothesis import Hypothesis
 
@@ -25,9 +25,8 @@ class SteeringPair:
 
     def read(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Read what the guides do not know yet, so that sampling can go on from there."""
-        for paths in (self.tuned, self.untuned):
-            for hypothesis, count in paths.read(hypotheses, scored=True):
-                hypothesis.usage.guide_tokens += count
+        for hypothesis, count in read_together((self.tuned, self.untuned), hypotheses, scored=True):
+            hypothesis.usage.guide_tokens += count
 
     def segments(self, hypothesis: Hypothesis) -> tuple[Segment, Segment]:
         return self.tuned[hypothesis], self.untuned[hypothesis]

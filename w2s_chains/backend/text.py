@@ -7,9 +7,10 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from w2s_chains.backend.chat import ChatTemplate, schema_turn
 from w2s_chains.errors import ConfigError, PromptError
@@ -20,6 +21,20 @@ _LONGEST_PENDING = 3
 """An unfinished UTF-8 character waits for its last byte with at most three tokens."""
 _CONTEXT = 8
 """Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+"""One for each tokenizer: several templates may share it."""
+
+
+def _has_slot(value: str) -> str:
+    if "{prompt}" not in value:
+        raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
+    return value
+
+
+Template = Annotated[
+    str, AfterValidator(_has_slot), Field(json_schema_extra={"pattern": r"\{prompt\}"})
+]
+"""Text in which ``{prompt}`` is replaced literally."""
 
 
 class PromptTemplate(BaseModel):
@@ -35,16 +50,9 @@ class PromptTemplate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     chat: bool | Literal["auto"] = False
     system: str | None = None
-
-    @field_validator("template")
-    @classmethod
-    def _has_slot(cls, value: str) -> str:
-        if "{prompt}" not in value:
-            raise ValueError(f"template {value!r} has no '{{prompt}}' to put the prompt into")
-        return value
 
     @model_validator(mode="after")
     def _system_needs_chat(self) -> PromptTemplate:
@@ -71,7 +79,7 @@ class TextTokens:
         self.template = template
         # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
         # of transformers are not made for that.
-        self._lock = threading.RLock()
+        self._lock = _locks.setdefault(tokenizer, threading.RLock())
         self.chat: ChatTemplate | None = None
         """The chat template that prompts are rendered with; None reads their plain text."""
         if template.chat and tokenizer.chat_template:
@@ -232,7 +240,7 @@ class TextTokens:
         return self.tokenizer.eos_token_id
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the longest common prefix."""
     shorter = min(len(a), len(b))
     if tuple(a[:shorter]) == tuple(b[:shorter]):

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from w2s_chains.backend.loading import ModelSpec, preview
-from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.local import Loader
 from w2s_chains.comparison.study import Entry, Study
 from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.llms import W2SLLM
 
 
 class Models:
-    """Loads each model once; those of the current config stay, others go."""
+    """Loads equal weights once; those of the current config stay, others go."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-        self._wanted: set[str] = set()
+        self._load = Loader()
 
     def llm(self, config: Entry | W2SLLM) -> W2SLLM:
         """The config with its models; what only earlier configs needed is dropped first."""
         if isinstance(config, W2SLLM):
             return config
-        wanted = {_key(*named) for named in _specs(config)}
-        self._loaded = {key: part for key, part in self._loaded.items() if key in wanted}
+        self._load.keep(_specs(config))
         return W2SLLM(**config.build(load=self._load))
 
     def clear(self) -> None:
         """Make room for the rewards."""
-        self._loaded.clear()
-
-    def _load(self, part: type[LocalModel], spec: ModelSpec) -> Any:
-        key = _key(part.__name__, spec)
-        if key not in self._loaded:
-            self._loaded[key] = part.from_spec(spec)
-        return self._loaded[key]
+        self._load.keep(())
 
 
-def _specs(config: Entry) -> list[tuple[str, ModelSpec]]:
-    """The models that are loaded; a proposer of another package loads its own."""
+def _specs(config: Entry) -> list[ModelSpec]:
+    """The models in this process; a proposer of another package loads its own."""
     guides = [spec for section in config.guide_sections() for spec in section.specs()]
-    specs = [("HuggingFaceGuide", spec) for spec in guides]
-    if isinstance(config.proposer, ModelSpec):
-        specs.append(("HuggingFaceProposer", config.proposer))
-    return specs
-
-
-def _key(part: str, spec: ModelSpec) -> str:
-    return f"{part} {spec!r}"
+    return [spec for spec in (config.proposer, *guides) if isinstance(spec, ModelSpec)]
 
 
 def check_study(study: Study, prompt: str) -> None:
@@ -77,7 +61,7 @@ def check_study(study: Study, prompt: str) -> None:
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "
                     "scorer; give a section guide"
                 )
-            for _, spec in _specs(config):
+            for spec in _specs(config):
                 if (key := repr(spec)) not in vocabularies:
                     vocabularies[key] = preview(spec)[1].vocabulary
             if config.strategy.token_steering:
@@ -101,6 +85,11 @@ def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:
     if not isinstance(config.proposer, ModelSpec):
         return  # one of another package says so itself when it is asked to
     for guide in config.guide.specs():
+        if not isinstance(guide, ModelSpec):
+            raise ConfigError(
+                f"strategy {config.strategy.type!r} steers every token, which a guide behind a "
+                f"server ({guide.model!r}) cannot; use local guides, or a strategy without steering"
+            )
         if vocabularies[repr(guide)] != vocabularies[repr(config.proposer)]:
             raise ConfigError(
                 f"strategy {config.strategy.type!r} steers every token, for which guide "

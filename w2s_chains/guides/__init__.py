@@ -2,5 +2,6 @@
 
 from w2s_chains.guides.huggingface import HuggingFaceGuide
 from w2s_chains.guides.pair import GuidePair
+from w2s_chains.guides.served import RemoteGuide
 
-__all__ = ["GuidePair", "HuggingFaceGuide"]
+__all__ = ["GuidePair", "HuggingFaceGuide", "RemoteGuide"]

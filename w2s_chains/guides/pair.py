@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.local import Loader, LocalModel
+from w2s_chains.backend.paths import read_together
+from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.contracts import Checks, Guide
+from w2s_chains.errors import ConfigError, PromptError
 from w2s_chains.guides.huggingface import HuggingFaceGuide
+from w2s_chains.guides.section import AdapterPair, GuideSpec, PresetPair, PromptPair
+from w2s_chains.guides.served import RemoteGuide, ServedModel
 from w2s_chains.hypothesis import Hypothesis, Prompt
 
 
-def _load(part: type[HuggingFaceGuide], spec: ModelSpec) -> HuggingFaceGuide:
-    return part.from_spec(spec)
-
-
 class GuidePair:
-    """Two guides whose log-ratio says how much a text was wanted by the tuning."""
+    """Two guides whose log-ratio says how much a text was wanted by the tuning.
+
+    Two local guides that share their weights, because one of them has a LoRA adapter or another
+    prompt, read in one forward pass.
+
+    The untuned guide need not be what the tuned one was tuned from in its last stage: the
+    pre-trained model will do, and the log-ratio then counts all stages of the tuning. The guides
+    may even have different vocabularies, each scoring the text in tokens of its own. But a
+    *partial* text may end inside a token of one guide and between two of the other, which adds
+    noise to its score: prefer longer chunks, or guides of one vocabulary.
+    """
 
     def __init__(self, tuned: Guide, untuned: Guide) -> None:
         self.tuned = tuned
@@ -46,29 +59,169 @@ class GuidePair:
         return cls.from_specs(*specs)
 
     @classmethod
-    def from_specs(cls, tuned: ModelSpec, untuned: ModelSpec, load: Any = None) -> GuidePair:
-        """What two specs describe.
+    def from_specs(cls, tuned: GuideSpec, untuned: GuideSpec, load: Any = None) -> GuidePair:
+        """What two specs describe; equal weights are loaded once.
 
         Args:
-            tuned: The tuned guide.
-            untuned: The untuned one.
-            load: Loads ``(part, spec)``, and may have it already.
+            tuned: A local or a served model.
+            untuned: Likewise.
+            load: A ``Loader``, which may have loaded the weights already.
+
+        Raises:
+            ModelNotFoundError: A reference leads nowhere.
+            UnsupportedModelError: A model's cache cannot branch.
+            ConfigError: A package is missing, or an adapter is for another model.
         """
-        load = _load if load is None else load
-        return cls(*(load(HuggingFaceGuide, spec) for spec in (tuned, untuned)))
+        load = Loader() if load is None else load
+        guides = (
+            RemoteGuide.from_spec(spec)
+            if isinstance(spec, ServedModel)
+            else load(HuggingFaceGuide, spec)
+            for spec in (tuned, untuned)
+        )
+        return cls(*guides)
+
+    @classmethod
+    def from_adapter(
+        cls, base: str | LocalModel, adapter: str | os.PathLike[str], **options: Any
+    ) -> GuidePair:
+        """One base with a LoRA adapter: on for the tuned guide, off for the untuned one.
+
+        The base's weights are held once, and both guides read in one forward pass.
+
+        Args:
+            base: Hub id, local folder, GGUF file or ``embedded:NAME``; or a model that is loaded
+                and not running, such as a ``HuggingFaceProposer``, whose weights are shared.
+            adapter: Hub id or local folder of what peft saved, as safetensors.
+            **options: Fields of ``ModelSpec``; for a loaded model those of ``PromptTemplate``.
+
+        Raises:
+            ConfigError: The package peft is missing, or the adapter is for another base.
+            ModelNotFoundError: A reference leads nowhere.
+            UnsupportedModelError: The adapter is no LoRA that can be switched off, or the base's
+                cache cannot branch.
+            pydantic.ValidationError: An option is misspelt or out of range.
+        """
+        adapter = os.fspath(adapter)
+        if isinstance(base, LocalModel):
+            return cls(
+                _reader(base, adapter=adapter, **options), _reader(base, adapter=None, **options)
+            )
+        pair = AdapterPair.model_validate({"base": base, "adapter": adapter, **options})
+        return cls.from_specs(*pair.section().specs())
+
+    @classmethod
+    def from_prompts(
+        cls,
+        model: str | LocalModel,
+        tuned_template: str | None = None,
+        untuned_template: str | None = None,
+        *,
+        tuned_system: str | None = None,
+        untuned_system: str | None = None,
+        **options: Any,
+    ) -> GuidePair:
+        """One model under two prompts, read in one forward pass.
+
+        Args:
+            model: Hub id, local folder, GGUF file or ``embedded:NAME``; or a model that is loaded,
+                such as the ``HuggingFaceProposer`` itself, whose weights and ``chat`` are shared.
+            tuned_template: How the tuned guide reads a prompt, such as
+                "A five-star review: {prompt}"; as it is by default.
+            untuned_template: How the untuned guide reads it.
+            tuned_system: System message of the tuned guide. Needs ``chat``.
+            untuned_system: System message of the untuned guide. Needs ``chat``.
+            **options: Fields of ``ModelSpec``; for a loaded model those of ``PromptTemplate``.
+
+        Raises:
+            ModelNotFoundError: The reference leads nowhere.
+            UnsupportedModelError: The model's cache cannot branch.
+            pydantic.ValidationError: An option is misspelt or out of range, or both prompts are
+                the same.
+        """
+        fields = {
+            "tuned_template": tuned_template,
+            "untuned_template": untuned_template,
+            "tuned_system": tuned_system,
+            "untuned_system": untuned_system,
+        }
+        if isinstance(model, LocalModel):
+            options = {"chat": model.text.template.chat, **options}
+            pair = PromptPair.model_validate({"model": "loaded", **fields, **options})
+            return cls(
+                *(
+                    _reader(model, **{**options, "system": None, **pair.prompt_of(role)})
+                    for role in ("tuned", "untuned")
+                )
+            )
+        pair = PromptPair.model_validate({"model": model, **fields, **options})
+        return cls.from_specs(*pair.section().specs())
+
+    @classmethod
+    def from_preset(cls, name: str, **options: Any) -> GuidePair:
+        """A pair by its name: zephyr, starling, tulu or gpt2-imdb of the paper, or one of yours.
+
+        Args:
+            name: A preset; the environment variable ``W2S_PRESETS`` names a file with more.
+            **options: Fields of ``ModelSpec``, and ``tuned`` or ``untuned``; they win over the
+                preset.
+
+        Raises:
+            ConfigError: There is no such preset.
+            ModelNotFoundError: A model is not there.
+            UnsupportedModelError: A model's cache cannot branch.
+            pydantic.ValidationError: An option is misspelt or out of range.
+        """
+        pair = PresetPair.model_validate({"preset": name, **options})
+        return cls.from_specs(*pair.section().specs())
 
     def swapped(self) -> GuidePair:
         """The pair that steers the other way; the models are shared."""
         return GuidePair(self.untuned, self.tuned)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if one of the guides cannot read the prompt."""
+        """Raise PromptError if one of the guides cannot read the prompt.
+
+        Or if two templates make the same of it, so that the guides cannot differ.
+        """
         for guide in (self.tuned, self.untuned):
             if isinstance(guide, Checks):
                 guide.check(prompt, sampling)
+        tuned, untuned = self.tuned, self.untuned
+        if (
+            isinstance(tuned, HuggingFaceGuide)
+            and isinstance(untuned, HuggingFaceGuide)
+            and tuned.lm.model is untuned.lm.model
+            and tuned.lm.adapter == untuned.lm.adapter
+            and tuned.text.template != untuned.text.template
+            and tuned.text.prompt_ids(prompt) == untuned.text.prompt_ids(prompt)
+        ):
+            raise PromptError(
+                "both guides read this prompt in the same way, so that they cannot differ: with a "
+                "chat template, templates are for plain strings alone; tell the guides apart by "
+                "their system messages (tuned_system, untuned_system)"
+            )
 
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
         """(log p_tuned, log p_untuned) of each hypothesis, in nats."""
+        local = [g for g in (self.tuned, self.untuned) if isinstance(g, HuggingFaceGuide)]
+        for hypothesis, count in read_together([g.paths for g in local], hypotheses, scored=True):
+            hypothesis.usage.guide_tokens += count
         tuned = self.tuned.loglikelihood(hypotheses)
         untuned = self.untuned.loglikelihood(hypotheses)
         return list(zip(tuned, untuned, strict=True))
+
+
+def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
+    """A guide with the weights of a loaded model."""
+    if wrong := sorted(changes.keys() - {*PromptTemplate.model_fields, "adapter", "token_budget"}):
+        raise ConfigError(
+            f"option {wrong[0]!r} is for loading a model, but this one is loaded; give its name, "
+            "or leave the option out"
+        )
+    known = ModelSpec(model="loaded", chat=model.text.template.chat)
+    values = {**dict(model.spec or known), "template": "{prompt}", "system": None, **changes}
+    guide = HuggingFaceGuide.sharing(model, ModelSpec.model_validate(values))
+    if model.spec is None:
+        guide.spec = None
+    return guide

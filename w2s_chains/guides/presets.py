@@ -1,0 +1,50 @@
+"""Guide pairs that have a name: those of the paper, and those in a file of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from w2s_chains.errors import ConfigError
+from w2s_chains.plugins import did_you_mean
+from w2s_chains.user_files import read_user_file
+
+PRESETS = "W2S_PRESETS"
+"""Names a YAML file with more of them, of the form of ``presets.yaml``."""
+
+
+def presets() -> dict[str, Mapping[str, Any]]:
+    """All presets: what a section ``guide`` would say.
+
+    Raises:
+        ConfigError: The file that ``W2S_PRESETS`` names cannot be read, or is not of that form.
+    """
+    text = files("w2s_chains.guides").joinpath("presets.yaml").read_text(encoding="utf-8")
+    known: dict[str, Mapping[str, Any]] = yaml.safe_load(text)
+    if (own := read_user_file(PRESETS, "names of presets to sections 'guide'")) is not None:
+        path, values = own
+        for name, value in values.items():
+            if not isinstance(value, Mapping) or "preset" in value or name in known:
+                why = (
+                    "is built in; give it another name"
+                    if name in known
+                    else "must be a mapping such as {tuned: ..., untuned: ...}"
+                )
+                raise ConfigError(f"preset {name!r} in {str(path)!r} {why}")
+            known[name] = value
+    return known
+
+
+def preset(name: str) -> Mapping[str, Any]:
+    """The preset called ``name``.
+
+    Raises:
+        ConfigError: There is none, with the choices.
+    """
+    known = presets()
+    if name not in known:
+        raise ConfigError(f"unknown guide preset {name!r}{did_you_mean(name, known)}")
+    return known[name]
