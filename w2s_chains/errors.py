@@ -29,6 +29,18 @@ class ProposerError(W2SError, RuntimeError):
     """A proposer broke its contract: wrong number of children."""
 
 
+class ServerError(W2SError, RuntimeError):
+    """A model server did not answer, refused, or answered something else than asked for.
+
+    Attributes:
+        status: The HTTP status, if there was one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ScorerError(W2SError, RuntimeError):
     """A scorer broke its contract: wrong number of scores, or a score that is not a number."""
 

@@ -11,8 +11,9 @@ from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.plugins import build_plugin
 from w2s_chains.proposers.base import ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer
+from w2s_chains.proposers.openai import OpenAIProposer, OpenAISpec
 
-PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec}
+PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec, "openai": OpenAISpec}
 
 
 def build_proposer(value: Any) -> Any:
@@ -29,6 +30,8 @@ __all__ = [
     "PROPOSERS",
     "AnyProposer",
     "HuggingFaceProposer",
+    "OpenAIProposer",
+    "OpenAISpec",
     "ProposerConfig",
     "build_proposer",
 ]

@@ -1,0 +1,206 @@
+"""One model behind an OpenAI-compatible server: calls with time-outs, retries and a cap."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from w2s_chains.backend.loading import brief
+from w2s_chains.errors import ConfigError, ServerError
+from w2s_chains.remote.replies import Reply
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 30.0
+"""Seconds between two attempts at most, whatever a server asks for."""
+_PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+"""Status codes after which another attempt may succeed."""
+
+
+class ServerOptions(BaseModel):
+    """Where a model is served, and how patiently it is called.
+
+    Attributes:
+        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
+        model: The model's name there.
+        api_key_env: The environment variable that holds the key, if the server wants one.
+        timeout: Seconds that one call may take in all.
+        max_retries: Further attempts after a time-out, a lost connection, a broken reply, or an
+            HTTP status that may pass (429, 500, 503, ...).
+        backoff: Seconds before the first of them, about twice as many before each other one; more
+            where the server asks for it (Retry-After), 30 at most.
+        max_concurrency: Calls under way at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str = "https://api.openai.com/v1"
+    model: str = Field(min_length=1)
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    max_retries: int = Field(default=3, ge=0, le=20)
+    backoff: float = Field(default=0.5, ge=0, le=_LONGEST_WAIT, allow_inf_nan=False)
+    max_concurrency: int = Field(default=16, ge=1)
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        # Neither message repeats the value: it may hold a secret.
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must begin with http:// or https:// and a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "base_url has a user, a password or a query in it, which would be logged; give the "
+                "key in an environment variable that api_key_env names"
+            )
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(
+                "api_key_env must be the name of an environment variable, such as OPENAI_API_KEY; "
+                "the key itself never belongs into a config"
+            )
+        return value
+
+
+class Server:
+    """Calls one model. All methods run on the event loop of ``waiting``."""
+
+    def __init__(self, options: ServerOptions, api_key: SecretStr | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            options: Where and how.
+            api_key: The key; by default what the environment variable holds.
+
+        Raises:
+            ConfigError: The package openai is missing.
+        """
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "a model server needs the package openai; run: pip install 'w2s_chains[servers]'"
+            ) from error
+        self._openai = openai
+        self.options = options
+        given = os.environ.get(options.api_key_env) if api_key is None else None
+        self._key = api_key or (SecretStr(given) if given else None)
+        self._client: Any = None
+        self._room = asyncio.Semaphore(options.max_concurrency)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.options.base_url} (model {self.options.model!r})"
+
+    async def complete(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
+        """Continue a prompt.
+
+        Args:
+            body: Fields of the completions API, without ``model``.
+            retries: Further attempts; by default as in the options.
+
+        Raises:
+            ServerError: It cannot be had; ``status`` is the HTTP status if there was one.
+        """
+        return await self._call("completions", body, Reply.parse, retries)
+
+    async def chat(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
+        """Answer messages; arguments and errors as for ``complete``."""
+        return await self._call("chat.completions", body, Reply.parse_chat, retries)
+
+    async def _call(
+        self,
+        api: str,
+        body: Mapping[str, Any],
+        parse: Callable[[bytes], Reply],
+        retries: int | None,
+    ) -> Reply:
+        most = self.options.max_retries if retries is None else retries
+        told, status, attempt = "", None, 0
+        for attempt in range(most + 1):
+            try:
+                async with self._room, asyncio.timeout(self.options.timeout):
+                    return parse(await self._post(api, body))
+            except Exception as error:
+                told, status, asked = self._told(error)
+                passing = status in _PASSING or (status is None and self._may_pass(error))
+            if not passing or attempt == most:
+                break
+            wait = max(self.options.backoff * 2**attempt * random.uniform(0.75, 1.25), asked)
+            logger.info("%s: %s; trying again", self.name, told)
+            await asyncio.sleep(min(wait, _LONGEST_WAIT))
+        # Outside of the except clause, so that no context leads to a request and its headers.
+        tries = f" after {attempt + 1} attempts" if attempt else ""
+        raise ServerError(f"{self.name} failed{tries}: {told}{self._remedy(status)}", status)
+
+    async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
+        if self._client is None:
+            self._client = self._openai.AsyncOpenAI(
+                base_url=self.options.base_url,
+                api_key="no-key" if self._key is None else self._key.get_secret_value(),
+                max_retries=0,  # one layer of retries
+                timeout=self.options.timeout,
+            )
+        client = self._client
+        for part in api.split("."):
+            client = getattr(client, part)
+        known = ("prompt", "messages")
+        fields = {name: value for name, value in body.items() if name in known}
+        rest = {name: value for name, value in body.items() if name not in known}
+        raw = await client.with_raw_response.create(
+            model=self.options.model, **fields, extra_body=rest
+        )
+        return raw.content
+
+    def _may_pass(self, error: Exception) -> bool:
+        passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
+        return isinstance(error, passing)
+
+    def _told(self, error: Exception) -> tuple[str, int | None, float]:
+        """What happened, without secrets; the HTTP status; and how long the server asks to wait."""
+        status: int | None = None
+        asked = 0.0
+        if isinstance(error, TimeoutError | self._openai.APITimeoutError):
+            told = f"no answer within {self.options.timeout:g} seconds"
+        elif isinstance(error, self._openai.APIStatusError):
+            status = error.status_code
+            said = error.body.get("message") if isinstance(error.body, dict) else None
+            told = f"HTTP status {status}: {said or error.response.text}"
+            try:
+                asked = float(error.response.headers.get("retry-after", 0))
+            except ValueError:  # a date
+                asked = 0.0
+        elif isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            told = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
+        else:
+            told = f"{error} ({type(error.__cause__ or error).__name__})"
+        return brief(self._redacted(told)), status, asked
+
+    def _redacted(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key.get_secret_value(), "***")
+
+    def _remedy(self, status: int | None) -> str:
+        if status in (401, 403):
+            what = "replace" if self._key is not None else "set"
+            return f"; {what} the key in the environment variable {self.options.api_key_env}"
+        if status == 404:
+            return "; check base_url and model"
+        if status is None or status in _PASSING:
+            return "; check that the server runs, or raise timeout, max_retries or backoff"
+        return ""

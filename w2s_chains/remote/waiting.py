@@ -1,0 +1,40 @@
+"""Runs coroutines for callers who are not asynchronous, on one event loop of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of ``coroutine``, which runs on a thread of its own.
+
+    Connections belong to an event loop, so all of them live on the same one.
+    """
+    return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="w2s-remote", daemon=True).start()
+        return _loop
+
+
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results, in order; the first error is raised and ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
