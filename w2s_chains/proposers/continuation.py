@@ -103,9 +103,10 @@ class Continuation:
         rest = streams[len(together) :]
         alone = await all_of(self._sample(h, [stream]) for stream in rest)
         pieces = [*together, *(piece for [piece] in alone)]
-        end = h.n_tokens + self._wanted(h)
-        children = await all_of(self._whole(piece, end) for piece in pieces)
-        return [children[i % len(children)] for i in range(count)]
+        wanted = self._wanted(h)
+        if self.request.chunk_tokens is None or wanted > _STOP_TOKENS:
+            pieces = await all_of(self._whole(piece, h.n_tokens + wanted) for piece in pieces)
+        return [pieces[i % len(pieces)] for i in range(count)]
 
     def _wanted(self, h: Hypothesis) -> int:
         left = self.request.sampling.max_tokens - h.n_tokens
@@ -125,19 +126,39 @@ class Continuation:
         if self.request.sampling.stop and not self.by_messages:
             wanted = min(wanted, _STOP_TOKENS)
         for more in _MORE_TOKENS:
-            asked = wanted + more
+            asked = min(wanted + more, self.request.sampling.max_tokens - h.n_tokens)
             reply = await self._call(h, streams, asked)
+            while (unsettled := self._unsettled(h, reply, asked)) and asked > 1:
+                asked -= 1
+                reply = await self._call(h, streams, asked)
             children = [
                 self._child(h, stream, choice, tokens)
                 for stream, choice, tokens in zip(
                     streams, reply.choices, _counts(reply, asked), strict=False
                 )
             ]
-            if all(child.finished or child.text or child.pending for child in children):
+            some = all(child.finished or child.text or child.pending for child in children)
+            if some and not (unsettled and more < _MORE_TOKENS[-1]):
                 return children
         raise ServerError(
             f"{self.model.server.name} gave no text for {wanted + _MORE_TOKENS[-1]} tokens after "
             f"{h.response[-40:]!r}"
+        )
+
+    def _unsettled(self, h: Hypothesis, reply: Reply, asked: int) -> bool:
+        """Whether greedy text ends where a server that reads it again reads it otherwise.
+
+        Tokenizers read whitespace at the end of a text otherwise than before a word. A greedy chunk
+        gives it back, and it comes again with the next one. A sampled one keeps it, since it might
+        not.
+        """
+        sampling, [choice, *_] = self.request.sampling, reply.choices
+        return (
+            sampling.temperature == 0
+            and not self.can.token_ids
+            and choice.finish_reason == "length"
+            and h.n_tokens + asked < sampling.max_tokens
+            and choice.text[-1:].isspace()
         )
 
     async def _call(self, h: Hypothesis, streams: Sequence[int], tokens: int) -> Reply:
