@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "w2s_chains"
 FLOORS = [
     {"hypothesis", "asks", "contracts", "events", "errors", "testing", "plugins"},
-    {"search", "backend"},
+    {"search", "backend", "remote"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {
         "llms",

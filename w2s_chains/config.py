@@ -20,6 +20,7 @@ from pydantic import (
 from w2s_chains.asks import SamplingParams
 from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
 from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
 from w2s_chains.guides import GuidePair, HuggingFaceGuide
@@ -75,7 +76,7 @@ class GenerationSection(SamplingParams):
 
 ModelType = Literal["llm", "chat"]
 
-Options = TypeVar("Options", bound=ModelOptions)
+Options = TypeVar("Options", bound=PromptTemplate)
 
 
 class W2SConfig(BaseModel):
@@ -93,7 +94,7 @@ class W2SConfig(BaseModel):
         generation: How to sample.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     type: ModelType | None = None
     proposer: AnyProposer
@@ -105,7 +106,7 @@ class W2SConfig(BaseModel):
     @field_validator("proposer", "guide")
     @classmethod
     def _chat_templates(cls, options: Any, info: ValidationInfo) -> Any:
-        if isinstance(options, ModelOptions) and info.data.get("type") == "chat":
+        if isinstance(options, PromptTemplate) and info.data.get("type") == "chat":
             return _by_template(options)
         return options
 

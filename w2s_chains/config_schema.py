@@ -15,7 +15,7 @@ from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.config import W2SConfig
 from w2s_chains.plugins import all_plugins
-from w2s_chains.proposers import ProposerConfig
+from w2s_chains.proposers import PROPOSERS, ProposerConfig
 from w2s_chains.scorers import SCORERS, LogRatio, ScorerConfig
 from w2s_chains.search import STRATEGIES, ChunkBeamSearch, SearchStrategy
 
@@ -37,7 +37,7 @@ def config_schema() -> dict[str, Any]:
         ConfigError: A part of an installed package cannot be imported.
     """
     fields: dict[str, Any] = {
-        "proposer": (_one_of("proposers", {"huggingface": HuggingFace}), ...),
+        "proposer": (_one_of("proposers", {**PROPOSERS, "huggingface": HuggingFace}), ...),
         "scorer": (_one_of("scorers", SCORERS) | None, None),
         "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),
     }

@@ -91,7 +91,7 @@ class Engine:
                 room = self.max_live - len(live)
                 arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
                 if not live and not arrived:
-                    self._thread = None
+                    self._thread, self._live = None, []
                     return
             live += [LiveSearch(running) for running in arrived]
             self._live = live
