@@ -1,7 +1,7 @@
 """OpenAI-compatible servers of ours on loopback: what real ones do, and what goes wrong with them.
 
-    with serve(Words()) as server:
-        OpenAIProposer("words", base_url=server.url)
+with serve(Words()) as server:
+    OpenAIProposer("words", base_url=server.url)
 """
 
 from __future__ import annotations
@@ -84,19 +84,14 @@ class Tiny:
         new: list[int] = []
         reason = "length"
         with self._lock:
-            cache = None
-            step = given
             for _ in range(body["max_tokens"]):
-                out = self.model(torch.tensor([step]), past_key_values=cache, use_cache=True)
-                cache = out.past_key_values
-                logits = out.logits[0, -1].float()
+                logits = self.model(torch.tensor([[*given, *new]])).logits[0, -1]
                 if body["temperature"] == 0 or body.get("top_k") == 1:
                     token = int(logits.argmax())
                 else:
                     chances = (logits / body["temperature"]).softmax(-1)
                     token = int(torch.multinomial(chances, 1, generator=generator))
                 new.append(token)
-                step = [token]
                 if token == self.tokenizer.eos_token_id:
                     reason = "stop"
                     break
@@ -115,6 +110,7 @@ class Server:
         strict: Whether it refuses fields that the OpenAI API does not have.
         seeds: Whether it keeps to seeds.
         completions: Whether it continues texts; if not, it is chat-only.
+        refused: HTTP statuses of prompts that have a text in them.
         faults: How often which fault comes (see ``FAULTS``), as a function of ``seed`` and the
             request, but not in which order requests come.
         seed: Of the faults.
@@ -130,6 +126,7 @@ class Server:
     strict: bool = False
     seeds: bool = True
     completions: bool = True
+    refused: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     patience: float = 5.0
@@ -167,6 +164,9 @@ class Server:
         if self.strict and unknown:
             return 400, {"error": {"message": f"unrecognized arguments: {sorted(unknown)}"}}
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        for text, status in self.refused.items():
+            if text in prompt:
+                return status, {"error": {"message": f"refused because of {text!r}"}}
         if isinstance(prompt, list) and not self.ids:
             return 500, {"error": {"message": "prompt must be a string"}}
         if not self.seeds:
