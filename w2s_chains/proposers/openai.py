@@ -84,8 +84,7 @@ class OpenAIProposer:
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._server = Server(spec, key)
         self._model = Served(server=self._server, template=template, text=self.text)
-        self._lock = asyncio.Lock()
-        self._capabilities: Capabilities | None = None
+        self._probe: asyncio.Task[Capabilities] | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIProposer({self._server.name})"
@@ -135,12 +134,15 @@ class OpenAIProposer:
     # What the server can do.
 
     async def _probed(self) -> Capabilities:
-        async with self._lock:
-            if self._capabilities is None:
-                found = await probe(self._server)
-                self._check_tokenizer(found)
-                self._capabilities = found
-            return self._capabilities
+        """What the server can do; all who ask meanwhile share one attempt to find out."""
+        if self._probe is None or (self._probe.done() and self._probe.exception()):
+            self._probe = asyncio.create_task(self._find_out())
+        return await asyncio.shield(self._probe)
+
+    async def _find_out(self) -> Capabilities:
+        can = await probe(self._server)
+        self._check_tokenizer(can)
+        return can
 
     def _check_tokenizer(self, can: Capabilities) -> None:
         if self.text is None or not can.token_ids:
