@@ -369,8 +369,12 @@ def test_what_a_server_can_do_is_found_out_once() -> None:
         for wrong in (SamplingParams(top_k=5), SamplingParams(repetition_penalty=1.1)):
             with pytest.raises(ConfigError, match="leave"):
                 ask(proposer, "x", sampling=wrong)
+
+
+def test_a_server_without_seeds_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with serve(Words(), seeds=False) as server:
         assert not connect(server).capabilities.seed
+    assert "does not keep to seeds" in caplog.text
 
 
 def test_a_chat_only_server_gives_whole_answers() -> None:
@@ -560,6 +564,12 @@ def test_wrong_options_are_refused_before_anything_starts(options: Any, told: st
     assert told in str(caught.value)
     assert "sk-12345" not in "".join(traceback.format_exception(caught.value))
     assert not server.bodies
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="the key itself never belongs") as caught:
+        OpenAIProposer("m", api_key_env="sk-12345")
+    assert "sk-12345" not in str(caught.value)
 
 
 def test_the_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from w2s_chains.proposers.continuation import Continuation, Served
 from w2s_chains.remote.probe import PROBE, Capabilities, probe
 from w2s_chains.remote.server import Server, ServerOptions
 from w2s_chains.remote.waiting import all_of, wait_for
+
+logger = logging.getLogger(__name__)
 
 _POLL = 0.05
 """Seconds until a cancelled search is let go while its server is silent."""
@@ -142,6 +145,8 @@ class OpenAIProposer:
     async def _find_out(self) -> Capabilities:
         can = await probe(self._server)
         self._check_tokenizer(can)
+        if can.completions and not can.seed:
+            logger.warning("%s does not keep to seeds: answers differ between calls", self)
         return can
 
     def _check_tokenizer(self, can: Capabilities) -> None:

@@ -42,7 +42,7 @@ class ServerOptions(BaseModel):
         max_concurrency: Calls under way at once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str = "https://api.openai.com/v1"
     model: str = Field(min_length=1)
