@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo reproduce bench test lint types format clean
+.PHONY: demo reproduce bench test llama-cpp lint types format clean
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
@@ -22,6 +22,12 @@ bench: $(VENV)/ready
 
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# A real server: its wheel is compiled once, about three minutes on two cores.
+llama-cpp: $(VENV)/ready
+	wheel=$$(tests/llama_cpp/wheel.sh $(RUN)) && \
+	$(RUN) -m pip install --quiet "llama-cpp-python[server] @ file://$$wheel"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/llama_cpp
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

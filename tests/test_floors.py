@@ -59,6 +59,9 @@ USES_LANGCHAIN = {
     "cli",
 }
 
+ADAPTERS = {"proposers/langchain.py"}
+"""Files that wrap what LangChain has; nothing imports them before somebody asks for them."""
+
 
 def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -99,7 +102,10 @@ def faults(part: str, source: str) -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_downward(path: Path) -> None:
     assert part_of(path) in FLOOR, "a new part needs a floor: see DESIGN and FLOORS above"
-    assert faults(part_of(path), path.read_text(encoding="utf-8")) == []
+    found = faults(part_of(path), path.read_text(encoding="utf-8"))
+    if str(path.relative_to(PACKAGE)) in ADAPTERS:
+        found = [fault for fault in found if "imports langchain" not in fault]
+    assert found == []
 
 
 @pytest.mark.parametrize(

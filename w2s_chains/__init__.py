@@ -16,7 +16,7 @@ from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Sc
 from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide
 from w2s_chains.hypothesis import Hypothesis, Message, Prompt, Tool, ToolCall
 from w2s_chains.jobs import Job
-from w2s_chains.proposers import HuggingFaceProposer
+from w2s_chains.proposers import HuggingFaceProposer, OpenAIProposer
 from w2s_chains.scorers import (
     CallableScorer,
     LoglikelihoodScorer,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from w2s_chains.comparison import compare
     from w2s_chains.factory import load
     from w2s_chains.llms import W2SLLM
+    from w2s_chains.proposers.langchain import LangChainProposer
 
 __version__ = "0.1.0"
 
@@ -63,10 +64,12 @@ __all__ = [
     "HuggingFaceProposer",
     "Hypothesis",
     "Job",
+    "LangChainProposer",
     "LogRatioScorer",
     "LoglikelihoodScorer",
     "Message",
     "MixtureScorer",
+    "OpenAIProposer",
     "Progressed",
     "Prompt",
     "Proposer",
@@ -90,6 +93,7 @@ __all__ = [
 
 _LAZY = {
     "ChatW2S": "w2s_chains.chat_models",
+    "LangChainProposer": "w2s_chains.proposers.langchain",
     "W2SLLM": "w2s_chains.llms",
     "compare": "w2s_chains.comparison",
     "load": "w2s_chains.factory",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -87,6 +87,11 @@ class SamplingParams(BaseModel):
 DEFAULT_SAMPLING = SamplingParams()
 
 
+def never() -> bool:
+    """Nobody cancels."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Expand:
     """Continue each hypothesis; answered by one list of children, in order.
@@ -104,6 +109,8 @@ class Expand:
         seed: The seed of this search; filled in by the engine.
         guides: The pair that steers; filled in by the engine where steering is not 0.
         constraint: What form the whole answer must have; filled in by the engine.
+        cancelled: Whether nobody waits for the answer any more; filled in by the engine. Proposers
+            that wait for something else than a model in this process look at it meanwhile.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -114,6 +121,7 @@ class Expand:
     seed: int = 0
     guides: Guides | None = None
     constraint: Constraint | None = None
+    cancelled: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -61,7 +61,7 @@ class W2SConfig(BaseModel):
         generation: How to sample.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     type: ModelType | None = None
     proposer: AnyProposer

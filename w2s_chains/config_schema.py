@@ -16,7 +16,7 @@ from w2s_chains.config import W2SConfig
 from w2s_chains.guides.presets import presets
 from w2s_chains.guides.section import AdapterPair, GuideSection, PresetPair, PromptPair
 from w2s_chains.plugins import all_plugins
-from w2s_chains.proposers import ProposerConfig
+from w2s_chains.proposers import PROPOSERS, ProposerConfig
 from w2s_chains.scorer_section import SCORERS, Mixture, Part
 from w2s_chains.scorers import SINGLE_SCORERS, LogRatio, ScorerConfig
 from w2s_chains.search import STRATEGIES, ChunkBeamSearch, SearchStrategy
@@ -42,7 +42,7 @@ def config_schema() -> dict[str, Any]:
     preset = create_model("PresetPair", __base__=PresetPair, preset=(names, ...))
     guide = GuideSection | AdapterPair | PromptPair | preset | names
     fields: dict[str, Any] = {
-        "proposer": (_one_of("proposers", {"huggingface": HuggingFace}), ...),
+        "proposer": (_one_of("proposers", {**PROPOSERS, "huggingface": HuggingFace}), ...),
         "guide": (guide | None, None),
         "scorer": (_one_of("scorers", {**SCORERS, "mixture": _mixture()}) | None, None),
         "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),

@@ -13,7 +13,7 @@ from w2s_chains.hypothesis import Hypothesis, Prompt
 class Proposer(Protocol):
     """The large frozen model."""
 
-    def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+    def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:
         """Continue hypotheses.
 
         Args:
@@ -21,7 +21,8 @@ class Proposer(Protocol):
 
         Returns:
             Per request its children: ``successors`` of the first hypothesis, then of the second,
-            and so on.
+            and so on. Or the error that ends its search, and no other. An error that is *raised*
+            makes the engine ask again for each search alone.
         """
         ...
 
@@ -61,6 +62,17 @@ class Checks(Protocol):
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the prompt, with an answer of ``max_tokens``, cannot be read."""
         ...
+
+
+@runtime_checkable
+class Sliced(Protocol):
+    """Optional for proposers: how many tokens of a chunk the engine asks for at a time.
+
+    None asks for the whole chunk at once: for proposers that cannot go on where they stopped, or
+    for which every call costs. Others are asked for 16 at a time.
+    """
+
+    slice_tokens: int | None
 
 
 @runtime_checkable

@@ -49,6 +49,7 @@ class Engine:
         self._waiting: deque[Running] = deque()
         self._thread: threading.Thread | None = None  # None while there is nothing to do
         self._latest: threading.Thread | None = None
+        self._live: list[LiveSearch] = []
         self._closed = False
         _engines.add(self)
 
@@ -90,6 +91,8 @@ class Engine:
         A thread that is still inside torch while the interpreter goes would abort the process.
         """
         self._closed = True
+        for search in self._live:
+            search.running.cancel()
         if self._latest is not None:
             self._latest.join()
 
@@ -102,9 +105,10 @@ class Engine:
                 room = self.max_live - len(live)
                 arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
                 if not live and not arrived:
-                    self._thread = None
+                    self._thread, self._live = None, []
                     return
             live += [LiveSearch(running) for running in arrived]
+            self._live = live
             if self._closed:
                 for search in live:
                     search.running.cancel()
@@ -163,8 +167,11 @@ def _propose(group: Sequence[LiveSearch]) -> None:
     except Exception as error:
         _one_by_one(group, error, _propose)
         return
-    for search, request, children in zip(group, requests, answers, strict=True):
-        search.take_children(request, children)
+    for search, request, answer in zip(group, requests, answers, strict=True):
+        if isinstance(answer, Exception):
+            search.fail(answer)
+        else:
+            search.take_children(request, answer)
 
 
 def _score(group: Sequence[LiveSearch]) -> None:

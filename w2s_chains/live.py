@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from w2s_chains.asks import Ask, Commit, Expand, Score
+from w2s_chains.contracts import Sliced
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError
 from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.hypothesis import Hypothesis
@@ -113,9 +114,11 @@ class LiveSearch:
         """The next slice of the children that are asked for."""
         ask = self.ask
         assert isinstance(ask, Expand)
-        longest = SLICE_TOKENS
+        proposer = self.job.proposer
+        longest = proposer.slice_tokens if isinstance(proposer, Sliced) else SLICE_TOKENS
         if ask.chunk_tokens is not None:
-            longest = min(longest, ask.chunk_tokens - self._sampled)
+            left = ask.chunk_tokens - self._sampled
+            longest = left if longest is None else min(longest, left)
         first = not self._sampled
         return replace(
             ask,
@@ -126,6 +129,7 @@ class LiveSearch:
             seed=self.job.seed,
             guides=self.job.guides if ask.steering else None,
             constraint=self.job.constraint,
+            cancelled=lambda: self.running.cancelled,
         )
 
     def _unfinished(self) -> list[Hypothesis]:

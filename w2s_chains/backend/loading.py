@@ -178,6 +178,18 @@ def preview(spec: ModelSpec) -> tuple[PreTrainedConfig, TextTokens]:
     return config, TextTokens(tokenizer, spec.prompt_template(), _end_ids(generation))
 
 
+def load_tokens(name: str, template: PromptTemplate) -> TextTokens:
+    """The tokenizer of a model that runs elsewhere, and no weights; raises like ``load``."""
+    source, files = locate(name)
+    with clear_errors_of(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        try:
+            generation = GenerationConfig.from_pretrained(source)
+        except OSError:  # it has no such file
+            generation = None
+    return TextTokens(tokenizer, template, _end_ids(generation))
+
+
 def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> TextTokens:
     """The tokenizer and template of a loaded model, with all end tokens that the model knows."""
     return TextTokens(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))

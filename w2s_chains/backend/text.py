@@ -147,6 +147,24 @@ class TextTokens:
         # Control tokens in the prompt's own text were defused: keep those tokens as they are.
         return (*prompt_ids, *self.encode(response))
 
+    def rendered(self, prompt: Prompt) -> str:
+        """The prompt as a text, for a server that makes tokens of it and puts its own lead first.
+
+        Raises:
+            PromptError: The chat template refuses the prompt, or control tokens in the messages
+                could not be told from those of the template.
+        """
+        if self.chat is None:
+            return self.template.template.replace("{prompt}", prompt.plain_text)
+        text = self.chat.render(self._turns(prompt), prompt.tools)
+        if tuple(self.encode(text)) != self.prompt_ids(prompt):
+            raise PromptError(
+                f"the prompt has control tokens of {self.tokenizer.name_or_path!r} in its text, "
+                "which a server that reads text alone would obey; take them out, or use a server "
+                "that takes token ids"
+            )
+        return text.removeprefix(self.tokenizer.decode(self._lead))
+
     def decode_after(
         self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
     ) -> tuple[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
@@ -11,8 +11,9 @@ from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.plugins import build_plugin
 from w2s_chains.proposers.base import ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer
+from w2s_chains.proposers.openai import OpenAIProposer, OpenAISpec
 
-PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec}
+PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec, "openai": OpenAISpec}
 
 
 def build_proposer(value: Any) -> Any:
@@ -25,10 +26,25 @@ def build_proposer(value: Any) -> Any:
 AnyProposer = Annotated[SerializeAsAny[ModelSpec | ProposerConfig], BeforeValidator(build_proposer)]
 """A config slot for a proposer."""
 
+if TYPE_CHECKING:
+    from w2s_chains.proposers.langchain import LangChainProposer
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LangChainProposer":  # the core imports without langchain
+        from w2s_chains.proposers.langchain import LangChainProposer
+
+        return LangChainProposer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "PROPOSERS",
     "AnyProposer",
     "HuggingFaceProposer",
+    "LangChainProposer",
+    "OpenAIProposer",
+    "OpenAISpec",
     "ProposerConfig",
     "build_proposer",
 ]

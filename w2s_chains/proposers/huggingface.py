@@ -12,6 +12,7 @@ from w2s_chains.backend.local import LocalModel
 from w2s_chains.backend.noise import fork
 from w2s_chains.backend.sampling import Draw, Drawn, sample
 from w2s_chains.backend.steering import SteeringPair, require_steering
+from w2s_chains.backend.stops import find_stop
 from w2s_chains.backend.tool_calls import DEFAULT_CALLS, CallFormat
 from w2s_chains.contracts import Guides
 from w2s_chains.errors import UnsupportedModelError
@@ -188,18 +189,14 @@ class HuggingFaceProposer(LocalModel):
     ) -> Hypothesis | None:
         """The finished child if a stop string ends in this chunk; the text before it is kept.
 
-        Of several the one that is complete first counts, so that chunk borders change nothing. It
-        may begin in text that was already there: then the child hangs from the last ancestor that
-        lies wholly before it. A text that is cut inside a token has no token ids.
+        It may begin in text that was already there: then the child hangs from the last ancestor
+        that lies wholly before it. A text that is cut inside a token has no token ids.
         """
         before = parent.response
-        response = before + text
-        reach = max((len(s) for s in stop), default=1) - 1
-        begin = max(len(before) - reach, 0)
-        found = [(at + len(s), at) for s in stop if (at := response.find(s, begin)) >= 0]
-        if not found:
+        cut = find_stop(stop, before, text)
+        if cut is None:
             return None
-        _, cut = min(found)
+        response = before + text
         ids = list(ids)
         for anchor in parent.ancestors():
             kept = len(anchor.response)

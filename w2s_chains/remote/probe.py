@@ -11,7 +11,7 @@ from w2s_chains.remote.replies import Reply
 from w2s_chains.remote.server import Server
 from w2s_chains.remote.waiting import all_of
 
-PROBE = "Once upon a time"
+PROBE = "Once upon a time, in 1986, the owner of a small café said:"
 _TOKENS = 4
 _HOT = 2.0
 """A temperature at which two samples of four tokens differ, whatever the model."""

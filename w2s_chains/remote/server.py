@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from w2s_chains.backend.loading import brief
 from w2s_chains.errors import ConfigError, ServerError
 from w2s_chains.remote.replies import Reply
+from w2s_chains.remote.waiting import later
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class ServerOptions(BaseModel):
         max_concurrency: Calls under way at once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str = "https://api.openai.com/v1"
     model: str = Field(min_length=1)
@@ -155,6 +157,8 @@ class Server:
                 max_retries=0,  # one layer of retries
                 timeout=self.options.timeout,
             )
+            # Left to the garbage collector, it closes sockets whose numbers others have by then.
+            weakref.finalize(self, later, self._client.close).atexit = False
         client = self._client
         for part in api.split("."):
             client = getattr(client, part)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # garbage may be collected while it is held
 _loop: asyncio.AbstractEventLoop | None = None
 
 
@@ -19,6 +19,11 @@ def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
     Connections belong to an event loop, so all of them live on the same one.
     """
     return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
+
+
+def later(call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Have ``call()`` run when there is time; nobody waits for it."""
+    asyncio.run_coroutine_threadsafe(call(), _shared_loop())
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:

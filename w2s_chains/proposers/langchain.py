@@ -1,0 +1,249 @@
+"""Any LangChain LLM or chat model as the proposer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, BaseLLM
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from w2s_chains.asks import DEFAULT_SAMPLING, Expand, SamplingParams
+from w2s_chains.backend.noise import fork, noise_key
+from w2s_chains.backend.stops import find_stop
+from w2s_chains.errors import CancelledError, ConfigError, ProposerError
+from w2s_chains.hypothesis import Hypothesis, Prompt
+
+_POLL = 0.05
+"""Seconds until a cancelled search is let go while its model is silent."""
+_ARGUMENTS: Mapping[str, Sequence[str]] = {
+    "max_tokens": ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"),
+    "seed": ("seed",),
+    "temperature": ("temperature",),
+    "top_p": ("top_p",),
+    "top_k": ("top_k",),
+}
+"""What models call what a search wants; taken for granted where they have a field of that name."""
+_FINISHED = ("finish_reason", "stop_reason", "done_reason")
+_AT_LENGTH = ("length", "max_tokens")
+_COUNTED = ("completion_tokens", "output_tokens")
+
+
+class LangChainProposer:
+    """Whole answers of any LangChain model, and chunks of an LLM that can be told their length.
+
+    A call names ``max_tokens`` and ``seed`` where the model has such fields, and other settings of
+    the search where they differ from their defaults; all else stays as it is set on the model.
+    Without a seed the model answers otherwise at every call. Tokens are what the model counts;
+    where it tells nothing, words.
+
+    Attributes:
+        model: The LLM or chat model.
+        slice_tokens: None: a chunk is one call, however long it is.
+    """
+
+    slice_tokens: int | None = None
+
+    def __init__(
+        self,
+        model: BaseLLM | BaseChatModel,
+        *,
+        template: str = "{prompt}",
+        arguments: Mapping[str, str] | None = None,
+        timeout: float = 120.0,
+        max_concurrency: int = 16,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: The model itself, not a chain.
+            template: Text in which ``{prompt}`` is replaced.
+            arguments: Names of arguments of its calls that no field tells, such as
+                ``{"max_tokens": "num_ctx"}``.
+            timeout: Seconds that one call may take; the search fails then, and the call is left
+                to itself.
+            max_concurrency: Calls under way at once.
+
+        Raises:
+            ConfigError: It is no such model, or the template has no ``{prompt}``.
+        """
+        kinds: Any = (BaseLLM, BaseChatModel)
+        if not isinstance(model, kinds):
+            raise ConfigError(
+                f"a LangChainProposer needs a LangChain LLM or chat model, not {model!r}; give the "
+                "model itself, without what was bound to it or chained after it"
+            )
+        if "{prompt}" not in template:
+            raise ConfigError(f"template {template!r} has no '{{prompt}}' to put the prompt into")
+        self.model = model
+        fields = type(model).model_fields
+        known = {ours: [n for n in names if n in fields] for ours, names in _ARGUMENTS.items()}
+        self._named = {ours: names[0] for ours, names in known.items() if names}
+        self._named |= arguments or {}
+        self._template = template
+        self._timeout = timeout
+        self._room = threading.BoundedSemaphore(max_concurrency)
+
+    def __repr__(self) -> str:
+        return f"LangChainProposer({type(self.model).__name__})"
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise ConfigError if a setting would have no effect on this model."""
+        for name in ("temperature", "top_p", "top_k", "repetition_penalty"):
+            value = getattr(sampling, name)
+            if value != getattr(DEFAULT_SAMPLING, name) and name not in self._named:
+                raise ConfigError(
+                    f"{name}={value!r} has no effect on {self!r}; leave it out and set it on the "
+                    f"model itself, or name the argument of its calls: arguments={{{name!r}: ...}}"
+                )
+
+    def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
+        """Continue hypotheses; a request that fails is answered by its error."""
+        refused = [self._refusal(request) for request in requests]
+        calls = [
+            [] if error else self._start(request)
+            for request, error in zip(requests, refused, strict=True)
+        ]
+        return [
+            error or self._collect(request, own)
+            for request, error, own in zip(requests, refused, calls, strict=True)
+        ]
+
+    def _refusal(self, request: Expand) -> Exception | None:
+        if request.chunk_tokens is None and all(h.parent is None for h in request.hypotheses):
+            return None
+        if isinstance(self.model, BaseChatModel):
+            why = "is a chat model, which cannot continue a partial answer"
+        elif "max_tokens" not in self._named:
+            why = "has no field that limits the tokens of an answer, without which it has no chunks"
+        else:
+            return None
+        return ConfigError(
+            f"{self!r} {why}; use strategy best_of_n, or an LLM that takes max_tokens (name the "
+            "argument if it is called otherwise: arguments={'max_tokens': ...})"
+        )
+
+    # Calls run on threads that nobody waits for at the end: no model can be told to give up.
+
+    def _start(self, request: Expand) -> list[_Call]:
+        calls = [
+            _Call(h, h.stream if i == 0 else fork(h.stream, i, h.n_tokens))
+            for h in request.hypotheses
+            for i in range(request.successors)
+        ]
+        for call in calls:
+            threading.Thread(target=self._run, args=(request, call), daemon=True).start()
+        return calls
+
+    def _run(self, request: Expand, call: _Call) -> None:
+        with self._room:
+            if call.future.set_running_or_notify_cancel():
+                call.deadline = time.monotonic() + self._timeout
+                try:
+                    call.future.set_result(self._child(request, call.hypothesis, call.stream))
+                except Exception as error:
+                    call.future.set_exception(error)
+
+    def _collect(self, request: Expand, calls: Sequence[_Call]) -> list[Hypothesis] | Exception:
+        error: Exception | None = None
+        pending = {call.future for call in calls}
+        while pending and error is None:
+            done, pending = wait(pending, timeout=_POLL)
+            error = next((e for e in map(_error, done) if e), None)
+            if request.cancelled():
+                error = CancelledError("the search was cancelled")
+            elif any(not c.future.done() and time.monotonic() > c.deadline for c in calls):
+                error = ProposerError(
+                    f"{self!r} gave no answer within {self._timeout:g} seconds; raise timeout, or "
+                    "give the model itself a shorter one with retries"
+                )
+        for future in pending:
+            future.cancel()
+        return error or [call.future.result() for call in calls]
+
+    # One call.
+
+    def _child(self, request: Expand, h: Hypothesis, stream: int) -> Hypothesis:
+        sampling = request.sampling
+        left = sampling.max_tokens - h.n_tokens
+        wanted = left if request.chunk_tokens is None else min(request.chunk_tokens, left)
+        seed, _ = noise_key(request.seed, repr(h.prompt), stream, h.n_tokens)
+        values = {
+            name: getattr(sampling, name)
+            for name in ("temperature", "top_p", "top_k", "repetition_penalty")
+            if getattr(sampling, name) != getattr(DEFAULT_SAMPLING, name)
+        } | {"max_tokens": wanted, "seed": seed & 0x7FFFFFFF}
+        text, told = self._call(
+            h, {self._named[name]: value for name, value in values.items() if name in self._named}
+        )
+        finish = next((told[name] for name in _FINISHED if told.get(name)), None)
+        count = next((int(told[name]) for name in _COUNTED if told.get(name)), None)
+        if request.chunk_tokens is not None and ((finish is None and count is None) or not text):
+            lacks = "neither a finish reason nor a count of tokens" if text else "no text"
+            raise ProposerError(
+                f"{self!r} gave {lacks} for a chunk of {wanted} tokens; use strategy best_of_n"
+            )
+        if "max_tokens" in self._named and count is not None and count > wanted:
+            raise ProposerError(
+                f"{self!r} was asked for {wanted} tokens and gave {count}; its calls do not take "
+                f"{self._named['max_tokens']!r}, name the right argument (arguments=...)"
+            )
+        at_length = finish in _AT_LENGTH if finish is not None else (count or 0) >= wanted
+        tokens = len(text.split()) if count is None else count
+        if at_length and request.chunk_tokens is not None:
+            tokens = wanted
+        h.usage.proposed_tokens += tokens
+        before = h.response
+        if (cut := find_stop(sampling.stop, before, text)) is not None:
+            anchor = next(a for a in h.ancestors() if len(a.response) <= cut)
+            return anchor.extend(
+                (before + text)[len(anchor.response) : cut],
+                finish_reason="stop",
+                stream=stream,
+                n_tokens=h.n_tokens + tokens - anchor.n_tokens,
+            )
+        full = request.chunk_tokens is None or h.n_tokens + tokens >= sampling.max_tokens
+        reason = "eos" if not at_length else "length" if full else None
+        return h.extend(text, finish_reason=reason, stream=stream, n_tokens=tokens)
+
+    def _call(self, h: Hypothesis, named: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        """An answer, and what the model tells of it."""
+        prompt = h.prompt
+        if isinstance(self.model, BaseChatModel):
+            turns = [_message(turn.role, turn.plain_text) for turn in prompt.turns]
+            if prompt.text is not None:
+                turns = [_message("user", self._template.replace("{prompt}", prompt.text))]
+            result = self.model.generate([turns], **named)
+        else:
+            text = self._template.replace("{prompt}", prompt.plain_text) + h.response
+            result = self.model.generate([text], **named)
+        answer: Any = result.generations[0][0]
+        told: dict[str, Any] = dict((result.llm_output or {}).get("token_usage") or {})
+        told |= answer.generation_info or {}
+        message = getattr(answer, "message", None)
+        if isinstance(message, AIMessage):
+            told |= {**message.response_metadata, **(message.usage_metadata or {})}
+        return answer.text, told
+
+
+class _Call:
+    """A call under way; its time-out begins when it does."""
+
+    def __init__(self, hypothesis: Hypothesis, stream: int) -> None:
+        self.hypothesis = hypothesis
+        self.stream = stream
+        self.future: Future[Hypothesis] = Future()
+        self.deadline = float("inf")
+
+
+def _error(future: Future[Hypothesis]) -> Exception | None:
+    error = future.exception()
+    return error if isinstance(error, Exception) else None
+
+
+def _message(role: str, content: str) -> BaseMessage:
+    kinds = {"system": SystemMessage, "assistant": AIMessage}
+    return kinds.get(role, HumanMessage)(content)

@@ -1,0 +1,189 @@
+"""A model behind an OpenAI-compatible server as the proposer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from w2s_chains.asks import Expand, SamplingParams
+from w2s_chains.backend.loading import ModelName, load_tokens
+from w2s_chains.backend.text import PromptTemplate
+from w2s_chains.errors import CancelledError, ConfigError
+from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.proposers.base import ProposerConfig
+from w2s_chains.proposers.continuation import Continuation, Served
+from w2s_chains.remote.probe import PROBE, Capabilities, probe
+from w2s_chains.remote.server import Server, ServerOptions
+from w2s_chains.remote.waiting import all_of, wait_for
+
+logger = logging.getLogger(__name__)
+
+_POLL = 0.05
+"""Seconds until a cancelled search is let go while its server is silent."""
+
+
+class OpenAISpec(ProposerConfig, PromptTemplate, ServerOptions):
+    """A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI, ...
+
+    Attributes:
+        tokenizer: The model's tokenizer: hub id, local folder or ``embedded:NAME``. With it prompts
+            are rendered through its chat template (``chat``), and guides that share the vocabulary
+            read token ids, if the server returns them. Without it ``chat: true`` leaves the
+            template to the server, which can then give whole answers alone.
+    """
+
+    type: Literal["openai"] = "openai"
+    tokenizer: ModelName | None = None
+
+    def build(self) -> OpenAIProposer:
+        return OpenAIProposer.from_spec(self)
+
+
+class OpenAIProposer:
+    """Continues hypotheses through the completions API.
+
+    A hypothesis goes on exactly where it stopped: by token ids where the server takes and returns
+    them, else by text. What the server can do is found out before its first use.
+
+    Attributes:
+        spec: Where the model is, and how it reads a prompt.
+        text: Its tokenizer and prompt template; None without a tokenizer.
+        slice_tokens: None: a chunk is one call, however long it is.
+    """
+
+    slice_tokens: int | None = None
+
+    def __init__(self, model: str, *, api_key: str | SecretStr | None = None, **options: Any):
+        """Connect to a model.
+
+        Args:
+            model: Its name on the server.
+            api_key: The key; by default what the environment variable ``api_key_env`` holds.
+            **options: Fields of ``OpenAISpec``: base_url, template, chat, system, tokenizer,
+                timeout, max_retries, max_concurrency, ...
+
+        Raises:
+            ConfigError: The package openai is missing.
+            ModelNotFoundError: There is no such tokenizer.
+            pydantic.ValidationError: An option is misspelt or out of range.
+        """
+        self._adopt(OpenAISpec(model=model, **options), api_key)
+
+    @classmethod
+    def from_spec(cls, spec: OpenAISpec) -> OpenAIProposer:
+        """Connect to what ``spec`` describes; raises like the constructor."""
+        self = cls.__new__(cls)
+        self._adopt(spec, None)
+        return self
+
+    def _adopt(self, spec: OpenAISpec, api_key: str | SecretStr | None) -> None:
+        self.spec = spec
+        template = PromptTemplate(template=spec.template, chat=spec.chat, system=spec.system)
+        self.text = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self._server = Server(spec, key)
+        self._model = Served(server=self._server, template=template, text=self.text)
+        self._probe: asyncio.Task[Capabilities] | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIProposer({self._server.name})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do; asks it once.
+
+        Raises:
+            ServerError: It does not answer.
+            ConfigError: ``tokenizer`` is not the server's.
+        """
+        return wait_for(self._probed())
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
+        if self.text is not None:
+            self.text.prompt_ids(prompt)
+
+    def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
+        """Continue hypotheses; a request that fails is answered by its error."""
+        return wait_for(self._propose(requests))
+
+    async def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
+        tasks = [asyncio.create_task(self._answer(request)) for request in requests]
+        pending = set(tasks)
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=_POLL)
+            for task, request in zip(tasks, requests, strict=True):
+                if task in pending and request.cancelled():
+                    task.cancel()
+        return [task.result() for task in tasks]
+
+    async def _answer(self, request: Expand) -> list[Hypothesis] | Exception:
+        try:
+            can = await self._probed()
+            self._refuse(request, can)
+            by_messages = self._by_messages(can)
+            how = Continuation(self._model, can, request, by_messages)
+            children = await all_of(how.children(h) for h in request.hypotheses)
+        except asyncio.CancelledError:
+            return CancelledError("the search was cancelled")
+        except Exception as error:
+            return error
+        return [child for own in children for child in own]
+
+    # What the server can do.
+
+    async def _probed(self) -> Capabilities:
+        """What the server can do; all who ask meanwhile share one attempt to find out."""
+        if self._probe is None or (self._probe.done() and self._probe.exception()):
+            self._probe = asyncio.create_task(self._find_out())
+        return await asyncio.shield(self._probe)
+
+    async def _find_out(self) -> Capabilities:
+        can = await probe(self._server)
+        self._check_tokenizer(can)
+        if can.completions and not can.seed:
+            logger.warning("%s does not keep to seeds: answers differ between calls", self)
+        return can
+
+    def _check_tokenizer(self, can: Capabilities) -> None:
+        if self.text is None or not can.token_ids:
+            return
+        ours = self.text.tokenizer(PROBE)["input_ids"]
+        if tuple(ours) != can.probe_ids:
+            raise ConfigError(
+                f"tokenizer {self.spec.tokenizer!r} is not the one of {self._server.name}: it "
+                f"reads {PROBE!r} as {ours}, the server as {list(can.probe_ids)}; give the model's "
+                "own"
+            )
+
+    def _refuse(self, request: Expand, can: Capabilities) -> None:
+        where, sampling = self._server.name, request.sampling
+        if sampling.top_k is not None and not can.top_k:
+            raise ConfigError(
+                f"{where} does not keep to top_k={sampling.top_k}; leave top_k out, or use another "
+                "server"
+            )
+        if sampling.repetition_penalty != 1 and not can.repetition_penalty:
+            raise ConfigError(
+                f"{where} takes no repetition_penalty={sampling.repetition_penalty}; leave it out, "
+                "or use another server"
+            )
+        whole = request.chunk_tokens is None and all(h.parent is None for h in request.hypotheses)
+        if self._by_messages(can) and not whole:
+            why = (
+                "is chat-only"
+                if not can.completions
+                else "renders the chat template itself (chat: true without tokenizer)"
+            )
+            remedy = "a server with /v1/completions" if not can.completions else "give tokenizer"
+            raise ConfigError(
+                f"{where} {why}, so that it cannot continue a partial answer, which this strategy "
+                f"needs; use strategy best_of_n, or {remedy}"
+            )
+
+    def _by_messages(self, can: Capabilities) -> bool:
+        return not can.completions or (self.spec.chat is True and self.text is None)
