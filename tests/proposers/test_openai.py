@@ -34,7 +34,7 @@ from w2s_chains.errors import (
     ServerError,
 )
 from w2s_chains.hypothesis import Message, Prompt
-from w2s_chains.proposers import OpenAIProposer
+from w2s_chains.proposers import OpenAIProposer, OpenAISpec
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 HOT = SamplingParams(max_tokens=12)
@@ -530,6 +530,17 @@ def test_yaml_makes_it_and_says_it_again(tmp_path: Path, monkeypatch: pytest.Mon
         other = load(config(server, template="{prompt}!"))
         assert describe(other.proposer) != describe(llm.proposer), "control"
         assert "very-secret" not in f"{describe(llm.proposer)} {llm!r} {llm.proposer!r}"
+
+
+def test_a_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config of somebody else names a server of his own: it gets no key unless it is told to."""
+    monkeypatch.setenv("OPENAI_API_KEY", "very-secret")
+    with serve(Words()) as server:
+        load(config(server, template="{prompt}")).invoke("x")
+        assert "very-secret" not in server.keys
+        load(config(server, template="{prompt}", api_key_env="OPENAI_API_KEY")).invoke("x")
+        assert "very-secret" in server.keys, "control"
+    assert OpenAISpec(model="m").key_variable == "OPENAI_API_KEY"
 
 
 def test_a_chat_model_takes_the_template_of_the_tokenizer(

@@ -33,7 +33,9 @@ class ServerOptions(BaseModel):
     Attributes:
         base_url: Where the API begins, such as ``http://localhost:8000/v1``.
         model: The model's name there.
-        api_key_env: The environment variable that holds the key, if the server wants one.
+        api_key_env: The environment variable that holds the key, if the server wants one. Without
+            it api.openai.com gets OPENAI_API_KEY, and no other host gets a key: a config of
+            somebody else must not send yours to a stranger.
         timeout: Seconds that one call may take in all.
         max_retries: Further attempts after a time-out, a lost connection, a broken reply, or an
             HTTP status that may pass (429, 500, 503, ...).
@@ -46,11 +48,18 @@ class ServerOptions(BaseModel):
 
     base_url: str = "https://api.openai.com/v1"
     model: str = Field(min_length=1)
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str | None = None
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     max_retries: int = Field(default=3, ge=0, le=20)
     backoff: float = Field(default=0.5, ge=0, le=_LONGEST_WAIT, allow_inf_nan=False)
     max_concurrency: int = Field(default=16, ge=1)
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that is asked for the key."""
+        if self.api_key_env is None and urlsplit(self.base_url).hostname == "api.openai.com":
+            return "OPENAI_API_KEY"
+        return self.api_key_env
 
     @field_validator("base_url")
     @classmethod
@@ -68,8 +77,8 @@ class ServerOptions(BaseModel):
 
     @field_validator("api_key_env")
     @classmethod
-    def _a_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
             raise ValueError(
                 "api_key_env must be the name of an environment variable, such as OPENAI_API_KEY; "
                 "the key itself never belongs into a config"
@@ -98,7 +107,7 @@ class Server:
             ) from error
         self._openai = openai
         self.options = options
-        given = os.environ.get(options.api_key_env) if api_key is None else None
+        given = os.environ.get(options.key_variable or "") if api_key is None else None
         self._key = api_key or (SecretStr(given) if given else None)
         self._client: Any = None
         self._room = asyncio.Semaphore(options.max_concurrency)
@@ -201,8 +210,12 @@ class Server:
 
     def _remedy(self, status: int | None) -> str:
         if status in (401, 403):
-            what = "replace" if self._key is not None else "set"
-            return f"; {what} the key in the environment variable {self.options.api_key_env}"
+            variable = self.options.key_variable
+            if self._key is not None:
+                return "; replace the key" + (f" in {variable}" if variable else "")
+            if variable is None:
+                return "; set api_key_env to the name of an environment variable with the key"
+            return f"; set the key in the environment variable {variable}"
         if status == 404:
             return "; check base_url and model"
         if status is None or status in _PASSING:
