@@ -209,7 +209,8 @@ def test_metadata_names_models_strategy_and_versions(model: Any) -> None:
         assert metadata["ls_max_tokens"] == 12
         assert metadata["ls_stop"] == ["%"]
         assert metadata["w2s_strategy"] == {"type": "best_of_n", "n": 2, "steering": 0.0}
-        assert "LogRatioScorer(GuidePair(" in metadata["w2s_guides"]
+        assert "LogRatioScorer(" in metadata["w2s_guides"]
+        assert "GuidePair(HuggingFaceGuide" in metadata["w2s_guides"]
         assert {"langchain-core", "w2s_chains", "torch", "transformers"} <= set(
             metadata["lc_versions"]
         )

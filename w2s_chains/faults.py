@@ -152,6 +152,8 @@ def _fields(
 
 def _concrete(model: type[BaseModel], node: Any) -> type[BaseModel]:
     """The class that a slot for plug-ins holds, by its ``type``; any other model as it is."""
+    if isinstance(node, list | tuple):
+        return model  # a list of such slots
     for kind, (base, builtin, default) in _PLUGINS.items():
         if issubclass(model, base):
             name = node.get("type", default) if isinstance(node, Mapping) else node.type

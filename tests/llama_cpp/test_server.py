@@ -99,4 +99,6 @@ def test_guides_steer_it(url: str) -> None:
 
     steered = scores()
     assert mean(steered) > mean(scores(strategy={"type": "sampling"}))
-    assert steered == scores(), "an answer is a function of prompt, parameters and seed"
+    assert steered == pytest.approx(scores()), (
+        "an answer is a function of prompt, parameters and seed"
+    )
