@@ -71,9 +71,9 @@ def main() -> None:
         two = GuidePair(HuggingFaceGuide(merged.to(model.device), tokenizer), untuned)
         one = GuidePair.from_adapter(options.model, adapter)
     print(
-        f"weights: {weights(one.tuned, one.untuned):.0f} MB, two models "  # type: ignore[arg-type]
+        f"weights: {weights(one.tuned, one.untuned):.0f} MB, two models "
         f"{weights(two.tuned, two.untuned):.0f} MB"
-    )  # type: ignore[arg-type]
+    )
     check = texts(2, 2, 5, 2)[-1]
     gaps = [
         abs(a - b)

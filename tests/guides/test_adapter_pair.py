@@ -71,8 +71,8 @@ def test_both_guides_read_in_one_forward(saved: dict[str, Any]) -> None:
     """One for the prompts, and one for each step of the search; the weights are there once."""
     pair = GuidePair.from_adapter(saved["base"], saved["adapter"])
     tuned, untuned = pair.tuned, pair.untuned
-    assert tuned.lm.model is untuned.lm.model  # type: ignore[attr-defined]
-    counters = tuned.lm.counters  # type: ignore[attr-defined]
+    assert tuned.lm.model is untuned.lm.model
+    counters = tuned.lm.counters
     root = Hypothesis.root("The movie")
     first = [root.extend(" was"), root.extend(" is")]
     pair.loglikelihoods(first)
@@ -85,7 +85,7 @@ def test_both_guides_read_in_one_forward(saved: dict[str, Any]) -> None:
         HuggingFaceGuide.from_pretrained(saved["base"], adapter=saved["adapter"]),
         HuggingFaceGuide.from_pretrained(saved["base"]),
     )
-    assert apart.tuned.lm.model is not apart.untuned.lm.model, "control"  # type: ignore[attr-defined]
+    assert apart.tuned.lm.model is not apart.untuned.lm.model, "control"
     assert close(apart, pair)
 
 
@@ -126,7 +126,7 @@ def test_the_proposer_may_be_the_base(saved: dict[str, Any]) -> None:
     alone = HuggingFaceProposer.from_pretrained(saved["base"])
     shared = HuggingFaceProposer.from_pretrained(saved["base"])
     pair = GuidePair.from_adapter(shared, saved["adapter"])
-    assert pair.tuned.lm.model is shared.lm.model  # type: ignore[attr-defined]
+    assert pair.tuned.lm.model is shared.lm.model
     for strategy in (ChunkBeamSearch(width=2, successors=2, chunk_tokens=3), EmulatedFineTuning()):
         texts = [
             W2SLLM(
@@ -146,8 +146,8 @@ def test_from_yaml_and_back(saved: dict[str, Any]) -> None:
         "generation": {"max_tokens": 5, "seed": 0},
     }
     llm = W2SLLM.from_config(config)
-    pair: Any = llm.scorer.pair  # type: ignore[union-attr]
-    assert pair.tuned.lm.model is pair.untuned.lm.model is llm.proposer.lm.model  # type: ignore[attr-defined]
+    pair: Any = llm.scorer.pair
+    assert pair.tuned.lm.model is pair.untuned.lm.model is llm.proposer.lm.model
     assert pair.tuned.spec.template == pair.untuned.spec.template == "A {prompt}"
     again = W2SLLM.from_config(llm.to_config())
     assert again.to_config() == llm.to_config()
@@ -158,7 +158,7 @@ def test_from_yaml_and_back(saved: dict[str, Any]) -> None:
         guide_template="A {prompt}", max_tokens=5, seed=0,
     )  # fmt: skip
     assert flat._identifying_params == llm._identifying_params
-    assert flat.scorer.pair.tuned.lm.model is flat.proposer.lm.model  # type: ignore[union-attr]
+    assert flat.scorer.pair.tuned.lm.model is flat.proposer.lm.model
     equal = {"tuned": saved["base"], "untuned": saved["base"]}
     plain = W2SLLM.from_config({**config, "guide": equal})
     assert plain._identifying_params != llm._identifying_params, "control"

@@ -175,7 +175,7 @@ def test_a_search_with_served_guides(
     llm = W2SLLM.from_config(values, proposer=proposer, **fields)
     own: Any = llm.scorer
     assert isinstance(own.pair.tuned, RemoteGuide)
-    pair = GuidePair(*(_AsText(guide) for guide in (local.tuned, local.untuned)))  # type: ignore[arg-type]
+    pair = GuidePair(*(_AsText(guide) for guide in (local.tuned, local.untuned)))
     expected = W2SLLM(proposer=proposer, scorer=LogRatioScorer(pair), **fields)
     prompts = ["The movie", "A plot"]
     assert llm.batch(prompts) == expected.batch(prompts)

@@ -146,4 +146,4 @@ def test_a_beam_by_it_finds_likelier_texts(proposer: HuggingFaceProposer) -> Non
 
 def test_a_proposer_that_cannot_tell(pair: GuidePair) -> None:
     with pytest.raises(ConfigError, match="the proposer GuidePair cannot tell; use a Hugging"):
-        LoglikelihoodScorer(pair)  # type: ignore[arg-type]
+        LoglikelihoodScorer(pair)

@@ -89,7 +89,7 @@ def test_what_a_function_gets_wrong(returned: Any, told: str) -> None:
 
 def test_what_is_no_function_and_no_runnable() -> None:
     with pytest.raises(ConfigError, match=r"needs a function .* not 'length'"):
-        CallableScorer("length")  # type: ignore[arg-type]
+        CallableScorer("length")
     with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
         RunnableScorer(length)
     with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
