@@ -197,7 +197,7 @@ def test_long_texts_make_few_logits(monkeypatch):
         return logits
 
     monkeypatch.setattr(guide.lm, "forward", watch)
-    monkeypatch.setattr("w2s_chains.backend.causal_lm._LOGITS_PER_PASS", 320 * 30)
+    monkeypatch.setattr("w2s_chains.backend.reading._LOGITS_PER_PASS", 320 * 30)
     assert values() == pytest.approx(whole, abs=1e-4)
     assert max(seen) <= 320 * 30
 

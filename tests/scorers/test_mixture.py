@@ -108,6 +108,26 @@ def test_any_weights_add_up(parts: list[tuple[float, float]]) -> None:
     assert found == pytest.approx(sum(v * w for v, w in parts), abs=1e-9)
 
 
+def test_parts_that_share_weights_read_in_one_forward_pass(proposer: HuggingFaceProposer) -> None:
+    def pairs() -> list[LogRatioScorer]:
+        return [
+            LogRatioScorer(GuidePair.from_prompts(proposer, f"{word} film: {{prompt}}"))
+            for word in ("good", "short")
+        ]
+
+    def forwards(score: Any) -> int:
+        proposer.lm.counters.forwards = 0
+        score(texts())
+        return proposer.lm.counters.forwards
+
+    mixture = MixtureScorer([(part, 1.0) for part in pairs()])
+    assert forwards(mixture.score) == 2, "the prompts, then the answers"
+    assert forwards(lambda nodes: [part.score(nodes) for part in pairs()]) == 4, "control"
+    nodes = texts()
+    apart = [sum(scores) for scores in zip(*(p.score(nodes) for p in pairs()), strict=True)]
+    assert mixture.score(nodes) == pytest.approx(apart, abs=1e-4)
+
+
 def test_a_part_of_weight_zero_is_not_asked(scorer) -> None:
     def fails(prompts: Any, responses: Any) -> Any:
         raise AssertionError("it was asked")

@@ -21,14 +21,6 @@ from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 DEFAULT_TOKEN_BUDGET = 16_384
 """Columns of one batch: rows times the longest row, cached tokens included."""
 
-_LOGITS_PER_PASS = 2**25
-"""Logits of one forward pass: they are made for this many (row, position, token) at once, so that
-memory does not grow with the length of the text times the vocabulary. 128 MB in float32."""
-
-_TILE = 2**17
-"""Logits that one operation on the CPU gets: larger temporary tensors go back to the system after
-every operation, and come back page by page, which takes two to four times as long."""
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,46 +32,6 @@ class Counters:
     forwards: int = 0
     tokens_read: int = 0
     prefills: int = 0
-
-
-@dataclass(slots=True, kw_only=True)
-class Reading:
-    """A segment to be read, after its parent.
-
-    Attributes:
-        segment: Gets its keys and values, and its ``logprobs`` if it is scored.
-        scored: Whether the log-probabilities of its own tokens are wanted.
-        end_id: The end token, if the text ended here; nothing can follow then.
-        adapter: What reads it, as ``CausalLM.adapter``.
-        end_logprob: log p(end token) after the segment, in nats; set by the reading.
-    """
-
-    segment: Segment
-    scored: bool = True
-    end_id: int | None = None
-    adapter: str | None = None
-    end_logprob: float = 0.0
-
-    @property
-    def begin(self) -> int:
-        """Position of the first token that is fed."""
-        return self.segment.kv_start
-
-    @property
-    def count(self) -> int:
-        """Tokens that are fed: up to the last but one, and the last if the end comes after it."""
-        return self.segment.end - (self.end_id is None) - self.begin
-
-    @property
-    def cost(self) -> int:
-        return self.segment.end
-
-    def tokens(self) -> list[int]:
-        """What is fed, and the token after it."""
-        own = [*self.segment.ids] if self.end_id is None else [*self.segment.ids, self.end_id]
-        if self.segment.parent is None or self.begin == self.segment.start:
-            return own
-        return [_token_at(self.segment.parent, self.begin), *own]
 
 
 def check_branchable(config: Any) -> None:
@@ -103,7 +55,7 @@ def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
 
 
 class CausalLM:
-    """A model and the passes a search needs: reading segments, and decoding batches.
+    """A model, the batches that it reads, and the memory that they take.
 
     Not thread-safe: the engine's model thread is its only user.
 
@@ -155,7 +107,8 @@ class CausalLM:
         return view
 
     @property
-    def _vocabulary(self) -> int:
+    def vocabulary_size(self) -> int:
+        """Logits of one token."""
         return self.model.config.get_text_config(decoder=True).vocab_size
 
     @property
@@ -198,7 +151,7 @@ class CausalLM:
         """
         if "position_ids" not in self._optional:
             return False
-        ids = torch.arange(1, 6, device=self.device)[None] % self._vocabulary
+        ids = torch.arange(1, 6, device=self.device)[None] % self.vocabulary_size
         try:
             branched = self.forward(self.gather([(None, 0)], width=2, steps=3), ids)[0, 3:]
         except (RuntimeError, ValueError, IndexError, TypeError):
@@ -260,88 +213,6 @@ class CausalLM:
         self.counters.tokens_read += rows * count
         return (logits[:, -1:] if last_only else logits).float()
 
-    @torch.inference_mode()
-    def read(self, readings: Sequence[Reading]) -> None:
-        """Read segments whose parents are read: keys and values, and log-probabilities if scored.
-
-        They may be of several views of one model: all are read together.
-
-        Raises:
-            OutOfMemoryError: One segment alone does not fit.
-        """
-        self.counters.prefills += sum(r.segment.parent is None for r in readings)
-        for scored in (False, True):
-            self.in_batches(
-                [r for r in readings if r.scored is scored], lambda r: r.cost, self._read_batch
-            )
-
-    def _read_batch(self, readings: Sequence[Reading]) -> list[None]:
-        steps = max(1, *(r.count for r in readings))
-        families: dict[tuple[int, int], list[Reading]] = {}
-        for r in sorted(readings, key=lambda r: r.adapter or ""):  # rows of an adapter together
-            # What has no parent shares nothing, not even its first token.
-            origin = r if r.segment.parent is None else r.segment.parent
-            families.setdefault((id(origin), r.begin), []).append(r)
-        rows, width = self.in_rows(families.values(), steps, max(r.begin for r in readings))
-        batch = self.gather(
-            [(own[0].segment.parent, own[0].begin) for own in rows],
-            width=width,
-            steps=steps,
-            adapters=[own[0].adapter for own in rows],
-        )
-        tokens = torch.zeros((len(rows), width, steps + 1), dtype=torch.long)
-        for row, own in enumerate(rows):
-            for branch, r in enumerate(own):
-                known = r.tokens()
-                tokens[row, branch, : len(known)] = torch.tensor(known)
-        logprobs = self._read_tokens(batch, tokens.to(self.device), readings[0].scored).tolist()
-        for row, own in enumerate(rows):
-            for branch, r in enumerate(own):
-                values = logprobs[row][branch][: r.count]
-                if r.end_id is not None:
-                    r.end_logprob = values.pop()
-                else:
-                    r.segment.kv = batch.slice(row, branch, r.count)
-                if r.scored:
-                    # Nothing predicts the token at position 0.
-                    unpredicted = [0.0] if r.segment.start == 0 else []
-                    r.segment.logprobs = tuple(unpredicted + values)
-        self.counters.tokens_read -= sum(  # padding
-            width * (steps - 1) - sum(max(r.count, 1) - 1 for r in own) for own in rows
-        )
-        return [None] * len(readings)
-
-    def _read_tokens(self, batch: Batch, tokens: Tensor, scored: bool) -> Tensor:
-        """Read branches, and give log p of each of their tokens but the first, if wanted.
-
-        Args:
-            batch: Gets the keys and values.
-            tokens: Tokens of each branch; all of a row begin with the same one, and the last one
-                is not read. [B, width, steps + 1]
-            scored: Whether log-probabilities are wanted.
-
-        Returns:
-            In nats; zeros if unwanted. [B, width, steps]
-        """
-        rows, width, steps = tokens.shape[0], tokens.shape[1], tokens.shape[2] - 1
-        columns = tokens.transpose(1, 2)  # a column per token of each branch in turn
-        fed = torch.cat((tokens[:, 0, :1], columns[:, 1:-1].reshape(rows, -1)), dim=1)
-        if not scored:
-            self.forward(batch, fed, last_only=True)
-            return torch.zeros((rows, width, steps))
-        # What comes after each column: one token of every branch, then a single one.
-        following = columns[:, 2:].reshape(rows, -1, 1).expand(-1, -1, width)
-        wanted = torch.cat((columns[:, 1:2], following), dim=1)  # [B, columns, width]
-        passes: list[Tensor] = []
-        at_once = max(1, _LOGITS_PER_PASS // (rows * self._vocabulary))
-        for at in range(0, fed.shape[1], at_once):
-            logits = self.forward(batch, fed[:, at : at + at_once]).flatten(0, 1)
-            own = wanted[:, at : at + at_once]
-            passes.append(log_softmax_at(logits, own.flatten(0, 1)).view(own.shape))
-        likely = torch.cat(passes, dim=1)  # [B, columns, width]
-        others = likely[:, 1:, 0].reshape(rows, steps - 1, width)
-        return torch.cat((likely[:, :1], others), dim=1).transpose(1, 2)
-
     def in_rows(
         self, families: Collection[Sequence[T]], steps: int, past: int
     ) -> tuple[list[Sequence[T]], int]:
@@ -396,28 +267,6 @@ class CausalLM:
         self.token_budget = min(self.token_budget, columns) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def tiles(logits: Tensor) -> list[slice]:
-    """Rows of a table [R, V] that are worked on at once, where an operation needs copies of it."""
-    rows = max(1, _TILE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    return [slice(at, at + rows) for at in range(0, len(logits), rows)]
-
-
-def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probabilities of some tokens, in nats: [R, V] at [R, n] gives [R, n]."""
-    ids = ids.to(logits.device)
-    parts = [logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)]
-    return torch.cat(parts) if parts else logits.new_zeros(ids.shape)
-
-
-def _token_at(segment: Segment, position: int) -> int:
-    """The token at a position of the path that ends with ``segment``."""
-    node: Segment | None = segment
-    while node is not None and position < node.start:
-        node = node.parent
-    assert node is not None
-    return node.ids[position - node.start]
 
 
 def _out_of_memory(error: BaseException) -> bool:

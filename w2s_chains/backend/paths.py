@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from w2s_chains.backend.causal_lm import CausalLM, Reading
+from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Segment
+from w2s_chains.backend.reading import Reading, read
 from w2s_chains.backend.text import TextTokens, common_prefix
 from w2s_chains.errors import PromptError
 from w2s_chains.hypothesis import Hypothesis
@@ -138,7 +139,7 @@ def read_together(
                     else paths.unread_answers(hypotheses, scored)
                 ).items()
             ]
-            readers[0].lm.read([reading for _, _, reading in wanted])
+            read(readers[0].lm, [reading for _, _, reading in wanted])
             for paths, h, reading in wanted:
                 paths.keep(h, reading.segment, reading.end_logprob)
                 counts.append((h, reading.count))

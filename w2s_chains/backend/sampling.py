@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.causal_lm import CausalLM, tiles
+from w2s_chains.backend.causal_lm import CausalLM
 from w2s_chains.backend.kv import Batch, Segment
+from w2s_chains.backend.logits import tiles
 from w2s_chains.backend.noise import log_exponential, noise_key
 
 if TYPE_CHECKING:

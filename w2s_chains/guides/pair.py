@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from w2s_chains.asks import SamplingParams
@@ -204,12 +204,18 @@ class GuidePair:
 
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
         """(log p_tuned, log p_untuned) of each hypothesis, in nats."""
-        local = [g for g in (self.tuned, self.untuned) if isinstance(g, HuggingFaceGuide)]
-        for hypothesis, count in read_together([g.paths for g in local], hypotheses, scored=True):
-            hypothesis.usage.guide_tokens += count
+        read_pairs([self], hypotheses)
         tuned = self.tuned.loglikelihood(hypotheses)
         untuned = self.untuned.loglikelihood(hypotheses)
         return list(zip(tuned, untuned, strict=True))
+
+
+def read_pairs(pairs: Iterable[GuidePair], hypotheses: Sequence[Hypothesis]) -> None:
+    """Have local guides read what they have not yet; those that share weights do it together."""
+    guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
+    paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
+    for hypothesis, count in read_together(paths, hypotheses, scored=True):
+        hypothesis.usage.guide_tokens += count
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

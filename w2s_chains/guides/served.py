@@ -67,7 +67,7 @@ class RemoteGuide:
             **options: Fields of ``ServedModel``: base_url, template, end, timeout, ...
 
         Raises:
-            ConfigError: The package openai is missing.
+            ConfigError: The package openai (or tenacity) is missing.
             pydantic.ValidationError: An option is misspelt or out of range.
         """
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key

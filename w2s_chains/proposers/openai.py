@@ -67,7 +67,7 @@ class OpenAIProposer:
                 timeout, max_retries, max_concurrency, ...
 
         Raises:
-            ConfigError: The package openai is missing.
+            ConfigError: The package openai (or tenacity) is missing.
             ModelNotFoundError: There is no such tokenizer.
             pydantic.ValidationError: An option is misspelt or out of range.
         """

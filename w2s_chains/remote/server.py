@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import re
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,6 +86,25 @@ class ServerOptions(BaseModel):
         return value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """What came of one call.
+
+    Attributes:
+        reply: The reply; None if there is none.
+        told: What happened instead, without secrets.
+        status: The HTTP status, if there was one.
+        may_pass: Whether another attempt may succeed.
+        asked: Seconds that the server asks to wait for.
+    """
+
+    reply: Reply | None = None
+    told: str = ""
+    status: int | None = None
+    may_pass: bool = False
+    asked: float = 0.0
+
+
 class Server:
     """Calls one model. All methods run on the event loop of ``waiting``."""
 
@@ -97,15 +116,17 @@ class Server:
             api_key: The key; by default what the environment variable holds.
 
         Raises:
-            ConfigError: The package openai is missing.
+            ConfigError: The package openai (or tenacity) is missing.
         """
         try:
             import openai
+            import tenacity
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "a model server needs the package openai; run: pip install 'w2s_chains[servers]'"
+                f"a model server needs the package {error.name}; run: pip install "
+                "'w2s_chains[servers]'"
             ) from error
-        self._openai = openai
+        self._openai, self._tenacity = openai, tenacity
         self.options = options
         given = os.environ.get(options.key_variable or "") if api_key is None else None
         self._key = api_key or (SecretStr(given) if given else None)
@@ -141,22 +162,40 @@ class Server:
         retries: int | None,
     ) -> Reply:
         most = self.options.max_retries if retries is None else retries
-        told, status, attempt = "", None, 0
-        for attempt in range(most + 1):
-            try:
-                async with self._room, asyncio.timeout(self.options.timeout):
-                    return parse(await self._post(api, body))
-            except Exception as error:
-                told, status, asked = self._told(error)
-                passing = status in _PASSING or (status is None and self._may_pass(error))
-            if not passing or attempt == most:
-                break
-            wait = max(self.options.backoff * 2**attempt * random.uniform(0.75, 1.25), asked)
-            logger.info("%s: %s; trying again", self.name, told)
-            await asyncio.sleep(min(wait, _LONGEST_WAIT))
-        # Outside of the except clause, so that no context leads to a request and its headers.
-        tries = f" after {attempt + 1} attempts" if attempt else ""
-        raise ServerError(f"{self.name} failed{tries}: {told}{self._remedy(status)}", status)
+        retrying = self._tenacity.AsyncRetrying(
+            retry=self._tenacity.retry_if_result(lambda found: found.may_pass),
+            stop=self._tenacity.stop_after_attempt(most + 1),
+            wait=self._wait,
+            before_sleep=self._log,
+            retry_error_callback=lambda state: state.outcome.result(),
+        )
+        found: _Attempt = await retrying(self._attempt, api, body, parse)
+        if found.reply is not None:
+            return found.reply
+        count = retrying.statistics["attempt_number"]
+        tries = f" after {count} attempts" if count > 1 else ""
+        raise ServerError(
+            f"{self.name} failed{tries}: {found.told}{self._remedy(found.status)}", found.status
+        )
+
+    async def _attempt(
+        self, api: str, body: Mapping[str, Any], parse: Callable[[bytes], Reply]
+    ) -> _Attempt:
+        # What went wrong is returned, not raised: a traceback would lead to the request's headers.
+        try:
+            async with self._room, asyncio.timeout(self.options.timeout):
+                return _Attempt(reply=parse(await self._post(api, body)))
+        except Exception as error:
+            return self._failed(error)
+
+    def _wait(self, state: Any) -> float:
+        """Seconds before the next attempt."""
+        backoff = self.options.backoff
+        longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
+        return min(max(longer, state.outcome.result().asked), _LONGEST_WAIT)
+
+    def _log(self, state: Any) -> None:
+        logger.info("%s: %s; trying again", self.name, state.outcome.result().told)
 
     async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
         if self._client is None:
@@ -179,12 +218,8 @@ class Server:
         )
         return raw.content
 
-    def _may_pass(self, error: Exception) -> bool:
-        passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
-        return isinstance(error, passing)
-
-    def _told(self, error: Exception) -> tuple[str, int | None, float]:
-        """What happened, without secrets; the HTTP status; and how long the server asks to wait."""
+    def _failed(self, error: Exception) -> _Attempt:
+        """What happened, without secrets."""
         status: int | None = None
         asked = 0.0
         if isinstance(error, TimeoutError | self._openai.APITimeoutError):
@@ -203,7 +238,13 @@ class Server:
             told = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
         else:
             told = f"{error} ({type(error.__cause__ or error).__name__})"
-        return brief(self._redacted(told)), status, asked
+        passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
+        return _Attempt(
+            told=brief(self._redacted(told)),
+            status=status,
+            may_pass=status in _PASSING if status else isinstance(error, passing),
+            asked=asked,
+        )
 
     def _redacted(self, text: str) -> str:
         return text if self._key is None else text.replace(self._key.get_secret_value(), "***")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from w2s_chains.asks import SamplingParams
 from w2s_chains.contracts import Checks, Proposer, Scorer
 from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.guides.pair import GuidePair, read_pairs
 from w2s_chains.hypothesis import Hypothesis, Prompt
 from w2s_chains.scorers.options import BaseOptions, adjusted, require_base
 
@@ -33,7 +34,8 @@ class MixtureScorer:
         sum_i weight_i * score_i(y|x) + base_weight * log p_base(y|x) - repetition_penalty * R(y)
 
     where R(y) is how many sequences of three words y has said before. Guides that are the same
-    object in several parts read every text once; a part of weight 0 is not asked.
+    object in several parts read every text once, and those that share weights (adapters or prompts
+    of one model) read in one forward pass; a part of weight 0 is not asked.
 
     Example:
         >>> MixtureScorer([(LogRatioScorer(kind), 1.0), (LogRatioScorer(toxic), -0.5)])
@@ -81,9 +83,10 @@ class MixtureScorer:
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
-        for part in self.parts:
-            if not part.weight:
-                continue
+        asked = [part for part in self.parts if part.weight]
+        pairs = [getattr(part.scorer, "pair", None) for part in asked]
+        read_pairs([pair for pair in pairs if isinstance(pair, GuidePair)], hypotheses)
+        for part in asked:
             own = part.scorer.score(hypotheses)
             if len(own) != len(hypotheses):
                 raise ScorerError(
