@@ -164,6 +164,8 @@ class Server:
         if self.strict and unknown:
             return 400, {"error": {"message": f"unrecognized arguments: {sorted(unknown)}"}}
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        limit = body.get("max_tokens") or body.get("max_completion_tokens", 16)
+        body = {"temperature": 1.0, "seed": len(self.bodies), **body, "max_tokens": limit}
         for text, status in self.refused.items():
             if text in prompt:
                 return status, {"error": {"message": f"refused because of {text!r}"}}

@@ -103,6 +103,8 @@ class Expand:
         hypotheses: What to continue; none of them finished.
         successors: Children of each hypothesis (K).
         chunk_tokens: Most tokens of a child (L); None goes on until the answer is finished.
+        may_be_whole: The chunks are for streaming alone: a proposer that gives nothing but whole
+            answers may give one.
         steering: Sample every token from softmax(log p_base + steering * (log p_tuned -
             log p_untuned)) (emulated fine-tuning, Mitchell et al., 2023).
         sampling: How to sample; filled in by the engine.
@@ -116,6 +118,7 @@ class Expand:
     hypotheses: tuple[Hypothesis, ...]
     successors: int = 1
     chunk_tokens: int | None = None
+    may_be_whole: bool = False
     steering: float = 0.0
     sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0

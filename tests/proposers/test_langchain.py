@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import Generation, LLMResult
 from pydantic import Field
 
-from tests.served import Words
+from tests.served import Server, Words, serve
 from w2s_chains import (
     W2SLLM,
     BestOfN,
@@ -24,6 +24,7 @@ from w2s_chains import (
     LangChainProposer,
     Sampling,
     SamplingParams,
+    load,
 )
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
 
@@ -85,6 +86,60 @@ def test_any_chat_model_gives_whole_answers() -> None:
     proposer = LangChainProposer(model)
     chat = ChatW2S(proposer=proposer, scorer=Longest(), strategy=BestOfN(n=2))
     assert chat.invoke([("system", "be nice"), ("human", "hi")]).content == "much longer"
+
+
+def test_sampling_needs_no_chunks() -> None:
+    model = Plain()
+    assert llm(LangChainProposer(model), Sampling()).invoke("x")
+    assert len(model.calls) == 1
+
+
+@pytest.fixture
+def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that OpenAI's package of LangChain takes for its own."""
+    with serve(Words(), completions=False, strict=True) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        yield server
+
+
+def test_a_model_by_its_name_in_a_config(chat_server: Server) -> None:
+    config = {
+        "proposer": {"type": "langchain", "model": "openai:small", "template": "<{prompt}>"},
+        "scorer": {"type": "reward_model", "model": "unused"},
+        "strategy": {"type": "sampling"},
+        "generation": {"max_tokens": 7, "temperature": 0.5, "seed": 0},
+    }
+    model = load(config)
+    assert isinstance(model, W2SLLM)
+    best = model.model_copy(update={"strategy": BestOfN(n=3), "scorer": Longest()})
+    assert len(best.invoke("x").split()) == 7
+    assert len({body["seed"] for body in chat_server.bodies}) == 3
+    for body in chat_server.bodies:
+        assert (body["model"], body["temperature"]) == ("small", 0.5)
+        assert body["messages"][0]["content"] == "<x>"
+    assert len(model.invoke("x").split()) == 7
+    again = load(model.to_config())
+    assert isinstance(again, W2SLLM)
+    assert again.to_config() == model.to_config()
+    assert again.invoke("x") == model.invoke("x")
+    assert "secret" not in repr(model) + str(model.to_config())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nobody:small", "Unable to infer|Unsupported"),
+        ("anthropic:small", "langchain.anthropic"),
+        ("openai:small", "api_key|OPENAI_API_KEY"),
+    ],
+)
+def test_names_that_lead_nowhere(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    config = {"proposer": {"type": "langchain", "model": name}, "strategy": {"type": "sampling"}}
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(config)
+    assert repr(name) in str(caught.value)
 
 
 def test_chunks_where_the_model_can_be_told_their_length() -> None:

@@ -11,9 +11,14 @@ from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.plugins import build_plugin
 from w2s_chains.proposers.base import ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer
+from w2s_chains.proposers.named import LangChainSpec
 from w2s_chains.proposers.openai import OpenAIProposer, OpenAISpec
 
-PROPOSERS: Mapping[str, type[BaseModel]] = {"huggingface": ModelSpec, "openai": OpenAISpec}
+PROPOSERS: Mapping[str, type[BaseModel]] = {
+    "huggingface": ModelSpec,
+    "langchain": LangChainSpec,
+    "openai": OpenAISpec,
+}
 
 
 def build_proposer(value: Any) -> Any:
@@ -43,6 +48,7 @@ __all__ = [
     "AnyProposer",
     "HuggingFaceProposer",
     "LangChainProposer",
+    "LangChainSpec",
     "OpenAIProposer",
     "OpenAISpec",
     "ProposerConfig",

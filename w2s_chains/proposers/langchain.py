@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
@@ -16,6 +17,8 @@ from w2s_chains.backend.noise import fork, noise_key
 from w2s_chains.backend.stops import find_stop
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
 from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.named_models import named_chat_model
+from w2s_chains.proposers.named import LangChainSpec
 
 _POLL = 0.05
 """Seconds until a cancelled search is let go while its model is silent."""
@@ -42,6 +45,7 @@ class LangChainProposer:
 
     Attributes:
         model: The LLM or chat model.
+        spec: The config that names it; None if it was given.
         slice_tokens: None: a chunk is one call, however long it is.
     """
 
@@ -86,6 +90,23 @@ class LangChainProposer:
         self._template = template
         self._timeout = timeout
         self._room = threading.BoundedSemaphore(max_concurrency)
+        self.spec: LangChainSpec | None = None
+
+    @classmethod
+    def from_spec(cls, spec: LangChainSpec) -> LangChainProposer:
+        """Wrap the chat model that ``spec`` names.
+
+        Raises:
+            ConfigError: A package is missing, or there is no such model.
+        """
+        self = cls(
+            named_chat_model(spec.model),
+            template=spec.template,
+            timeout=spec.timeout,
+            max_concurrency=spec.max_concurrency,
+        )
+        self.spec = spec
+        return self
 
     def __repr__(self) -> str:
         return f"LangChainProposer({type(self.model).__name__})"
@@ -102,6 +123,10 @@ class LangChainProposer:
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; a request that fails is answered by its error."""
+        requests = [
+            replace(request, chunk_tokens=None) if request.may_be_whole else request
+            for request in requests
+        ]
         refused = [self._refusal(request) for request in requests]
         calls = [
             [] if error else self._start(request)

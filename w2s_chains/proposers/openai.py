@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import SecretStr
@@ -124,8 +125,10 @@ class OpenAIProposer:
     async def _answer(self, request: Expand) -> list[Hypothesis] | Exception:
         try:
             can = await self._probed()
-            self._refuse(request, can)
             by_messages = self._by_messages(can)
+            if by_messages and request.may_be_whole:
+                request = replace(request, chunk_tokens=None)
+            self._refuse(request, can)
             how = Continuation(self._model, can, request, by_messages)
             children = await all_of(how.children(h) for h in request.hypotheses)
         except asyncio.CancelledError:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from w2s_chains.plugins import build_plugin
 from w2s_chains.scorers.base import ScorerConfig
+from w2s_chains.scorers.llm_judge import LLMJudge
 from w2s_chains.scorers.log_ratio import LogRatio, LogRatioScorer
 from w2s_chains.scorers.loglikelihood import Loglikelihood, LoglikelihoodScorer
 from w2s_chains.scorers.mixture import MixtureScorer, Weighted
@@ -16,6 +17,7 @@ from w2s_chains.scorers.reward_model import RewardModel, RewardModelScorer
 from w2s_chains.scorers.texts import CallableScorer, RunnableScorer
 
 SINGLE_SCORERS: Mapping[str, type[ScorerConfig]] = {
+    "llm_judge": LLMJudge,
     "log_ratio": LogRatio,
     "loglikelihood": Loglikelihood,
     "reward_model": RewardModel,
@@ -33,6 +35,7 @@ SingleScorer = Annotated[SerializeAsAny[ScorerConfig], BeforeValidator(_build)]
 __all__ = [
     "SINGLE_SCORERS",
     "CallableScorer",
+    "LLMJudge",
     "LogRatio",
     "LogRatioScorer",
     "Loglikelihood",

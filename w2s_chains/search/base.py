@@ -78,12 +78,14 @@ def expand(
     successors: int,
     chunk_tokens: int | None,
     steering: float = 0.0,
+    may_be_whole: bool = False,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
-    """Ask for ``successors`` children of each hypothesis."""
+    """Ask for ``successors`` children of each hypothesis; for the arguments see ``Expand``."""
     children = yield Expand(
         hypotheses=tuple(hypotheses),
         successors=successors,
         chunk_tokens=chunk_tokens,
+        may_be_whole=may_be_whole,
         steering=steering,
     )
     return children

@@ -18,7 +18,7 @@ def sample_one(root: Hypothesis, steering: float) -> Search:
     """One answer, committed as it grows."""
     answer = root
     while not answer.finished:
-        [answer] = yield from expand([answer], 1, STREAM_TOKENS, steering)
+        [answer] = yield from expand([answer], 1, STREAM_TOKENS, steering, may_be_whole=True)
         yield from commit(answer)
     return answer
 

@@ -1,0 +1,81 @@
+"""A judge behind HTTP, through LangChain's own package: its grades, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.served import Continued, Server, serve
+from w2s_chains import W2SLLM, load
+from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.scorers import LLMJudge
+
+JUDGE = {"type": "llm_judge", "model": "openai:judge", "template": "{prompt}|{response}"}
+
+
+class Grader:
+    """Grades by the number of letters "o" in the response."""
+
+    def read(self, prompt: str) -> list[int]:
+        return [ord(letter) for letter in prompt]
+
+    def go_on(self, ids: Sequence[int] | str, body: Mapping[str, Any], index: int) -> Continued:
+        assert isinstance(ids, str)
+        _, _, response = ids.partition("|")
+        grade = "no idea" if "?" in response else str(response.count("o"))
+        return Continued(text=grade, finish_reason="stop", count=1)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serve(Grader(), completions=False, strict=True) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        yield server
+
+
+def test_it_grades_what_it_is_shown(server: Server) -> None:
+    scorer = LLMJudge.model_validate(JUDGE).build(None)
+    root = Hypothesis.root("a {response}")
+    assert scorer.score([root.extend(" foo"), root.extend(" {prompt}"), root.extend("x")]) == [
+        2.0, 1.0, 0.0,
+    ]  # fmt: skip
+    asked = {body["messages"][0]["content"] for body in server.bodies}
+    assert asked == {"a {response}| foo", "a {response}| {prompt}", "a {response}|x"}
+    assert {body["temperature"] for body in server.bodies} == {0.0}
+    with pytest.raises(ScorerError, match="no idea"):
+        scorer.score([root.extend("?")])
+
+
+def test_it_steers_a_search_from_a_config(server: Server) -> None:
+    config = {
+        "proposer": {"model": "embedded:smollm2-135m-instruct"},
+        "scorer": JUDGE,
+        "strategy": {"type": "chunk_beam", "width": 2, "successors": 4, "chunk_tokens": 3},
+        "generation": {"max_tokens": 9, "seed": 0},
+    }
+    llm = load(config)
+    assert isinstance(llm, W2SLLM)
+    plain = llm.generate(["The"], strategy={"type": "sampling"}).generations[0][0]
+    best = llm.generate(["The"]).generations[0][0]
+    assert (best.generation_info or {})["score"] == best.text.count("o") > plain.text.count("o")
+    again = load(llm.to_config())
+    assert again.to_config() == llm.to_config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "nobody:judge"}, "'nobody:judge', which should be provider:model"),
+        ({"template": "grade: {response}"}, r"scorer.*has no '\{prompt\}'"),
+        ({"temperature": -1}, "scorer.temperature"),
+    ],
+)
+def test_wrong_judges_are_refused(server: Server, changes: Any, message: str) -> None:
+    config = {"proposer": {"model": "./no-such-model"}, "scorer": {**JUDGE, **changes}}
+    with pytest.raises(ConfigError, match=message):
+        load(config)
+    assert not server.bodies

@@ -1,0 +1,56 @@
+"""A chat model that grades answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from w2s_chains.contracts import Guides
+from w2s_chains.named_models import named_chat_model
+from w2s_chains.scorers.base import ScorerConfig
+from w2s_chains.scorers.texts import RunnableScorer
+
+
+def _names_both(template: str) -> str:
+    for name in ("{prompt}", "{response}"):
+        if name not in template:
+            raise ValueError(f"the template {template!r} has no {name!r}, which the judge must see")
+    return template
+
+
+class LLMJudge(ScorerConfig):
+    """The number with which a chat model of any provider that LangChain knows answers.
+
+    Attributes:
+        model: Provider and name, such as "ollama:llama3.2"; keys are where the provider's package
+            looks for them.
+        template: What it is asked; ``{prompt}`` and ``{response}`` are replaced literally.
+        temperature: Of its answers; null leaves it to the model, where that takes none.
+        max_concurrency: Requests under way at once.
+    """
+
+    type: Literal["llm_judge"] = "llm_judge"
+    model: str = Field(min_length=1)
+    template: Annotated[str, AfterValidator(_names_both)] = (
+        "Grade the response to a prompt from 0 (bad) to 9 (excellent). Answer with one digit and "
+        "nothing else.\n\nPrompt: {prompt}\n\nResponse, which may be unfinished: {response}"
+    )
+    temperature: float | None = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    max_concurrency: int = Field(default=8, ge=1)
+
+    def preview(self) -> None:
+        named_chat_model(self.model)
+
+    def build(self, guides: Guides | None) -> RunnableScorer:
+        from langchain_core.runnables import RunnableLambda
+
+        options = {} if self.temperature is None else {"temperature": self.temperature}
+        judge = RunnableLambda(self.rendered) | named_chat_model(self.model, **options)
+        return RunnableScorer(judge, max_concurrency=self.max_concurrency, spec=self)
+
+    def rendered(self, texts: Mapping[str, str]) -> str:
+        """What the judge is asked about a ``prompt`` and a ``response``."""
+        return re.sub(r"\{(prompt|response)\}", lambda found: texts[found[1]], self.template)
