@@ -218,7 +218,7 @@ class Server:
         )
         return raw.content
 
-    def _failed(self, error: Exception) -> _Attempt:
+    def _failed(self, error: Any) -> _Attempt:
         """What happened, without secrets."""
         status: int | None = None
         asked = 0.0
