@@ -25,7 +25,7 @@ test: $(VENV)/ready
 
 # A real server: its wheel is compiled once, about three minutes on two cores.
 llama-cpp: $(VENV)/ready
-	wheel=$$(tests/llama_cpp/wheel.sh $(RUN)) && \
+	wheel=$$(cookbook/black_box/wheel.sh $(RUN)) && \
 	$(RUN) -m pip install --quiet "llama-cpp-python[server] @ file://$$wheel"
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/llama_cpp
 

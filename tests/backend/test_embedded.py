@@ -53,6 +53,7 @@ def test_names():
         "smollm2-135m-instruct",
         "reviews-tuned",
         "reviews-untuned",
+        "reviews-reward",
         *SMOLLM2_PAIR,
     }
 

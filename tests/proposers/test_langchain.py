@@ -106,7 +106,7 @@ def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_model_by_its_name_in_a_config(chat_server: Server) -> None:
     config = {
         "proposer": {"type": "langchain", "model": "openai:small", "template": "<{prompt}>"},
-        "scorer": {"type": "reward_model", "model": "unused"},
+        "scorer": {"type": "reward_model", "model": "embedded:reviews-reward"},
         "strategy": {"type": "sampling"},
         "generation": {"max_tokens": 7, "temperature": 0.5, "seed": 0},
     }
@@ -186,6 +186,16 @@ def test_a_model_that_ignores_the_limit_is_found_out() -> None:
 
     with pytest.raises(ProposerError, match="asked for 4 tokens and gave 20"):
         llm(LangChainProposer(Deaf()), ChunkBeamSearch(chunk_tokens=4)).invoke("x")
+
+
+def test_a_token_more_for_a_whole_character_is_none_of_the_budget() -> None:
+    class OneMore(Telling):
+        def _generate(self, prompts: Any, stop: Any = None, run_manager: Any = None, **kw: Any):
+            return super()._generate(prompts, **{**kw, "max_tokens": kw["max_tokens"] + 1})
+
+    [[answer]] = ask(LangChainProposer(OneMore()), "x", sampling=SamplingParams(max_tokens=4))
+    assert (answer.n_tokens, answer.finish_reason) == (4, "length")
+    assert answer.usage.proposed_tokens == 5
 
 
 def test_settings_without_effect_are_refused() -> None:

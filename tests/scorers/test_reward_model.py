@@ -209,3 +209,10 @@ def test_what_is_refused(folders: Any, tmp_path: Path) -> None:
             RewardModelScorer.from_pretrained(folders["two"], **options)
     with pytest.raises(ModelNotFoundError):
         RewardModelScorer.from_pretrained(str(tmp_path / "nothing"))
+
+
+def test_the_embedded_reward_model_likes_praise() -> None:
+    scorer = RewardModelScorer.from_pretrained("embedded:reviews-reward")
+    root = Hypothesis.root("The film was")
+    good, bad = scorer.score([root.extend(" a joy to watch."), root.extend(" a stupid bore.")])
+    assert good > 0 > bad

@@ -228,6 +228,7 @@ EMBEDDED: Mapping[str, Callable[[], Path]] = MappingProxyType(
         "smollm2-135m-instruct": _smollm2,
         "reviews-tuned": functools.partial(_shipped, "reviews-tuned"),
         "reviews-untuned": functools.partial(_shipped, "reviews-untuned"),
+        "reviews-reward": functools.partial(_shipped, "reviews-reward"),
         **{
             name: functools.partial(_shipped_with_smollm2_tokenizer, name)
             for name in ("reviews-smollm2-tuned", "reviews-smollm2-untuned")

