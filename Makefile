@@ -23,7 +23,7 @@ bench: $(VENV)/ready
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# A real server: its wheel is compiled once, about three minutes on two cores.
+# A real server: its wheel is compiled once, about two minutes on two cores.
 llama-cpp: $(VENV)/ready
 	wheel=$$(cookbook/black_box/wheel.sh $(RUN)) && \
 	$(RUN) -m pip install --quiet "llama-cpp-python[server] @ file://$$wheel"

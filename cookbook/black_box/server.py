@@ -55,6 +55,8 @@ def serve(port: int = 0) -> Generator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512"]
+    # Its threads wait for each other without rest; beside other work more than one crawl.
+    command += ["--n_threads", "1", "--n_threads_batch", "1"]
     command += ["--logits_all", "false"]  # without log-probabilities it is four times as fast
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -11,6 +11,10 @@ wheels=${W2S_CACHE:-$HOME/.cache/w2s_chains}/wheels
 find_wheel() { find "$wheels" -name "llama_cpp_python-$version-*.whl" -print -quit 2>/dev/null; }
 
 if [ -z "$(find_wheel)" ]; then
+    if ! command -v c++ >/dev/null; then
+        echo "no C++ compiler: installing g++" >&2
+        apt-get install --quiet --yes g++ >&2 || { apt-get update >&2; apt-get install --yes g++ >&2; }
+    fi
     mkdir -p "$wheels"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT

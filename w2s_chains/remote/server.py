@@ -259,6 +259,8 @@ class Server:
             return f"; set the key in the environment variable {variable}"
         if status == 404:
             return "; check base_url and model"
+        if status == 500:
+            return "; the log of the server says more"
         if status is None or status in _PASSING:
             return "; check that the server runs, or raise timeout, max_retries or backoff"
         return ""

@@ -45,10 +45,11 @@ class LLMJudge(ScorerConfig):
         named_chat_model(self.model)
 
     def build(self, guides: Guides | None) -> RunnableScorer:
-        from langchain_core.runnables import RunnableLambda
+        from langchain_core.runnables import RunnableLambda, RunnableSequence
 
         options = {} if self.temperature is None else {"temperature": self.temperature}
-        judge = RunnableLambda(self.rendered) | named_chat_model(self.model, **options)
+        model = named_chat_model(self.model, **options)
+        judge = RunnableSequence(RunnableLambda(self.rendered), model, name=repr(self.model))
         return RunnableScorer(judge, max_concurrency=self.max_concurrency, spec=self)
 
     def rendered(self, texts: Mapping[str, str]) -> str:

@@ -158,5 +158,5 @@ def as_number(value: Any, source: str, hypothesis: Hypothesis) -> float:
         return number
     raise ScorerError(
         f"{source} gave {value!r} for the response {hypothesis.response!r}; a score must be a "
-        "finite number: end with a parser that makes one of it"
+        "finite number: ask for nothing else, or end with a parser that makes one of it"
     )
