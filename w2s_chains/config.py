@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.backend.local import Loader, LocalModel
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors
 from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide

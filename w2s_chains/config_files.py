@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.config import GenerationSection, ModelType, W2SConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.faults import clear_errors, read_yaml

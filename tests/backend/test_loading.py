@@ -16,7 +16,8 @@ from transformers import GPT2Config, MambaConfig, MambaForCausalLM, T5Config
 
 from tests import tiny
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
-from w2s_chains.backend.loading import ModelSpec, load, preview
+from w2s_chains.backend.loading import load, preview
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 
@@ -153,7 +154,7 @@ def test_without_network_a_hub_id_fails_at_once(monkeypatch: pytest.MonkeyPatch)
         assert options["timeout"] <= 10
         raise httpx.ConnectError("[Errno -2] Name or service not known")
 
-    monkeypatch.setattr("w2s_chains.backend.loading.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("w2s_chains.backend.locating.get_hf_file_metadata", unreachable)
     begun = time.monotonic()
     refused(
         ModelNotFoundError, "owner/name", "cannot be reached", "Name or service", "network",
@@ -171,9 +172,9 @@ def test_a_cached_hub_model_needs_no_network(
     def unreachable(url: str, **options: Any) -> None:
         raise AssertionError("the hub is asked")
 
-    monkeypatch.setattr("w2s_chains.backend.loading.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("w2s_chains.backend.locating.get_hf_file_metadata", unreachable)
     monkeypatch.setattr(
-        "w2s_chains.backend.loading.try_to_load_from_cache",
+        "w2s_chains.backend.locating.try_to_load_from_cache",
         lambda *args, **kwargs: str(tiny_folders["proposer"] / "config.json"),
     )
     message = refused(ModelNotFoundError, "owner/name", model="owner/name")

@@ -46,7 +46,7 @@ def test_it_grades_what_it_is_shown(server: Server) -> None:
     asked = {body["messages"][0]["content"] for body in server.bodies}
     assert asked == {"a {response}| foo", "a {response}| {prompt}", "a {response}|x"}
     assert {body["temperature"] for body in server.bodies} == {0.0}
-    with pytest.raises(ScorerError, match="the Runnable .openai:judge. gave .no idea."):
+    with pytest.raises(ScorerError, match=r"the Runnable .openai:judge. gave .no idea."):
         scorer.score([root.extend("?")])
 
 

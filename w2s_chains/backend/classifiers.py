@@ -18,16 +18,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from w2s_chains.backend.loading import (
-    ModelName,
-    Placement,
-    check_complete,
-    check_safe,
-    clear_errors_of,
-    device_of,
-    locate,
-    options_of,
-)
+from w2s_chains.backend.locating import check_complete, check_safe, clear_errors_of, locate
+from w2s_chains.backend.spec import ModelName, Placement, device_of, options_of
 from w2s_chains.errors import ConfigError, PromptError
 from w2s_chains.hypothesis import Prompt
 from w2s_chains.plugins import did_you_mean

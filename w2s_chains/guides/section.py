@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
 
-from w2s_chains.backend.loading import ModelName, ModelOptions, ModelSpec
+from w2s_chains.backend.spec import ModelName, ModelOptions, ModelSpec
 from w2s_chains.backend.text import Template
 from w2s_chains.errors import ConfigError
 from w2s_chains.guides.presets import preset, presets

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
-from w2s_chains.backend.loading import ModelSpec
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.plugins import build_plugin
 from w2s_chains.proposers.base import ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer

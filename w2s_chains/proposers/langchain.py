@@ -34,7 +34,7 @@ _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
 _COUNTED = ("completion_tokens", "output_tokens")
 _SPARE = 4
-"""Tokens that a server may add to those it was asked for, until a character is whole (llama.cpp)."""
+"""Tokens that a server (llama.cpp) may add to what it was asked for, to end a character."""
 
 
 class LangChainProposer:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from w2s_chains.asks import Expand, SamplingParams
-from w2s_chains.backend.loading import ModelName, load_tokens
+from w2s_chains.backend.loading import load_tokens
+from w2s_chains.backend.spec import ModelName
 from w2s_chains.backend.text import PromptTemplate
 from w2s_chains.errors import CancelledError, ConfigError
 from w2s_chains.hypothesis import Hypothesis, Prompt

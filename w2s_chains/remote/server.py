@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from w2s_chains.backend.loading import brief
-from w2s_chains.errors import ConfigError, ServerError
+from w2s_chains.errors import ConfigError, ServerError, brief
 from w2s_chains.remote.replies import Reply
 from w2s_chains.remote.waiting import later
 

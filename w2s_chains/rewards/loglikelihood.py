@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.backend.loading import ModelSpec, preview
+from w2s_chains.backend.loading import preview
 from w2s_chains.backend.local import LocalModel
+from w2s_chains.backend.spec import ModelSpec
 from w2s_chains.hypothesis import Hypothesis
 from w2s_chains.rewards.base import Reward
 
