@@ -22,7 +22,7 @@ FLOORS = [
         "answer_template",
         "user_files",
     },
-    {"search", "backend", "remote"},
+    {"search", "backend", "remote", "named_models"},
     {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
     {
         "llms",
@@ -59,7 +59,7 @@ USES_LANGCHAIN = {
     "cli",
 }
 
-ADAPTERS = {"proposers/langchain.py"}
+ADAPTERS = {"named_models.py", "proposers/langchain.py", "scorers/llm_judge.py"}
 """Files that wrap what LangChain has; nothing imports them before somebody asks for them."""
 
 

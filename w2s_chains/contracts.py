@@ -49,6 +49,15 @@ class Guides(Protocol):
 
 
 @runtime_checkable
+class ReadsTogether(Protocol):
+    """Optional for guides: several pairs that share weights read in one forward pass."""
+
+    def read_together(self, others: Sequence[object], hypotheses: Sequence[Hypothesis]) -> None:
+        """Read what is new, so that asking this pair or another one finds it read already."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """The value of a partial answer; higher is better."""
 

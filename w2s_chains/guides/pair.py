@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from w2s_chains.asks import SamplingParams
@@ -204,18 +204,21 @@ class GuidePair:
 
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
         """(log p_tuned, log p_untuned) of each hypothesis, in nats."""
-        read_pairs([self], hypotheses)
+        self.read_together([], hypotheses)
         tuned = self.tuned.loglikelihood(hypotheses)
         untuned = self.untuned.loglikelihood(hypotheses)
         return list(zip(tuned, untuned, strict=True))
 
+    def read_together(self, others: Sequence[object], hypotheses: Sequence[Hypothesis]) -> None:
+        """Have local guides read what they have not yet, those of other pairs included.
 
-def read_pairs(pairs: Iterable[GuidePair], hypotheses: Sequence[Hypothesis]) -> None:
-    """Have local guides read what they have not yet; those that share weights do it together."""
-    guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
-    paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
-    for hypothesis, count in read_together(paths, hypotheses, scored=True):
-        hypothesis.usage.guide_tokens += count
+        Guides that share weights (adapters or prompts of one model) read in one forward pass.
+        """
+        pairs = [self, *(other for other in others if isinstance(other, GuidePair))]
+        guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
+        paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
+        for hypothesis, count in read_together(paths, hypotheses, scored=True):
+            hypothesis.usage.guide_tokens += count
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from w2s_chains.asks import SamplingParams
-from w2s_chains.contracts import Checks, Proposer, Scorer
+from w2s_chains.contracts import Checks, Proposer, ReadsTogether, Scorer
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.guides.pair import GuidePair, read_pairs
 from w2s_chains.hypothesis import Hypothesis, Prompt
 from w2s_chains.scorers.options import BaseOptions, adjusted, require_base
 
@@ -85,7 +84,10 @@ class MixtureScorer:
         total = [0.0] * len(hypotheses)
         asked = [part for part in self.parts if part.weight]
         pairs = [getattr(part.scorer, "pair", None) for part in asked]
-        read_pairs([pair for pair in pairs if isinstance(pair, GuidePair)], hypotheses)
+        for pair in pairs:
+            if isinstance(pair, ReadsTogether):
+                pair.read_together(pairs, hypotheses)
+                break
         for part in asked:
             own = part.scorer.score(hypotheses)
             if len(own) != len(hypotheses):
