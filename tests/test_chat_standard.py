@@ -43,7 +43,7 @@ class Configured:
     def standard_chat_model_params(self) -> dict[str, Any]:
         # Theirs are for a server: a misspelt or useless argument (timeout, max_retries, api_key)
         # is an error here.
-        return {"temperature": 0.0, "max_tokens": 64, "stop": []}
+        return {"temperature": 0.0, "max_tokens": 44, "stop": []}
 
     @property
     def has_tool_calling(self) -> bool:

@@ -156,11 +156,11 @@ def test_without_the_package_the_choices_are_told(whole: Path, site: Path, tmp_p
     assert refused(*files, whole, site=site) == ["fine"] * 4
     scorer, strategy, proposer, *every = refused(*files, whole, site=None)
     assert f"{files[0]}:6: scorer: unknown scorer type 'short'" in scorer
-    assert "(choices: log_ratio, loglikelihood, mixture, reward_model)" in scorer
+    assert "(choices: llm_judge, log_ratio, loglikelihood, mixture, reward_model)" in scorer
     assert f"{files[1]}:6: strategy: unknown strategy type 'two_rounds'" in strategy
     assert "(choices: best_of_n, chunk_beam, emulated_fine_tuning, sampling)" in strategy
     assert f"{files[2]}:4: proposer: unknown proposer type 'dice'" in proposer
-    assert "(choices: huggingface, openai)" in proposer
+    assert "(choices: huggingface, langchain, openai)" in proposer
     assert [line.split(": ")[1] for line in every] == ["proposer", "scorer", "strategy"]
 
 
@@ -170,7 +170,11 @@ def test_faults_in_parts_of_another_package(tmp_path: Path, site: Path) -> None:
         ("proposer", {"type": "dices"}, "'dices'; did you mean 'dice'? (choices: dice, huggingfac"),
         ("scorer", {"type": "short", "wait": 1}, "scorer.wait: unknown field; did you mean 'weig"),
         ("scorer", {"type": "short", "weight": "x"}, "scorer.weight: Input should be a valid num"),
-        ("scorer", {"type": "shorter"}, "'shorter'; did you mean 'short'? (choices: log_ratio, lo"),
+        (
+            "scorer",
+            {"type": "shorter"},
+            "'shorter'; did you mean 'short'? (choices: llm_judge, log_ratio, lo",
+        ),
         ("strategy", {"type": "two_rounds", "n": 0}, "strategy.n: Input should be greater than or"),
         ("scorer", {"type": "weighted_log_ratio"}, "'weighted_log_ratio' needs a section guide"),
     ]

@@ -264,7 +264,7 @@ def test_a_function_by_an_entry_point(
         ("{type: mixture, parts: [{weight: .inf}]}", "5: scorer.parts.0.weight: .*finite number"),
         ("{type: mixture, parts: [{}, {weight: x}]}", "5: scorer.parts.1.weight: .*valid number"),
         ("{type: mixture, parts: [{scorer: {type: nope}}]}",
-         "5: scorer.parts.0.scorer: unknown scorer type 'nope' \\(choices: log_ratio, loglikelih"),
+         "5: scorer.parts.0.scorer: unknown scorer type 'nope' \\(choices: llm_judge, log_r"),
         ("{type: mixture, parts: [{scorer: {type: loglikelihood, per_tokn: 1}}]}",
          "5: scorer.parts.0.scorer.per_tokn: unknown field; did you mean 'per_token'"),
         ("{type: mixture, parts: [{scorer: {type: mixture, parts: [{}]}}]}",

@@ -201,7 +201,7 @@ schemas = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas, st.integers(0, 40), st.sampled_from(sorted(MODELS)), st.integers(0, 99))
 def test_an_answer_is_valid_whatever_the_model_prefers(
     schema: dict[str, Any], spare: int, model: str, seed: int
