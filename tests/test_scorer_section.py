@@ -285,8 +285,9 @@ def test_a_function_by_an_entry_point(
 def test_a_fault_is_told_with_its_line(tmp_path: Path, scorer: str, told: str) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(f"proposer:\n  model: x\n\nguide: {{tuned: a, untuned: b}}\nscorer: {scorer}\n")
-    with pytest.raises(ConfigError, match=rf"^{path}:{told}"):
+    with pytest.raises(ConfigError, match=rf"^{path}:{told}") as caught:
         load_config(path)
+    assert len(str(caught.value).splitlines()) == 1, "what follows from a fault is not told"
     fine = "{type: mixture, parts: [{weight: 2}]}"
     path.write_text(path.read_text().replace(scorer, fine))
     assert load_config(path), "control"
@@ -301,7 +302,7 @@ def test_what_is_missing_is_told_before_anything_is_loaded(
     monkeypatch.setattr("w2s_chains.backend.local.LocalModel.from_spec", no_loading)
     wanted: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"type": "mixture", "parts": [{}]}, ConfigError, "'mixture' needs a section guide"),
-        ({"type": "reward_model", "model": judge}, ConfigError, "positive is None"),
+        ({"type": "reward_model", "model": judge}, ConfigError, "has the labels"),
         ({"type": "reward_model", "model": str(tmp_path / "no")}, ModelNotFoundError, "neither a"),
     ]
     lone = {name: own for name, own in sections.items() if name != "guide"}

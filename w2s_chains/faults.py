@@ -88,7 +88,7 @@ def clear_errors(
         yield
     except ValidationError as error:
         faults: dict[tuple[int, str, str], list[str]] = {}
-        for fault in error.errors(include_url=False):
+        for fault in _causes(error):
             path = _path(fault, values)
             line = _line(tree, path) or 0
             where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
@@ -98,6 +98,21 @@ def clear_errors(
         ordered = sorted(faults.items(), key=lambda item: item[0][0])
         lines = (f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered)
         raise ConfigError("\n".join(lines)) from error
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """All faults, but lists that are too short only because what is in them is faulty."""
+    faults = error.errors(include_url=False)
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(f is not fault and _within(f["loc"], fault["loc"]) for f in faults)
+    ]
+
+
+def _within(loc: Sequence[Any], outer: Sequence[Any]) -> bool:
+    return tuple(loc[: len(outer)]) == tuple(outer)
 
 
 def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:

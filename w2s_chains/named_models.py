@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, brief
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -31,5 +31,5 @@ def named_chat_model(name: str, **options: Any) -> BaseChatModel:
     except Exception as error:  # each provider raises what it likes
         raise ConfigError(
             f"LangChain cannot make a chat model of {name!r}, which should be provider:model as in "
-            f"'ollama:llama3.2': {error}"
+            f"'ollama:llama3.2': {brief(error)}"
         ) from error

@@ -295,7 +295,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("two", {"positive": "POSTIVE"}, ["POSTIVE", "did you mean 'POSITIVE'", "NEGATIVE"]),
         ("two", {"positive": 2}, ["positive is 2", "POSITIVE"]),
-        ("two", {}, ["positive is None", "POSITIVE"]),
+        ("two", {}, ["has the labels", "POSITIVE"]),
         ("two", {"positive": 1, "negative": "bad"}, ["negative is 'bad'"]),
         ("two", {"positive": 1, "negative": "POSITIVE"}, ["same label"]),
         ("two", {"positive": 1, "max_length": 65}, ["max_length is 65", "64 positions"]),

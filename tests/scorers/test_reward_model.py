@@ -199,7 +199,7 @@ def test_what_is_refused(folders: Any, tmp_path: Path) -> None:
     assert cut.score([long.extend(" x")])
     wrong: list[tuple[type[Exception], dict[str, Any], str]] = [
         (ConfigError, {"positive": "GOOD"}, "'GOOD', but that is none of the labels"),
-        (ConfigError, {}, "positive is None"),
+        (ConfigError, {}, "has the labels"),
         (ConfigError, {"chat": True, "positive": 1}, "has no chat template"),
         (ValidationError, {"template": "{promt}"}, "has no '{answer}'"),
         (ValidationError, {"positve": 1}, "Extra inputs are not permitted"),

@@ -90,6 +90,11 @@ class LogOdds(JudgedText):
 
     def _index(self, role: str, label: str | int | None, names: dict[int, str]) -> int:
         found = [i for i, name in names.items() if label in (i, name)]
+        if label is None:
+            raise ConfigError(
+                f"model {self.model!r} has the labels {', '.join(names.values())}; say with "
+                f"{role!r} which of them is rewarded"
+            )
         if len(found) != 1:
             hint = did_you_mean(str(label or ""), names.values())
             raise ConfigError(
