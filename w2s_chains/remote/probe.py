@@ -154,9 +154,11 @@ async def _echoes(server: Server, body: Mapping[str, Any], scored: Reply | None)
     if sampled is None:
         return False
     text = PROBE + (_text(scored) or "")
-    # Not max_tokens=0, with which some servers go on to the end of their context.
+    # Not max_tokens=0, with which some servers go on to the end of their context; and without token
+    # ids, beside which vLLM leaves the prompt out of the text.
+    asked = {name: value for name, value in body.items() if name != "return_token_ids"}
     echoed = await _try(
-        server, {**body, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
+        server, {**asked, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
     )
     read = None if echoed is None else echoed.choices[0].logprobs
     if read is None or not (_text(echoed) or "").startswith(text):
