@@ -99,6 +99,6 @@ def test_guides_steer_it(url: str) -> None:
 
     steered = scores()
     assert mean(steered) > mean(scores(strategy={"type": "sampling"}))
-    assert steered == pytest.approx(scores()), (
+    assert steered == pytest.approx(scores(), abs=1e-3), (
         "an answer is a function of prompt, parameters and seed"
     )
