@@ -84,6 +84,7 @@ def test_guides_steer_it(url: str) -> None:
             "base_url": url,
             "model": "smollm2",
             "template": "Here is a movie review: {prompt}",
+            "max_concurrency": 1,  # its samples depend a little on the order of requests
         },
         "guide": {"tuned": "embedded:reviews-tuned", "untuned": "embedded:reviews-untuned"},
         "strategy": {"type": "chunk_beam", "width": 2, "successors": 2, "chunk_tokens": 5},
