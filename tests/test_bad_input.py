@@ -137,7 +137,7 @@ def test_a_value_out_of_range(
     for call in ways_to_call(llm, **fields):
         refused(ConfigError, call, parts, llm)
     refused(ConfigError, lambda: W2SLLM(proposer=llm.proposer, **fields), parts, llm)
-    monkeypatch.setattr("w2s_chains.config.HuggingFaceProposer.from_spec", no_loading)
+    monkeypatch.setattr("w2s_chains.config.sections.HuggingFaceProposer.from_spec", no_loading)
     model = str(tiny_folders["proposer"])
     refused(ConfigError, lambda: W2SLLM.from_pretrained(model, **fields), parts)
     [(name, value)] = fields.items()
@@ -221,7 +221,7 @@ def unharmed(llm: W2SLLM, bad: str, error: type[Exception], parts: Sequence[str]
 
 
 def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
-    count = len(llm.proposer.text.encode("word " * 200))
+    count = len(llm.proposer.tokenizer.encode("word " * 200))
     long = "word " * 200
     assert count + 8 > 512
     unharmed(
@@ -229,7 +229,7 @@ def test_a_prompt_beyond_the_proposers_context(llm: W2SLLM) -> None:
         [f"{count} tokens", "8 more", "512 positions", "proposer", "shorten the prompt"],
     )  # fmt: skip
     # The limit itself is fine, one more is not.
-    fits = 512 - len(llm.proposer.text.encode(GOOD))
+    fits = 512 - len(llm.proposer.tokenizer.encode(GOOD))
     sampling = llm.bind(strategy=Sampling())
     assert sampling.invoke(GOOD, max_tokens=fits)
     refused(

@@ -58,7 +58,7 @@ from w2s_chains import (
     ToolCall,
 )
 from w2s_chains.errors import ConfigError, PromptError, ScorerError
-from w2s_chains.messages import to_prompt
+from w2s_chains.langchain.messages import to_prompt
 
 BEAM = ChunkBeamSearch(width=2, successors=2, chunk_tokens=4)
 TALK: list[BaseMessage] = [
@@ -171,11 +171,13 @@ def test_no_messages_are_refused(chat: ChatW2S) -> None:
 
 def test_the_models_read_their_own_templates(chat: ChatW2S) -> None:
     [job] = chat.jobs([to_prompt(TALK)])
-    read = chat.proposer.text.decode(chat.proposer.text.prompt_ids(job.root.prompt))
-    raw = chat.proposer.text.tokenizer.decode(chat.proposer.text.prompt_ids(job.root.prompt))
+    read = chat.proposer.tokenizer.decode(chat.proposer.tokenizer.prompt_ids(job.root.prompt))
+    raw = chat.proposer.tokenizer.hf_tokenizer.decode(
+        chat.proposer.tokenizer.prompt_ids(job.root.prompt)
+    )
     assert "<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\nmore<|im_end|>" in raw
     assert "im_start" not in read
-    guide = chat.scorer.pair.tuned.text
+    guide = chat.scorer.pair.tuned.tokenizer
     assert guide.decode(guide.prompt_ids(job.root.prompt)) == (
         "system: Be kind.\nuser: hi\nassistant: hello\nuser: more"
     )
@@ -366,7 +368,7 @@ async def test_events_of_a_chain_with_several_answers(chat: ChatW2S) -> None:
 def test_usage_and_response_metadata(chat: ChatW2S, proposer: HuggingFaceProposer) -> None:
     message = chat.invoke(TALK)
     metadata, usage = message.response_metadata, message.usage_metadata
-    read = len(proposer.text.prompt_ids(to_prompt(TALK)))
+    read = len(proposer.tokenizer.prompt_ids(to_prompt(TALK)))
     assert usage is not None
     assert usage["input_tokens"] == metadata["prompt_tokens"] == read
     assert usage["output_tokens"] == metadata["completion_tokens"] <= 12
@@ -619,7 +621,7 @@ def config(tiny_folders: dict[str, Path]) -> dict[str, Any]:
 
 
 def uses_template(part: Any) -> bool:
-    return part.text.chat is not None
+    return part.tokenizer.chat is not None
 
 
 def test_load_makes_what_the_config_says(config: dict[str, Any], tmp_path: Path) -> None:
@@ -655,7 +657,7 @@ def test_each_class_reads_configs_of_its_own_type(config: dict[str, Any]) -> Non
 def test_a_system_message_needs_no_word_about_the_template(config: dict[str, Any]) -> None:
     config["proposer"]["system"] = "Be brief."
     chat = ChatW2S.from_config(config)
-    assert chat.proposer.text.template.system == "Be brief."
+    assert chat.proposer.tokenizer.template.system == "Be brief."
     assert w2s_chains.load({"type": "chat", **config}).to_config() == chat.to_config()
     named = ChatW2S.from_pretrained(
         config["proposer"]["model"], proposer_system="Be brief.", strategy=Sampling()

@@ -30,10 +30,10 @@ from w2s_chains import (
     Sampling,
 )
 from w2s_chains.cli import app
-from w2s_chains.config import W2SConfig
-from w2s_chains.config_files import load_config
+from w2s_chains.config.files import load_config
+from w2s_chains.config.sections import W2SConfig
+from w2s_chains.core.plugins import did_you_mean, find_plugin
 from w2s_chains.errors import ConfigError
-from w2s_chains.plugins import did_you_mean, find_plugin
 from w2s_chains.search import STRATEGIES
 
 PROMPT = "The movie was great"
@@ -198,7 +198,7 @@ def test_fields_win_over_the_file_and_given_parts_are_not_loaded(
     loaded: list[str] = []
     from_spec = HuggingFaceGuide.from_spec
     monkeypatch.setattr(
-        "w2s_chains.backend.local.LocalModel.from_spec",
+        "w2s_chains.backend.loading.local_model.LocalModel.from_spec",
         classmethod(lambda cls, spec: loaded.append(spec.model) or from_spec(spec)),
     )
     llm = W2SLLM.from_config(
@@ -466,7 +466,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "chunk_beam": "tests.test_config:Patient",
     }
     monkeypatch.setattr(
-        "w2s_chains.plugins.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in values.items()
@@ -538,7 +538,7 @@ def test_the_schema_explains_itself() -> None:
         assert "type" in kinds[strategy.__name__]["required"]
     assert kinds["HuggingFace"]["properties"]["type"]["const"] == "huggingface"
     assert "type" not in kinds["HuggingFace"]["required"]
-    assert kinds["LogRatio"]["properties"]["type"]["const"] == "log_ratio"
+    assert kinds["LogRatioConfig"]["properties"]["type"]["const"] == "log_ratio"
     for name, kind in [*kinds.items(), ("W2SConfig", root)]:
         assert len(kind["description"]) > 20, name
         assert not any(mark in kind["description"] for mark in ("Attributes", "Example", "``"))

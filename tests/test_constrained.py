@@ -26,10 +26,12 @@ from w2s_chains import (
     SamplingParams,
     SearchStrategy,
 )
-from w2s_chains.asks import Constraint, Expand
-from w2s_chains.backend.text import PromptTemplate, TextTokens
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.events import Finished
+from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConfigError, ConstraintError
-from w2s_chains.events import Finished
 
 STRATEGIES: list[SearchStrategy] = [
     Sampling(),
@@ -166,7 +168,7 @@ def test_states_die_with_their_hypotheses(proposer, pair):
 def test_a_model_with_a_larger_table_than_its_vocabulary(pair):
     tokenizer = tiny.byte_tokenizer()
     proposer = HuggingFaceProposer(tiny.llama(400), tokenizer)
-    assert TextTokens(tokenizer, PromptTemplate(), ()).vocabulary == proposer.text.vocabulary
+    assert Tokenizer(tokenizer, PromptTemplate(), ()).vocabulary == proposer.tokenizer.vocabulary
     form = Constraint.json_schema(PERSON)
     [answer] = answers([job(proposer, LogRatioScorer(pair), Sampling(), form)])
     jsonschema.validate(json.loads(answer.text), PERSON)

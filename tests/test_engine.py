@@ -22,10 +22,10 @@ from w2s_chains import (
     Sampling,
     SamplingParams,
 )
-from w2s_chains.backend.kv import Segment
+from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.core.events import Committed, Failed, Finished, Progressed, Scored
+from w2s_chains.engine.search_state import may_begin_stop
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, StrategyError
-from w2s_chains.events import Committed, Failed, Finished, Progressed, Scored
-from w2s_chains.live import may_begin_stop
 from w2s_chains.search.base import SearchStrategy, commit, expand
 
 PROMPTS = ["The movie", "A boring film; the", "電影很好看 😀 and", "def main():\n    return", "x"]
@@ -203,7 +203,7 @@ def test_what_may_begin_a_stop_string_is_held_back():
 
 def test_usage_counts_every_token(proposer, scorer):
     [answer] = run(job(proposer, scorer, BestOfN(n=4), max_tokens=10))
-    prompt = len(proposer.text.prompt_ids(Hypothesis.root("The movie").prompt))
+    prompt = len(proposer.tokenizer.prompt_ids(Hypothesis.root("The movie").prompt))
     assert answer.prompt_tokens == prompt
     assert answer.completion_tokens == 10
     assert answer.proposed_tokens == 40

@@ -29,7 +29,7 @@ from w2s_chains import (
     SamplingParams,
     SearchStrategy,
 )
-from w2s_chains.search import divergence
+from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, expand
 from w2s_chains.testing import drive
 
@@ -178,7 +178,7 @@ def test_steering_reports_the_sum_over_the_answer(
         answers += [h for h in children if h.finished]
         front = [h for h in children if not h.finished]
     for h in answers:
-        prompt = list(proposer.text.prompt_ids(h.prompt))
+        prompt = list(proposer.tokenizer.prompt_ids(h.prompt))
         ids = [*prompt, *(h.response_ids or ()), *([1] * h.ended)]
         q, p = laws(proposer, pair, ids, 1.5, temperature)
         rows = range(len(prompt) - 1, len(ids) - 1)
@@ -189,7 +189,7 @@ def test_steering_reports_the_sum_over_the_answer(
 
 def test_its_mean_is_the_divergence(proposer: HuggingFaceProposer, pair: GuidePair) -> None:
     """One token: the divergence is a sum over the vocabulary."""
-    prompt = list(proposer.text.prompt_ids(Hypothesis.root("The movie").prompt))
+    prompt = list(proposer.tokenizer.prompt_ids(Hypothesis.root("The movie").prompt))
     exact = {}
     for temperature in (1.0, 2.0):
         q, p = (law[-1] for law in laws(proposer, pair, prompt, 2.0, temperature))

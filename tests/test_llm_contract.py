@@ -53,9 +53,9 @@ from w2s_chains import (
     Sampling,
     load,
 )
-from w2s_chains.calls import Together
-from w2s_chains.chunk_runs import ChunkRuns
+from w2s_chains.engine.waiting import Together
 from w2s_chains.errors import CancelledError, ConfigError, W2SError
+from w2s_chains.langchain.tracing import ChunkRuns
 
 __all__ = ["frozen_gc"]  # a fixture
 
@@ -387,7 +387,7 @@ def test_langchain_can_show_it_and_does_not_serialise_it(model: Any) -> None:
 
 
 def test_tokens_are_counted_by_the_large_model(model: Any) -> None:
-    encode = model.proposer.text.encode
+    encode = model.proposer.tokenizer.encode
     assert model.get_num_tokens(PROMPT) == len(encode(PROMPT)) != len(PROMPT.split())
     own = model.model_copy(update={"custom_get_token_ids": lambda text: [1, 2]})
     assert own.get_num_tokens(PROMPT) == 2
@@ -446,7 +446,7 @@ def test_an_interrupted_batch_of_calls_stops_the_engine(
             raise KeyboardInterrupt
         return wait(*args, **kwargs)
 
-    monkeypatch.setattr("w2s_chains.calls.wait", interrupt)
+    monkeypatch.setattr("w2s_chains.engine.waiting.wait", interrupt)
     before = forwards(model)
     with pytest.raises(KeyboardInterrupt):
         model.batch(PROMPTS, return_exceptions=True)

@@ -37,8 +37,8 @@ from w2s_chains import (
     Sampling,
     SearchStrategy,
 )
-from w2s_chains.backend.kv import Segment
-from w2s_chains.config import describe
+from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.config.describe import describe
 from w2s_chains.errors import ConfigError, ScorerError, W2SError
 
 PROMPT = "The movie was great"
@@ -282,7 +282,7 @@ def test_a_call_can_override_everything_that_answers_depend_on(llm: W2SLLM) -> N
         assert llm.invoke(PROMPT, **{name: value}) == rebuilt, name
         assert llm.bind(**{name: value}).invoke(PROMPT) == rebuilt, name
     assert llm.asdict() == before
-    assert len(llm.proposer.text.encode(llm.invoke(PROMPT, max_tokens=3))) <= 9
+    assert len(llm.proposer.tokenizer.encode(llm.invoke(PROMPT, max_tokens=3))) <= 9
     # Control: most of them change the answer.
     answers = {llm.invoke(PROMPT, **{name: value}) for name, value in changed.items()}
     assert len(answers) > 5
@@ -538,7 +538,7 @@ def test_generation_info_and_usage(llm: W2SLLM, proposer: HuggingFaceProposer) -
             "guide_tokens", "kl",
         }  # fmt: skip
         assert info["prompt_tokens"] == len(
-            proposer.text.prompt_ids(Hypothesis.root(prompt).prompt)
+            proposer.tokenizer.prompt_ids(Hypothesis.root(prompt).prompt)
         )
         assert info["finish_reason"] in ("length", "eos")
         assert info["completion_tokens"] <= 12
@@ -629,7 +629,7 @@ def test_the_score_is_that_of_a_plain_forward_over_the_tokens(
         ids, ended = scorer.ids[own[0].text, info["score"]]
         assert ended == (info["finish_reason"] == "eos")
         assert len(ids) == info["completion_tokens"]
-        prompt_ids = proposer.text.prompt_ids(Hypothesis.root(prompt).prompt)
+        prompt_ids = proposer.tokenizer.prompt_ids(Hypothesis.root(prompt).prompt)
         whole = torch.tensor([[*prompt_ids, *ids, *([1] if ended else [])]])
         values = []
         for guide in _both(pair):
@@ -767,7 +767,7 @@ def test_an_interrupted_invoke_stops_the_engine(
         raise KeyboardInterrupt
 
     llm = long_llm(llm)
-    monkeypatch.setattr("w2s_chains.calls.wait", interrupt)
+    monkeypatch.setattr("w2s_chains.engine.waiting.wait", interrupt)
     before = forwards(llm)
     with pytest.raises(KeyboardInterrupt):
         llm.batch(PROMPTS[:4])

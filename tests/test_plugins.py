@@ -21,10 +21,10 @@ from tests import tiny
 from tests.test_config import PUBLISHED
 from w2s_chains import (
     W2SLLM,
+    BaseGuidePair,
     ChunkBeamSearch,
     Expand,
     GuidePair,
-    Guides,
     HuggingFaceProposer,
     Hypothesis,
     LogRatioScorer,
@@ -32,12 +32,13 @@ from w2s_chains import (
     Scorer,
 )
 from w2s_chains.cli import app
-from w2s_chains.config import W2SConfig, describe
-from w2s_chains.config_files import load_config
+from w2s_chains.config.describe import describe
+from w2s_chains.config.files import load_config
+from w2s_chains.config.sections import W2SConfig
+from w2s_chains.core.plugins import find_plugin
 from w2s_chains.errors import ConfigError
-from w2s_chains.plugins import find_plugin
 from w2s_chains.proposers import ProposerConfig
-from w2s_chains.scorers import LogRatio, ScorerConfig
+from w2s_chains.scorers import LogRatioConfig, ScorerConfig
 
 EXAMPLE = Path(__file__).with_name("plugin_example")
 
@@ -303,7 +304,7 @@ class Loaded(ScorerConfig):
     def needs_guides(self) -> bool:
         return True
 
-    def build(self, guides: Guides | None) -> Scorer:
+    def build(self, guides: BaseGuidePair | None) -> Scorer:
         scorer: Any = Constant(value=1.0).model_copy()
         assert guides is not None
         return scorer
@@ -325,7 +326,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "huggingface": "tests.test_plugins:Echo",
     }
     monkeypatch.setattr(
-        "w2s_chains.plugins.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in points.items()
@@ -390,7 +391,7 @@ def test_the_built_in_types(tiny_folders: dict[str, Path], values: Any) -> None:
     assert same.to_config() == plain.to_config()
     assert same.to_config()["scorer"] == {"type": "log_ratio"}
     assert same._identifying_params == plain._identifying_params
-    assert W2SConfig.model_validate({**named, "scorer": values}).scoring == LogRatio()
+    assert W2SConfig.model_validate({**named, "scorer": values}).scoring == LogRatioConfig()
 
 
 def test_parts_are_told_apart(plugins: None, pair: GuidePair) -> None:

@@ -23,7 +23,7 @@ NAMES = [
     "Finished",
     "Guide",
     "GuidePair",
-    "Guides",
+    "BaseGuidePair",
     "HuggingFaceGuide",
     "HuggingFaceProposer",
     "Hypothesis",

@@ -28,10 +28,10 @@ from w2s_chains import (
     RewardModelScorer,
     load,
 )
-from w2s_chains.comparison.models import Models, check_study
+from w2s_chains.comparison.checks import Models, check_study
 from w2s_chains.comparison.study import make_study
-from w2s_chains.config import describe
-from w2s_chains.config_files import load_config
+from w2s_chains.config.describe import describe
+from w2s_chains.config.files import load_config
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 from w2s_chains.scorers import ScorerConfig
 
@@ -183,10 +183,10 @@ def test_guides_of_parts_use_their_chat_templates_in_a_chat_model(whole: dict[st
     chat = ChatW2S.from_config(whole)
     assert isinstance(chat.scorer, MixtureScorer)
     for part in chat.scorer.parts[:2]:
-        assert part.scorer.pair.tuned.text.chat is not None
+        assert part.scorer.pair.tuned.tokenizer.chat is not None
     assert ChatW2S.from_config(chat.to_config())._identifying_params == chat._identifying_params
     llm = W2SLLM.from_config(whole)
-    assert llm.scorer.parts[1].scorer.pair.tuned.text.chat is None, "control"
+    assert llm.scorer.parts[1].scorer.pair.tuned.tokenizer.chat is None, "control"
 
 
 def test_given_guides_are_scored_with(sections: dict[str, Any], pair: GuidePair) -> None:
@@ -201,7 +201,7 @@ def test_models_are_loaded_once(
     loaded: list[str] = []
     from_spec = HuggingFaceGuide.from_spec.__func__
     monkeypatch.setattr(
-        "w2s_chains.backend.local.LocalModel.from_spec",
+        "w2s_chains.backend.loading.local_model.LocalModel.from_spec",
         classmethod(lambda cls, spec: loaded.append(Path(spec.model).name) or from_spec(cls, spec)),
     )
     W2SLLM.from_config(whole)
@@ -234,7 +234,7 @@ def test_a_function_by_an_entry_point(
         EntryPoint("exclaiming", "tests.test_scorer_section:Exclaiming", "w2s_chains.scorers")
     ]
     monkeypatch.setattr(
-        "w2s_chains.plugins.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: points if group == "w2s_chains.scorers" else [],
     )
     own = {"type": "exclaiming", "weight": 2.0}
@@ -299,7 +299,7 @@ def test_what_is_missing_is_told_before_anything_is_loaded(
     def no_loading(*arguments: Any) -> Any:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("w2s_chains.backend.local.LocalModel.from_spec", no_loading)
+    monkeypatch.setattr("w2s_chains.backend.loading.local_model.LocalModel.from_spec", no_loading)
     wanted: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"type": "mixture", "parts": [{}]}, ConfigError, "'mixture' needs a section guide"),
         ({"type": "reward_model", "model": judge}, ConfigError, "has the labels"),
@@ -346,10 +346,16 @@ def test_the_schema_takes_and_refuses(whole: dict[str, Any]) -> None:
 def test_the_schema_explains_the_scorers() -> None:
     published = Path(w2s_chains.__file__).with_name("w2s.schema.json")
     kinds = json.loads(published.read_text())["$defs"]
-    names = {"LogRatio", "Loglikelihood", "RewardModel", "Mixture", "Part"}
+    names = {
+        "LogRatioConfig",
+        "LoglikelihoodConfig",
+        "RewardModelConfig",
+        "MixtureConfig",
+        "MixturePart",
+    }
     assert names <= set(kinds)
-    assert kinds["Mixture"]["required"] == ["type", "parts"]
-    assert "partial" in kinds["RewardModel"]["properties"]
+    assert kinds["MixtureConfig"]["required"] == ["type", "parts"]
+    assert "partial" in kinds["RewardModelConfig"]["properties"]
 
 
 def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFaceProposer) -> None:
@@ -360,6 +366,8 @@ def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFac
         MixtureScorer([(LogRatioScorer(pair), 1.0)], proposer=proposer, base_weight=1.0),
         LogRatioScorer(pair),
         LoglikelihoodScorer(proposer),
-        LoglikelihoodScorer(HuggingFaceProposer(proposer.lm.model, proposer.text.tokenizer)),
+        LoglikelihoodScorer(
+            HuggingFaceProposer(proposer.lm.model, proposer.tokenizer.hf_tokenizer)
+        ),
     ]
     assert len({same[0], *map(describe, others)}) == 6

@@ -49,17 +49,16 @@ from w2s_chains import (
     Sampling,
     SearchStrategy,
 )
-from w2s_chains.asks import Constraint, SamplingParams
-from w2s_chains.backend.constraints import byte_matcher, check_constraint
-from w2s_chains.backend.tool_calls import (
-    DEFAULT_CALLS,
-    CallFormat,
+from w2s_chains.backend.constrained.compile import byte_matcher, check_constraint
+from w2s_chains.backend.constrained.tool_calls import (
     text_or_tool_call,
     tool_call,
     tool_call_or_json,
 )
+from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.errors import ConfigError, ConstraintError
-from w2s_chains.tools import CallReader, read_whole, tool_dicts
+from w2s_chains.langchain.tools import CallReader, read_whole, tool_dicts
 
 TALK: list[BaseMessage] = [SystemMessage("Be kind."), HumanMessage("How warm is it in Rome?")]
 STRATEGIES: list[SearchStrategy] = [

@@ -8,14 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from w2s_chains.asks import Ask, Commit, Constraint, Expand, SamplingParams, Score
-from w2s_chains.contracts import Guide, Guides, Proposer, Scorer
-from w2s_chains.engine import Engine
+from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Message, Prompt, Tool, ToolCall
+from w2s_chains.core.proposing import Proposer
+from w2s_chains.core.sampling import Constraint, SamplingParams
+from w2s_chains.core.scoring import BaseGuidePair, Guide, Scorer
+from w2s_chains.engine.job import Job
+from w2s_chains.engine.scheduler import Engine
 from w2s_chains.errors import W2SError
-from w2s_chains.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.guides import GuidePair, HuggingFaceGuide, RemoteGuide
-from w2s_chains.hypothesis import Hypothesis, Message, Prompt, Tool, ToolCall
-from w2s_chains.jobs import Job
 from w2s_chains.proposers import HuggingFaceProposer, OpenAIProposer
 from w2s_chains.scorers import (
     CallableScorer,
@@ -25,20 +28,15 @@ from w2s_chains.scorers import (
     RewardModelScorer,
     RunnableScorer,
 )
-from w2s_chains.search import (
-    BestOfN,
-    ChunkBeamSearch,
-    EmulatedFineTuning,
-    Sampling,
-    SearchStrategy,
-)
+from w2s_chains.search import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Sampling, SearchStrategy
 
 if TYPE_CHECKING:
-    from w2s_chains.chat_models import ChatW2S
     from w2s_chains.comparison import compare
-    from w2s_chains.factory import load
-    from w2s_chains.llms import W2SLLM
+    from w2s_chains.langchain.chat_models import ChatW2S
+    from w2s_chains.langchain.llms import W2SLLM
+    from w2s_chains.langchain.load import load
     from w2s_chains.proposers.langchain import LangChainProposer
+
 
 __version__ = "0.1.0"
 
@@ -59,7 +57,7 @@ __all__ = [
     "Finished",
     "Guide",
     "GuidePair",
-    "Guides",
+    "BaseGuidePair",
     "HuggingFaceGuide",
     "HuggingFaceProposer",
     "Hypothesis",
@@ -92,11 +90,11 @@ __all__ = [
 
 
 _LAZY = {
-    "ChatW2S": "w2s_chains.chat_models",
+    "ChatW2S": "w2s_chains.langchain.chat_models",
     "LangChainProposer": "w2s_chains.proposers.langchain",
-    "W2SLLM": "w2s_chains.llms",
+    "W2SLLM": "w2s_chains.langchain.llms",
     "compare": "w2s_chains.comparison",
-    "load": "w2s_chains.factory",
+    "load": "w2s_chains.langchain.load",
 }
 
 

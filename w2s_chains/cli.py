@@ -127,7 +127,7 @@ def schema() -> None:
     Write it to a file, w2s schema > w2s.schema.json, and begin a config with the line
     # yaml-language-server: $schema=w2s.schema.json
     """
-    from w2s_chains.config_schema import config_schema
+    from w2s_chains.config.json_schema import config_schema
 
     try:
         print(json.dumps(config_schema(), indent=2, ensure_ascii=False))

@@ -1,5 +1,7 @@
 """Every error a user can cause. Each message names the value, the limit and the remedy."""
 
+from __future__ import annotations
+
 import textwrap
 
 

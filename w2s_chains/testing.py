@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_chains.asks import Ask, Commit, Expand, Score
-from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.hypothesis import Hypothesis
 
 if TYPE_CHECKING:
     from w2s_chains.search.base import SearchStrategy

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from w2s_chains.backend.embedded import build_once, fetch_smollm2_gguf
+from w2s_chains.backend.loading.embedded import build_once, fetch_smollm2_gguf
 
 PORT = 8123
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2s_chains.backend.embedded import build_once, pip_download
+from w2s_chains.backend.loading.embedded import build_once, pip_download
 
 _REQUIREMENT = "vaderSentiment==0.5"
 _SHA256 = "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cookbook.controlled_sentiment.data import CLEAR, Review, split
-from w2s_chains.backend.embedded import build_once
+from w2s_chains.backend.loading.embedded import build_once
 from w2s_chains.rewards import TextClassifier
 
 _FILE = "gold.csv"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cookbook.controlled_sentiment.data import prompts
 from cookbook.controlled_sentiment.figures import draw_figures
 from cookbook.controlled_sentiment.gold import write_gold
-from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.comparison import compare
 
 HERE = Path(__file__).parent

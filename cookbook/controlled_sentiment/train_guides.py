@@ -42,7 +42,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from cookbook.controlled_sentiment.data import Review, split
-from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.loading.embedded import embedded_path
 
 SMOLLM2 = "smollm2-135m-instruct"
 BOS, EOS = "<s>", "</s>"

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from cookbook.controlled_sentiment.data import CLEAR, Review, split
-from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.loading.embedded import embedded_path
 
 SEED, EPOCHS, BATCH, RATE, WEIGHT_DECAY = 0, 4, 32, 1e-3, 0.1
 

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.loading.embedded import embedded_path
 
 
 def write_lora(folder: Path, rank: int = 16) -> None:

@@ -11,9 +11,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
-from w2s_chains.backend.attention import grouped_attention
-from w2s_chains.backend.causal_lm import CausalLM
-from w2s_chains.backend.kv import Batch, best_width
+from w2s_chains.backend.lm.attention import grouped_attention
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.kv import Batch, best_width
 
 
 def bloom() -> BloomForCausalLM:
@@ -90,8 +90,8 @@ def test_a_model_without_positions_gets_one_branch_per_row():
     children = [root.extend(text) for text in (" was great", " was", " bored me to death")]
     values = guide.loglikelihood(children)
     for child, value in zip(children, values, strict=True):
-        ids = guide.text.ids_with_response(child.prompt, child.response)
-        first = len(guide.text.prompt_ids(child.prompt))
+        ids = guide.tokenizer.ids_with_response(child.prompt, child.response)
+        first = len(guide.tokenizer.prompt_ids(child.prompt))
         with torch.inference_mode():
             table = network(torch.tensor([ids])).logits[0].log_softmax(-1)
         expected = sum(table[i - 1, ids[i]].item() for i in range(first, len(ids)))

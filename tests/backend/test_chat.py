@@ -9,8 +9,9 @@ import pytest
 
 from tests import tiny
 from w2s_chains import Message, Prompt, Tool, ToolCall
-from w2s_chains.backend.chat import ChatTemplate
-from w2s_chains.backend.text import PromptTemplate, TextTokens
+from w2s_chains.backend.text.chat import ChatTemplate
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, PromptError
 
 BODY = (
@@ -199,15 +200,15 @@ def test_plain_text_of_a_conversation_with_calls() -> None:
 
 
 def test_a_chat_template_where_there_is_one() -> None:
-    with_template = TextTokens(tokenizer("plain"), PromptTemplate(chat="auto"), [])
-    without = TextTokens(tiny.sentencepiece_tokenizer(), PromptTemplate(chat="auto"), [])
+    with_template = Tokenizer(tokenizer("plain"), PromptTemplate(chat="auto"), [])
+    without = Tokenizer(tiny.sentencepiece_tokenizer(), PromptTemplate(chat="auto"), [])
     prompt = Prompt(text="hi")
     assert with_template.chat is not None
-    chat = TextTokens(tokenizer("plain"), PromptTemplate(chat=True), [])
+    chat = Tokenizer(tokenizer("plain"), PromptTemplate(chat=True), [])
     assert with_template.prompt_ids(prompt) == chat.prompt_ids(prompt)
     assert with_template.end_id == chat.end_id
     assert without.chat is None
-    raw = TextTokens(tiny.sentencepiece_tokenizer(), PromptTemplate(), [])
+    raw = Tokenizer(tiny.sentencepiece_tokenizer(), PromptTemplate(), [])
     assert without.prompt_ids(prompt) == raw.prompt_ids(prompt)
     with pytest.raises(ConfigError, match="no chat template"):
-        TextTokens(tiny.sentencepiece_tokenizer(), PromptTemplate(chat="auto", system="x"), [])
+        Tokenizer(tiny.sentencepiece_tokenizer(), PromptTemplate(chat="auto", system="x"), [])

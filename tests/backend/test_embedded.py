@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s_chains.backend import embedded
+from w2s_chains.backend.loading import embedded
 from w2s_chains.errors import ModelNotFoundError
 
 ROOT = Path(embedded.__file__).parents[2]
@@ -280,9 +280,9 @@ def steered():
 def test_smollm2_guides_have_the_proposers_vocabulary(steered):
     pair = steered.scorer.pair
     for guide in (pair.tuned, pair.untuned):
-        assert guide.text.vocabulary == steered.proposer.text.vocabulary
-        assert guide.text.end_ids == steered.proposer.text.end_ids == (2,)
-        assert len(guide.text.tokenizer) == guide.lm.model.config.vocab_size == 49152
+        assert guide.tokenizer.vocabulary == steered.proposer.tokenizer.vocabulary
+        assert guide.tokenizer.end_ids == steered.proposer.tokenizer.end_ids == (2,)
+        assert len(guide.tokenizer.hf_tokenizer) == guide.lm.model.config.vocab_size == 49152
         assert guide.lm.model.generation_config.eos_token_id == 2
         assert guide.lm.model.config.max_position_embeddings == 2048
 

@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from tests import tiny
-from w2s_chains.asks import Constraint
-from w2s_chains.backend.constraints import check_constraint, shortest_answer
-from w2s_chains.backend.embedded import embedded_path
-from w2s_chains.backend.grammar import Grammar, Grammars, GrammarState, allowed, choose
-from w2s_chains.backend.text import PromptTemplate, TextTokens
+from w2s_chains.backend.constrained.compile import check_constraint, shortest_answer
+from w2s_chains.backend.constrained.grammar import Grammar, Grammars, GrammarState, allowed, choose
+from w2s_chains.backend.loading.embedded import embedded_path
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
 CPU = torch.device("cpu")
@@ -44,13 +45,13 @@ PERSON = {
 @functools.cache
 def grammars() -> Grammars:
     tokenizer = AutoTokenizer.from_pretrained(embedded_path("smollm2-135m-instruct"))
-    return Grammars(TextTokens(tokenizer, PromptTemplate(), (2, 0)))
+    return Grammars(Tokenizer(tokenizer, PromptTemplate(), (2, 0)))
 
 
 @functools.cache
 def tiny_grammars() -> Grammars:
     """A vocabulary of 320 tokens, most of them single bytes: emoji and CJK are cut everywhere."""
-    return Grammars(TextTokens(tiny.byte_tokenizer(), PromptTemplate(), ()))
+    return Grammars(Tokenizer(tiny.byte_tokenizer(), PromptTemplate(), ()))
 
 
 def compiled(schema: dict[str, Any]) -> Grammar:

@@ -16,15 +16,15 @@ from transformers import GPT2Config, MambaConfig, MambaForCausalLM, T5Config
 
 from tests import tiny
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
-from w2s_chains.backend.loading import load, preview
-from w2s_chains.backend.spec import ModelSpec
+from w2s_chains.backend.loading.load import load, preview
+from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 
 def refused(error: type[W2SError], *parts: str, **spec: Any) -> str:
     """The one line with which a model is refused."""
     with pytest.raises(error) as caught:
-        load(ModelSpec(**spec))
+        load(Model(**spec))
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -44,7 +44,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights are loaded")
 
     monkeypatch.setattr(
-        "w2s_chains.backend.loading.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
+        "w2s_chains.backend.loading.load.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
     )
 
 
@@ -53,7 +53,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["proposer", "gpt2"])
 def test_a_local_folder(tiny_folders: dict[str, Path], name: str) -> None:
-    lm, text = load(ModelSpec(model=str(tiny_folders[name])))
+    lm, text = load(Model(model=str(tiny_folders[name])))
     assert lm.model.dtype == torch.float32
     assert lm.device.type == "cpu"
     assert not lm.model.training
@@ -75,11 +75,11 @@ def test_a_path_object_and_a_home_folder(
     tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folders["proposer"]
-    assert ModelSpec(model=folder).model == str(folder)
+    assert Model(model=folder).model == str(folder)
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert load(ModelSpec(model="~/proposer"))[0].max_positions == 512
+    assert load(Model(model="~/proposer"))[0].max_positions == 512
     monkeypatch.chdir(folder.parent)
-    assert load(ModelSpec(model="proposer"))[0].max_positions == 512, "a folder wins over the hub"
+    assert load(Model(model="proposer"))[0].max_positions == 512, "a folder wins over the hub"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_options_reach_the_model(
 
 
 def test_a_chat_model_needs_a_chat_template(folder: Path) -> None:
-    _, text = load(ModelSpec(model=str(folder), chat=True, system="Be kind."))
+    _, text = load(Model(model=str(folder), chat=True, system="Be kind."))
     rendered = text.tokenizer.decode(text.prompt_ids(_prompt("hi")))
     assert rendered.startswith("<|im_start|>system\nBe kind.<|im_end|>")
     (folder / "chat_template.jinja").unlink()
@@ -141,8 +141,8 @@ def test_a_model_that_is_nowhere(name: str, parts: list[str]) -> None:
 def test_an_empty_name_is_not_this_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match=r"model\n.*at least 1 character"):
-        ModelSpec(model="")
-    assert load(ModelSpec(model=".")), "control"
+        Model(model="")
+    assert load(Model(model=".")), "control"
 
 
 def test_without_network_a_hub_id_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_without_network_a_hub_id_fails_at_once(monkeypatch: pytest.MonkeyPatch)
         assert options["timeout"] <= 10
         raise httpx.ConnectError("[Errno -2] Name or service not known")
 
-    monkeypatch.setattr("w2s_chains.backend.locating.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("w2s_chains.backend.loading.load.locate.get_hf_file_metadata", unreachable)
     begun = time.monotonic()
     refused(
         ModelNotFoundError, "owner/name", "cannot be reached", "Name or service", "network",
@@ -172,9 +172,9 @@ def test_a_cached_hub_model_needs_no_network(
     def unreachable(url: str, **options: Any) -> None:
         raise AssertionError("the hub is asked")
 
-    monkeypatch.setattr("w2s_chains.backend.locating.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("w2s_chains.backend.loading.load.locate.get_hf_file_metadata", unreachable)
     monkeypatch.setattr(
-        "w2s_chains.backend.locating.try_to_load_from_cache",
+        "w2s_chains.backend.loading.load.locate.try_to_load_from_cache",
         lambda *args, **kwargs: str(tiny_folders["proposer"] / "config.json"),
     )
     message = refused(ModelNotFoundError, "owner/name", model="owner/name")
@@ -195,7 +195,7 @@ def test_a_sliding_window_is_refused_before_weights_load(
     model = str(tiny_folders["windowed"])
     refused(UnsupportedModelError, model, "sliding", "full attention", model=model)
     with pytest.raises(ConfigError, match="weights are loaded"):  # control
-        load(ModelSpec(model=str(tiny_folders["proposer"])))
+        load(Model(model=str(tiny_folders["proposer"])))
 
 
 def test_a_recurrent_model_is_refused_before_weights_load(tmp_path: Path, no_weights: None) -> None:
@@ -216,7 +216,7 @@ def test_a_window_that_is_switched_off(tiny_folders: dict[str, Path], tmp_path: 
     model = tiny.mistral(320, seed=2)
     model.save_pretrained(tmp_path)
     tiny.byte_tokenizer().save_pretrained(tmp_path)
-    spec = ModelSpec(model=str(tmp_path), config={"sliding_window": None})
+    spec = Model(model=str(tmp_path), config={"sliding_window": None})
     lm, text = load(spec)
     assert lm.model.config.sliding_window is None
     ids = torch.tensor([text.prompt_ids(_prompt("The movie was great and the plot"))])
@@ -226,7 +226,7 @@ def test_a_window_that_is_switched_off(tiny_folders: dict[str, Path], tmp_path: 
     assert torch.allclose(ours[:8], theirs[:8], atol=1e-5)
     assert not torch.allclose(ours[8:], theirs[8:], atol=1e-2), "control: there the window ends"
     assert spec.model_dump(exclude_defaults=True)["config"] == {"sliding_window": None}
-    assert hash(spec) == hash(spec.model_copy()) != hash(ModelSpec(model=str(tmp_path)))
+    assert hash(spec) == hash(spec.model_copy()) != hash(Model(model=str(tmp_path)))
     llm = W2SLLM.from_pretrained(
         str(tiny_folders["proposer"]), tuned=str(tmp_path), untuned=str(tmp_path),
         guide_config={"sliding_window": None}, max_tokens=5, seed=0,
@@ -253,7 +253,7 @@ def test_an_override_that_the_config_does_not_know(
 
 def test_a_preview_is_what_is_loaded(tiny_folders: dict[str, Path]) -> None:
     for name in ("proposer", "gpt2"):
-        spec = ModelSpec(model=str(tiny_folders[name]))
+        spec = Model(model=str(tiny_folders[name]))
         lm, text = load(spec)
         config, seen = preview(spec)
         assert config.to_dict() | {"dtype": None} == lm.model.config.to_dict() | {"dtype": None}
@@ -263,7 +263,7 @@ def test_a_preview_is_what_is_loaded(tiny_folders: dict[str, Path]) -> None:
 
 
 def test_a_preview_knows_all_end_tokens(folder: Path) -> None:
-    spec = ModelSpec(model=str(folder))
+    spec = Model(model=str(folder))
     assert preview(spec)[1].end_ids == load(spec)[1].end_ids == (1,)
     file = folder / "generation_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [1, 3]}))
@@ -329,10 +329,10 @@ def test_a_broken_folder(
     message = refused(error, str(folder), *parts, model=str(folder))
     request.getfixturevalue("no_weights")
     if request.node.callspec.id in ("broken weights", "other shapes", "missing layer"):
-        preview(ModelSpec(model=str(folder)))  # what only the weights tell
+        preview(Model(model=str(folder)))  # what only the weights tell
     else:
         with pytest.raises(error) as caught:
-            preview(ModelSpec(model=str(folder)))
+            preview(Model(model=str(folder)))
         assert str(caught.value) == message
 
 
@@ -350,7 +350,7 @@ def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     }.items():
         model.save_pretrained(tmp_path / name)
         tiny.byte_tokenizer().save_pretrained(tmp_path / name)
-        assert load(ModelSpec(model=str(tmp_path / name)))
+        assert load(Model(model=str(tmp_path / name)))
     assert GPT2Config().tie_word_embeddings
 
 
@@ -399,7 +399,7 @@ def test_a_missing_package_is_named(
         raise ImportError("FlashAttention2 cannot be used:\nthe package is not installed.")
 
     monkeypatch.setattr(
-        "w2s_chains.backend.loading.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
+        "w2s_chains.backend.loading.load.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
     )
     model = str(tiny_folders["proposer"])
     refused(ConfigError, model, "cannot be used: the package is not installed", model=model)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
-from w2s_chains.backend.causal_lm import CausalLM
-from w2s_chains.backend.kv import Segment
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.errors import UnsupportedModelError
 
 ALPHABET = "The movie was great 😀 電影 film!\n"
@@ -30,7 +30,7 @@ def from_scratch(
         min(len(prompt), len(ids)),
     )
     if h.ended:
-        ids = [*ids, guide.text.end_id]
+        ids = [*ids, guide.tokenizer.end_id]
     with torch.inference_mode():
         logprobs = guide.lm.model(torch.tensor([ids])).logits.float().log_softmax(-1)[0]
     return sum(logprobs[i - 1, ids[i]].item() for i in range(max(shared, 1), len(ids)))
@@ -51,10 +51,10 @@ def grow(guide: HuggingFaceGuide, rng: random.Random, by_ids: bool) -> list[tupl
                     ending = rng.choices([None, "eos", "length", "stop"], [6, 1, 1, 1])[0]
                     if by_ids:
                         ids = tuple(rng.choices(range(4, 300), k=rng.randint(1, 6)))
-                        text = guide.text.decode(ids)
+                        text = guide.tokenizer.decode(ids)
                     else:
                         ids, text = None, "".join(rng.choices(ALPHABET, k=rng.randint(0, 8)))
-                    vocabulary = guide.text.vocabulary if by_ids else None
+                    vocabulary = guide.tokenizer.vocabulary if by_ids else None
                     children.append(
                         parent.extend(text, ids, finish_reason=ending, vocabulary=vocabulary)
                     )
@@ -76,11 +76,11 @@ def test_incremental_equals_full_forward(kind, by_ids, budget, seed):
     for asked in grow(guide, random.Random(seed), by_ids):
         values = guide.loglikelihood(asked)
         for h, value in zip(asked, values, strict=True):
-            prompt = list(guide.text.prompt_ids(h.prompt))
+            prompt = list(guide.tokenizer.prompt_ids(h.prompt))
             if by_ids:
                 ids = prompt + list(h.response_ids)
             else:
-                ids = list(guide.text.ids_with_response(h.prompt, h.response))
+                ids = list(guide.tokenizer.ids_with_response(h.prompt, h.response))
             assert value == pytest.approx(from_scratch(guide, h, ids, prompt), abs=1e-4)
 
 
@@ -96,8 +96,8 @@ def test_swapped_slices_are_noticed(kind):
     first.kv, second.kv = second.kv, first.kv
     child = one.extend(" the end")
     [value] = guide.loglikelihood([child])
-    prompt = list(guide.text.prompt_ids(child.prompt))
-    ids = list(guide.text.ids_with_response(child.prompt, child.response))
+    prompt = list(guide.tokenizer.prompt_ids(child.prompt))
+    ids = list(guide.tokenizer.ids_with_response(child.prompt, child.response))
     assert abs(value - from_scratch(guide, child, ids, prompt)) > 1e-2
 
 
@@ -127,14 +127,14 @@ def test_guides_read_each_token_once_and_prompts_once():
     node = root
     for _ in range(30):
         children = [
-            node.extend("xxxxx", (5, 6, 7, 8, i), vocabulary=guide.text.vocabulary)
+            node.extend("xxxxx", (5, 6, 7, 8, i), vocabulary=guide.tokenizer.vocabulary)
             for i in range(4)
         ]
         before = guide.lm.counters.tokens_read
         guide.loglikelihood(children)
         spent.append(guide.lm.counters.tokens_read - before)
         node = children[2]
-    prompt = len(guide.text.prompt_ids(root.prompt))
+    prompt = len(guide.tokenizer.prompt_ids(root.prompt))
     # Of a chunk the last token waits, and the one that waited before it is read for all siblings.
     assert spent[0] == prompt - 1 + 1 + 4 * 4
     assert set(spent[1:]) == {1 + 4 * 4}, "the cost of a chunk does not grow with the text"
@@ -197,7 +197,7 @@ def test_long_texts_make_few_logits(monkeypatch):
         return logits
 
     monkeypatch.setattr(guide.lm, "forward", watch)
-    monkeypatch.setattr("w2s_chains.backend.reading._LOGITS_PER_PASS", 320 * 30)
+    monkeypatch.setattr("w2s_chains.backend.lm.reading._LOGITS_PER_PASS", 320 * 30)
     assert values() == pytest.approx(whole, abs=1e-4)
     assert max(seen) <= 320 * 30
 

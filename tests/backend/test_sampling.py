@@ -16,8 +16,9 @@ from w2s_chains import (
     Hypothesis,
     SamplingParams,
 )
-from w2s_chains.backend.causal_lm import DEFAULT_TOKEN_BUDGET
-from w2s_chains.backend.noise import log_exponential, noise_key
+from w2s_chains.backend.lm.causal_lm import DEFAULT_TOKEN_BUDGET
+from w2s_chains.backend.lm.logits import log_exponential
+from w2s_chains.core.streams import noise_key
 
 PROMPT = "The movie was great and"
 
@@ -44,7 +45,7 @@ def propose(
 
 def next_logits(proposer, prompt=PROMPT):
     with torch.inference_mode():
-        ids = torch.tensor([proposer.text.prompt_ids(Hypothesis.root(prompt).prompt)])
+        ids = torch.tensor([proposer.tokenizer.prompt_ids(Hypothesis.root(prompt).prompt)])
         return proposer.lm.model(ids).logits[0, -1].float()
 
 
@@ -52,7 +53,7 @@ def next_logits(proposer, prompt=PROMPT):
 def test_greedy_equals_generate(make):
     proposer = HuggingFaceProposer(make(320), tiny.byte_tokenizer())
     [child] = propose(proposer, temperature=0)
-    ids = torch.tensor([proposer.text.prompt_ids(child.prompt)])
+    ids = torch.tensor([proposer.tokenizer.prompt_ids(child.prompt)])
     expected = proposer.lm.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=1
     )[0, ids.shape[1] :].tolist()
@@ -67,7 +68,7 @@ def test_next_to_zero_is_greedy(proposer, temperature):
 
 def test_greedy_with_repetition_penalty_equals_generate(proposer):
     [child] = propose(proposer, temperature=0, repetition_penalty=1.7)
-    ids = torch.tensor([proposer.text.prompt_ids(child.prompt)])
+    ids = torch.tensor([proposer.tokenizer.prompt_ids(child.prompt)])
     expected = proposer.lm.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False,
         repetition_penalty=1.7, pad_token_id=1,
@@ -235,7 +236,7 @@ def test_what_steering_reads_is_counted_in_every_branch(proposer, pair):
     """Also in those that a stop string cut or that ended: the guides read them all the same."""
     children = propose(proposer, successors=4, steering=0.7, guides=pair, stop=("e",))
     usage = children[0].usage
-    prompt = len(proposer.text.prompt_ids(children[0].prompt))
+    prompt = len(proposer.tokenizer.prompt_ids(children[0].prompt))
     sampled = usage.proposed_tokens - sum(c.ended for c in children)
     assert any(c.finish_reason == "stop" for c in children)
     assert usage.guide_tokens == 2 * (prompt - 1 + sampled)
@@ -243,7 +244,7 @@ def test_what_steering_reads_is_counted_in_every_branch(proposer, pair):
 
 def test_the_prompt_is_read_once_for_all_successors(proposer):
     propose(proposer, successors=16, max_tokens=5)
-    prompt = len(proposer.text.prompt_ids(Hypothesis.root(PROMPT).prompt))
+    prompt = len(proposer.tokenizer.prompt_ids(Hypothesis.root(PROMPT).prompt))
     assert proposer.lm.counters.prefills == 1
     # The prompt once, its last token in 2 rows of 8 branches each, then 16 tokens for 4 more steps.
     assert proposer.lm.counters.tokens_read == prompt - 1 + 2 + 16 * 4

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from w2s_chains import Hypothesis, Message, Prompt
-from w2s_chains.backend.text import PromptTemplate, TextTokens, common_prefix
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.errors import ConfigError, PromptError
 
 TOKENIZERS = {
@@ -19,7 +20,7 @@ TOKENIZERS = {
 
 
 def text_tokens(name, **template):
-    return TextTokens(TOKENIZERS[name], PromptTemplate(**template), [])
+    return Tokenizer(TOKENIZERS[name], PromptTemplate(**template), [])
 
 
 anything = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -125,10 +126,10 @@ def test_no_chat_template_is_a_clear_error():
 def test_vocabularies_are_compared_by_content():
     same = text_tokens("bytes").vocabulary
     tiny.byte_tokenizer.cache_clear()
-    rebuilt = TextTokens(tiny.byte_tokenizer(name="elsewhere"), PromptTemplate(), [])
+    rebuilt = Tokenizer(tiny.byte_tokenizer(name="elsewhere"), PromptTemplate(), [])
     assert rebuilt.tokenizer is not TOKENIZERS["bytes"]
     assert rebuilt.vocabulary == same
-    other = TextTokens(tiny.byte_tokenizer(330), PromptTemplate(), [])
+    other = Tokenizer(tiny.byte_tokenizer(330), PromptTemplate(), [])
     assert other.vocabulary != same
 
 

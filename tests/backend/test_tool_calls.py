@@ -19,11 +19,12 @@ from tests.backend.test_grammar import (
     uniform,
     walk,
 )
-from w2s_chains.asks import Constraint
-from w2s_chains.backend.constraints import check_constraint
-from w2s_chains.backend.grammar import Grammar
-from w2s_chains.backend.schemas import closed, relocated
-from w2s_chains.backend.tool_calls import CallFormat, text_or_tool_call, tool_call
+from w2s_chains.backend.constrained.compile import check_constraint
+from w2s_chains.backend.constrained.grammar import Grammar
+from w2s_chains.backend.constrained.schemas import closed, relocated
+from w2s_chains.backend.constrained.tool_calls import text_or_tool_call, tool_call
+from w2s_chains.backend.text.call_format import CallFormat
+from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
 DAYS = {"type": "integer", "minimum": 1, "maximum": 9}

@@ -45,9 +45,9 @@ from w2s_chains import (
     SamplingParams,
     SearchStrategy,
 )
-from w2s_chains.backend.causal_lm import CausalLM
-from w2s_chains.backend.embedded import embedded_path
-from w2s_chains.backend.sampling import Chooser
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.sampling import Chooser
+from w2s_chains.backend.loading.embedded import embedded_path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GUIDE_LAYERS = 10
@@ -138,7 +138,7 @@ class Subject:
                 weights += 0.01 * weights.std() * noise
         self.models = floors.Models(proposer.eval(), tuned.eval(), untuned.eval())
         self.proposer = HuggingFaceProposer(proposer, self.tokenizer)
-        self.proposer.text.end_ids = ()
+        self.proposer.tokenizer.end_ids = ()
         guides = [HuggingFaceGuide(model, self.tokenizer) for model in (tuned, untuned)]
         self.parts = (self.proposer, *guides)
         self.pair = GuidePair(*guides)

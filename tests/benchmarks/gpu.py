@@ -124,7 +124,7 @@ def main(
     guides = [model(names[1], where, dtype) for _ in range(2)]
     tokenizer = tiny.byte_tokenizer()
     proposer = HuggingFaceProposer(large, tokenizer, token_budget=2**18)
-    proposer.text.end_ids = ()
+    proposer.tokenizer.end_ids = ()
     pair = GuidePair(*(TimedGuide(m, tokenizer, token_budget=2**18) for m in guides))
     scorer = LogRatioScorer(pair)
     engine = Engine()

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     options = parser.parse_args()
     untuned = HuggingFaceGuide.from_pretrained(options.model)
-    model, tokenizer = untuned.lm.model, untuned.text.tokenizer
+    model, tokenizer = untuned.lm.model, untuned.tokenizer.hf_tokenizer
     with tempfile.TemporaryDirectory() as folder:
         adapter = Path(folder)
         merged = tiny.save_adapter(adapter, model, r=options.rank)

@@ -12,15 +12,7 @@ import yaml
 from filelock import FileLock
 
 from tests.conftest import PROMPTS
-from w2s_chains import (
-    W2SLLM,
-    BestOfN,
-    ChunkBeamSearch,
-    GuidePair,
-    LogRatioScorer,
-    Prompt,
-    Sampling,
-)
+from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Prompt, Sampling
 from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import HuggingFaceProposer

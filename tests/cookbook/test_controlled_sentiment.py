@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cookbook.controlled_sentiment.data import CLEAR, prompts, split
 from cookbook.controlled_sentiment.gold import accuracy, gold_reward
-from w2s_chains.backend.embedded import embedded_path
+from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.rewards import TextClassifier, Vader
 
 GOOD_AND_BAD = ["A wonderful, moving film.", "A dull, lifeless mess."]

@@ -26,7 +26,7 @@ def test_a_chat_guide_scores_its_own_end_of_turn():
     root = Hypothesis.root(Prompt(messages=turns))
     ended, cut = (root.extend(" well", finish_reason=reason) for reason in ("eos", "length"))
     values = guide.loglikelihood([ended, cut])
-    ids = [*guide.text.prompt_ids(root.prompt), *tokenizer(" well")["input_ids"]]
+    ids = [*guide.tokenizer.prompt_ids(root.prompt), *tokenizer(" well")["input_ids"]]
     with torch.inference_mode():
         last = guide.lm.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -49,15 +49,15 @@ def test_guides_of_one_pair_may_read_the_prompt_differently():
 
 
 def test_options_hold_for_both_and_a_spec_has_its_own(tiny_folders):
-    from w2s_chains.backend.spec import ModelSpec
+    from w2s_chains.backend.loading.spec import Model
 
     pair = GuidePair.from_pretrained(
         str(tiny_folders["tuned"]),
-        ModelSpec(model=str(tiny_folders["untuned"]), template="x {prompt}"),
+        Model(model=str(tiny_folders["untuned"]), template="x {prompt}"),
         template="y {prompt}",
     )
-    assert pair.tuned.text.template.template == "y {prompt}"
-    assert pair.untuned.text.template.template == "x {prompt}"
+    assert pair.tuned.tokenizer.template.template == "y {prompt}"
+    assert pair.untuned.tokenizer.template.template == "x {prompt}"
     assert pair.tuned.spec.model == str(tiny_folders["tuned"])
 
 
@@ -68,8 +68,8 @@ def test_guides_of_one_pair_may_have_different_vocabularies(proposer):
     pair = GuidePair(HuggingFaceGuide(models[0], own), HuggingFaceGuide(models[1], other))
     root = Hypothesis.root("The movie")
     ids = own(" was great")["input_ids"]
-    vocabulary = proposer.text.vocabulary
-    assert vocabulary == pair.tuned.text.vocabulary != pair.untuned.text.vocabulary
+    vocabulary = proposer.tokenizer.vocabulary
+    assert vocabulary == pair.tuned.tokenizer.vocabulary != pair.untuned.tokenizer.vocabulary
     h = root.extend(" was great", tuple(ids), vocabulary=vocabulary).extend(
         "", (), finish_reason="eos", vocabulary=vocabulary
     )

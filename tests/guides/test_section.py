@@ -10,7 +10,7 @@ import yaml
 
 from tests.test_config import schema
 from w2s_chains import W2SLLM, GuidePair, HuggingFaceProposer
-from w2s_chains.config_files import load_config
+from w2s_chains.config.files import load_config
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 
 PROPOSER = {"model": "x"}

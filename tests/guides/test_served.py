@@ -43,8 +43,8 @@ def served(pair: Any) -> Generator[tuple[EchoServer, EchoServer]]:
     """Its guides behind HTTP."""
     first, second = pair.tuned, pair.untuned
     with (
-        serving(first.lm.model, first.text.tokenizer) as tuned,
-        serving(second.lm.model, second.text.tokenizer) as untuned,
+        serving(first.lm.model, first.tokenizer.hf_tokenizer) as tuned,
+        serving(second.lm.model, second.tokenizer.hf_tokenizer) as untuned,
     ):
         yield tuned, untuned
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from w2s_chains import Expand, Guides, Hypothesis, SearchStrategy
+from w2s_chains import BaseGuidePair, Expand, Hypothesis, SearchStrategy
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorers import ScorerConfig
 from w2s_chains.search.base import Search, distinct, expand, score, top
@@ -49,13 +49,13 @@ class WeightedLogRatio(ScorerConfig):
     def needs_guides(self) -> bool:
         return True
 
-    def build(self, guides: Guides | None) -> WeightedLogRatioScorer:
+    def build(self, guides: BaseGuidePair | None) -> WeightedLogRatioScorer:
         assert guides is not None
         return WeightedLogRatioScorer(guides, self)
 
 
 class WeightedLogRatioScorer:
-    def __init__(self, pair: Guides, spec: WeightedLogRatio) -> None:
+    def __init__(self, pair: BaseGuidePair, spec: WeightedLogRatio) -> None:
         self.pair = pair
         self.spec = spec
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.served import FAULTS, Server, Words, serve
 from w2s_chains import BestOfN, Engine, Hypothesis, Job, SamplingParams
+from w2s_chains.core.events import Finished
 from w2s_chains.errors import ServerError
-from w2s_chains.events import Finished
 from w2s_chains.proposers import OpenAIProposer
 
 PROMPTS = 200

@@ -17,7 +17,7 @@ from w2s_chains import (
     LogRatioScorer,
     SamplingParams,
 )
-from w2s_chains.hypothesis import Prompt
+from w2s_chains.core.prompts import Prompt
 
 
 def scripted(text_or_ids, tokenizer, prompt="The movie", end=True):
@@ -30,7 +30,7 @@ def scripted(text_or_ids, tokenizer, prompt="The movie", end=True):
         else list(text_or_ids)
     )
     proposer = HuggingFaceProposer(model, tokenizer)
-    first = len(proposer.text.prompt_ids(Prompt(text=prompt)))
+    first = len(proposer.tokenizer.prompt_ids(Prompt(text=prompt)))
     script = [*ids, tokenizer.eos_token_id if end else ids[-1]]
     forward = model.forward
 
@@ -66,7 +66,7 @@ def test_the_answer_is_the_text_whatever_the_chunks(name, chunk):
     proposer, ids = scripted(ANSWER, TOKENIZERS[name])
     answer = run(proposer, chunk, max_tokens=len(ids) + 1)
     prefix = TOKENIZERS[name]("The movie")["input_ids"]
-    decoded = proposer.text.decode([*prefix, *ids])[len("The movie") :]
+    decoded = proposer.tokenizer.decode([*prefix, *ids])[len("The movie") :]
     assert answer.response == decoded
     assert decoded.lstrip() == ANSWER
     assert answer.finish_reason == "eos"
@@ -133,7 +133,7 @@ def test_only_a_real_end_scores_the_end_token():
     scorer = LogRatioScorer(pair)
     ended = run(scripted("", tokenizer)[0], 4)
     stopped = run(scripted("\nmore", tokenizer)[0], 4, stop=["\n"])
-    ids = torch.tensor([pair.tuned.text.prompt_ids(Prompt(text="The movie"))])
+    ids = torch.tensor([pair.tuned.tokenizer.prompt_ids(Prompt(text="The movie"))])
     tuned, untuned = (
         g.lm.model(ids).logits[0, -1].log_softmax(-1)[1].item() for g in (pair.tuned, pair.untuned)
     )

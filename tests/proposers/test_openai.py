@@ -25,16 +25,12 @@ from w2s_chains import (
     SamplingParams,
     load,
 )
-from w2s_chains.backend.text import PromptTemplate, TextTokens
-from w2s_chains.config import describe
-from w2s_chains.errors import (
-    CancelledError,
-    ConfigError,
-    PromptError,
-    ServerError,
-)
-from w2s_chains.hypothesis import Message, Prompt
-from w2s_chains.proposers import OpenAIProposer, OpenAISpec
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.config.describe import describe
+from w2s_chains.core.prompts import Message, Prompt
+from w2s_chains.errors import CancelledError, ConfigError, PromptError, ServerError
+from w2s_chains.proposers import OpenAIConfig, OpenAIProposer
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 HOT = SamplingParams(max_tokens=12)
@@ -226,7 +222,7 @@ def test_token_ids_are_sent_where_the_server_returns_them(
         h = greedy_in_chunks(proposer, prompt, 3, 20)
         assert list(h.response_ids or ()) == [i for i in whole.token_ids or () if i != 1]
         assert h.response == whole.text.rstrip("\ufffd")
-        assert h.vocabulary == TextTokens(tokenizer, PromptTemplate(), []).vocabulary
+        assert h.vocabulary == Tokenizer(tokenizer, PromptTemplate(), []).vocabulary
         read = tokenizer(prompt)["input_ids"]
         assert server.bodies[-1]["prompt"][: len(read)] == read
 
@@ -542,7 +538,7 @@ def test_a_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> No
         assert "very-secret" not in server.keys
         load(config(server, template="{prompt}", api_key_env="OPENAI_API_KEY")).invoke("x")
         assert "very-secret" in server.keys, "control"
-    assert OpenAISpec(model="m").key_variable == "OPENAI_API_KEY"
+    assert OpenAIConfig(model="m").key_variable == "OPENAI_API_KEY"
 
 
 def test_a_chat_model_takes_the_template_of_the_tokenizer(

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from tests import tiny
-from w2s_chains.backend import classifiers
+from w2s_chains.backend.classifiers import load as classifiers
 from w2s_chains.errors import ConfigError, ModelNotFoundError, PromptError
 from w2s_chains.rewards import SequenceClassifier, ValueHead, build_reward
 

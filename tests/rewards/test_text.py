@@ -164,7 +164,7 @@ def test_functions_and_classes_of_other_packages(monkeypatch) -> None:
         EntryPoint("broken", "no_such_module:x", group),
         EntryPoint("number", f"{__name__}:group_of_numbers", group),
     ]
-    monkeypatch.setattr("w2s_chains.plugins.entry_points", lambda group: points)
+    monkeypatch.setattr("w2s_chains.core.plugins.entry_points", lambda group: points)
     assert Slot(reward="one").reward.score(["p"], ["a"]) == [1.0]
     assert Slot(reward={"type": "one", "name": "uno"}).reward.column == "uno"
     assert Slot(reward={"type": "shouting", "factor": 3}).reward.score([""], ["A"]) == [3.0]

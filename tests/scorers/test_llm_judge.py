@@ -9,9 +9,9 @@ import pytest
 
 from tests.served import Continued, Server, serve
 from w2s_chains import W2SLLM, load
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.hypothesis import Hypothesis
-from w2s_chains.scorers import LLMJudge
+from w2s_chains.scorers import LLMJudgeConfig
 
 JUDGE = {"type": "llm_judge", "model": "openai:judge", "template": "{prompt}|{response}"}
 
@@ -38,7 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_it_grades_what_it_is_shown(server: Server) -> None:
-    scorer = LLMJudge.model_validate(JUDGE).build(None)
+    scorer = LLMJudgeConfig.model_validate(JUDGE).build(None)
     root = Hypothesis.root("a {response}")
     assert scorer.score([root.extend(" foo"), root.extend(" {prompt}"), root.extend("x")]) == [
         2.0, 1.0, 0.0,

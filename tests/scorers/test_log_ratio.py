@@ -12,7 +12,7 @@ def by_hand(scorer: LogRatioScorer, prompt: str, response: str, ended: bool) -> 
     """The log-ratio by two plain forwards, over the tokens after the longest common prefix."""
     total = 0.0
     for guide, sign in ((scorer.pair.tuned, 1), (scorer.pair.untuned, -1)):
-        tokenizer, model = guide.text.tokenizer, guide.lm.model
+        tokenizer, model = guide.tokenizer.hf_tokenizer, guide.lm.model
         alone, ids = tokenizer(prompt)["input_ids"], tokenizer(prompt + response)["input_ids"]
         shared = 0
         while shared < min(len(alone), len(ids)) and alone[shared] == ids[shared]:

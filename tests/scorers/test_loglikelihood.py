@@ -30,9 +30,9 @@ SAMPLINGS = {
 
 def by_hand(proposer: HuggingFaceProposer, h: Hypothesis, temperature: float = 1.0) -> float:
     """Log p of the answer by one full forward of transformers."""
-    prompt = proposer.text.prompt_ids(h.prompt)
+    prompt = proposer.tokenizer.prompt_ids(h.prompt)
     ids = [*prompt, *(h.response_ids or ())]
-    ids += [proposer.text.tokenizer.eos_token_id] * h.ended
+    ids += [proposer.tokenizer.hf_tokenizer.eos_token_id] * h.ended
     with torch.inference_mode():
         logits = proposer.lm.model(torch.tensor([ids])).logits[0] / temperature
     logprobs = logits.log_softmax(-1)

@@ -27,7 +27,7 @@ from w2s_chains import (
     SamplingParams,
 )
 from w2s_chains.errors import ConfigError, PromptError, ScorerError
-from w2s_chains.scorers.options import repeated_ngrams
+from w2s_chains.scorers.adjustments import repeated_ngrams
 
 PROMPTS = ["The movie", "電影很好看 😀 and", "x"]
 BEAM = ChunkBeamSearch(width=2, successors=3, chunk_tokens=4)
@@ -170,7 +170,7 @@ def test_a_guide_that_parts_share_reads_once(scorer, other_pair) -> None:
     alone = tokens_read(other_pair)
     assert alone > 50
     assert tokens_read(GuidePair(other_pair.tuned, shared)) == alone
-    copy = HuggingFaceGuide(shared.lm.model, shared.text.tokenizer)
+    copy = HuggingFaceGuide(shared.lm.model, shared.tokenizer.hf_tokenizer)
     assert copy.lm.counters.tokens_read == 0
     MixtureScorer([(LogRatioScorer(GuidePair(other_pair.tuned, copy)), 1.0)]).score(texts())
     assert copy.lm.counters.tokens_read == alone, "control: it would be read again"

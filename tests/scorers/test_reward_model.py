@@ -22,9 +22,9 @@ from w2s_chains import (
     RewardModelScorer,
     Sampling,
 )
-from w2s_chains.backend import classifiers
+from w2s_chains.backend.classifiers import load as classifiers
+from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, ModelNotFoundError, PromptError, ScorerError
-from w2s_chains.hypothesis import Message, Prompt
 from w2s_chains.rewards import SequenceClassifier
 
 TEXTS = [

@@ -22,8 +22,8 @@ from w2s_chains import (
     RunnableScorer,
     Sampling,
 )
+from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, ScorerError, W2SError
-from w2s_chains.hypothesis import Message, Prompt
 
 
 def nodes(*texts: str, prompt: str = "p") -> list[Hypothesis]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
-from w2s_chains.asks import Commit, Expand, Score
-from w2s_chains.hypothesis import common_ancestor
+from w2s_chains.core.asks import Commit, Expand, Score
+from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.search import build_strategy
 from w2s_chains.search.base import distinct, top
 from w2s_chains.testing import drive

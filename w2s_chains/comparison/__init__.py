@@ -1,5 +1,7 @@
 """Compares configs on the same prompts with the same rewards."""
 
+from __future__ import annotations
+
 from w2s_chains.comparison.rows import Row
 from w2s_chains.comparison.run import Comparison, compare
 from w2s_chains.comparison.study import Study, load_study

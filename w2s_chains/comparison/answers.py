@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 
-from w2s_chains.backend.local import LocalModel
-from w2s_chains.comparison.rows import Row
+from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.comparison.rows import Judgement, Row
+from w2s_chains.core.events import Event, Finished
+from w2s_chains.engine.job import Job
 from w2s_chains.errors import ConfigError
-from w2s_chains.events import Event, Finished
-from w2s_chains.jobs import Job
-from w2s_chains.llms import W2SLLM
-from w2s_chains.rewards import loglikelihood_per_token
+from w2s_chains.langchain.llms import W2SLLM
+from w2s_chains.rewards import Reward, loglikelihood_per_token
 
 
 def answer(
@@ -94,3 +95,39 @@ def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
 def told(error: BaseException) -> str:
     """An error as a row has it."""
     return f"{type(error).__name__}: {error}"
+
+
+def unjudged(reward: Reward, rows: Sequence[Row]) -> list[Row]:
+    """The answers that this reward has not judged yet, or failed on."""
+    return [row for row in rows if row.text is not None and row.rewards.get(reward.column) is None]
+
+
+def judge(reward: Reward, rows: Sequence[Row]) -> list[Judgement]:
+    """One judgement per row, in order; one that failed holds the error."""
+    return [
+        Judgement(
+            config=row.config,
+            seed=row.seed,
+            index=row.index,
+            reward=reward.column,
+            value=None if isinstance(outcome, str) else outcome,
+            error=outcome if isinstance(outcome, str) else None,
+        )
+        for row, outcome in zip(rows, _outcomes(reward.score, rows), strict=True)
+    ]
+
+
+def _outcomes(
+    score: Callable[[Sequence[str], Sequence[str]], list[float]], rows: Sequence[Row]
+) -> list[float | str]:
+    try:
+        values = [float(v) for v in score([r.prompt for r in rows], [r.text or "" for r in rows])]
+        if len(values) != len(rows):
+            raise ValueError(f"it returned {len(values)} values for {len(rows)} answers")
+    except Exception as error:
+        if len(rows) == 1:
+            return [told(error)]
+        return [outcome for row in rows for outcome in _outcomes(score, [row])]
+    return [
+        value if math.isfinite(value) else f"ValueError: the reward is {value}" for value in values
+    ]

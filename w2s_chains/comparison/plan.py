@@ -10,9 +10,9 @@ import yaml
 
 from w2s_chains.comparison.rows import write_file
 from w2s_chains.comparison.study import Entry, Study
-from w2s_chains.config import GenerationSection
+from w2s_chains.config.sections import GenerationSection
 from w2s_chains.errors import ConfigError
-from w2s_chains.llms import W2SLLM
+from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward
 
 

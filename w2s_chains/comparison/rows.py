@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -210,3 +211,21 @@ def row_order(configs: Iterable[str]) -> Any:
     """A sort key: configs in this order, others after them, then seeds, then prompts."""
     place = {name: i for i, name in enumerate(configs)}
     return lambda row: (place.get(row.config, len(place)), row.config, row.seed, row.index)
+
+
+def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:
+    """Write one file per config and seed: a list of instruction, output and generator.
+
+    Prompts without an answer are left out, so that nobody mistakes an error for an answer.
+    """
+    files: dict[tuple[str, int], list[dict[str, str]]] = {}
+    for row in rows:
+        if row.text is not None:
+            files.setdefault((row.config, row.seed), []).append(
+                {"instruction": row.prompt, "output": row.text, "generator": row.config}
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for (config, seed), outputs in files.items():
+        name = re.sub(r"[^\w.+-]+", "-", config).strip("-")
+        data = json.dumps(outputs, ensure_ascii=False, indent=2) + "\n"
+        write_file(folder / f"{name}-seed{seed}.json", data.encode())

@@ -12,10 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from w2s_chains.comparison.alpaca_eval import write_alpaca_eval
-from w2s_chains.comparison.answers import answer
-from w2s_chains.comparison.judging import judge, unjudged
-from w2s_chains.comparison.models import Models, check_study
+from w2s_chains.comparison.answers import answer, judge, unjudged
+from w2s_chains.comparison.checks import Models, check_study
 from w2s_chains.comparison.plan import remember
 from w2s_chains.comparison.rows import (
     JsonLines,
@@ -27,12 +25,13 @@ from w2s_chains.comparison.rows import (
     judged,
     latest,
     row_order,
+    write_alpaca_eval,
     write_file,
 )
 from w2s_chains.comparison.study import Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
+from w2s_chains.core.events import Event, Progressed
 from w2s_chains.errors import ConfigError
-from w2s_chains.events import Event, Progressed
 from w2s_chains.rewards import Loglikelihood, Repetition, Reward
 
 ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
-from w2s_chains.config import W2SConfig
-from w2s_chains.config_files import load_config
+from w2s_chains.config.files import load_config
+from w2s_chains.config.problems import clear_errors
+from w2s_chains.config.sections import W2SConfig
+from w2s_chains.config.yaml_lines import read_yaml
 from w2s_chains.errors import ConfigError
-from w2s_chains.faults import clear_errors, read_yaml
-from w2s_chains.llms import W2SLLM
+from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import AnyReward, Repetition
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy

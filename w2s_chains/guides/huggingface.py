@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.local import LocalModel
-from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import SamplingParams
 
 
 class HuggingFaceGuide(LocalModel):
@@ -22,7 +23,7 @@ class HuggingFaceGuide(LocalModel):
         The answer is counted in the proposer's tokens; a text that turns out longer in this
         model's own is refused when it comes.
         """
-        self.text.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "guide")
+        self.tokenizer.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "guide")
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """Log p(response | prompt) of each hypothesis, in nats.

@@ -6,17 +6,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.local import Loader, LocalModel
-from w2s_chains.backend.paths import read_together
-from w2s_chains.backend.spec import ModelSpec
-from w2s_chains.backend.text import PromptTemplate
-from w2s_chains.contracts import Checks, Guide
+from w2s_chains.backend.lm.paths import read_together
+from w2s_chains.backend.loading.local_model import Loader, LocalModel
+from w2s_chains.backend.loading.spec import Model
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.scoring import Checks, Guide
 from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.guides.config import AdapterPair, GuideSpec, PresetPair, PromptPair
 from w2s_chains.guides.huggingface import HuggingFaceGuide
-from w2s_chains.guides.section import AdapterPair, GuideSpec, PresetPair, PromptPair
-from w2s_chains.guides.served import RemoteGuide, ServedModel
-from w2s_chains.hypothesis import Hypothesis, Prompt
+from w2s_chains.guides.remote import RemoteGuide, RemoteGuideConfig
 
 
 class GuidePair:
@@ -37,15 +38,13 @@ class GuidePair:
         self.untuned = untuned
 
     @classmethod
-    def from_pretrained(
-        cls, tuned: str | ModelSpec, untuned: str | ModelSpec, **options: Any
-    ) -> GuidePair:
+    def from_pretrained(cls, tuned: str | Model, untuned: str | Model, **options: Any) -> GuidePair:
         """Load both models.
 
         Args:
-            tuned: Hub id, local folder, GGUF file or ``embedded:NAME``; or a ``ModelSpec``.
+            tuned: Hub id, local folder, GGUF file or ``embedded:NAME``; or a ``Model``.
             untuned: The model that ``tuned`` was tuned from, likewise.
-            **options: Fields of ``ModelSpec`` for those given by name.
+            **options: Fields of ``Model`` for those given by name.
 
         Raises:
             ModelNotFoundError: A reference leads nowhere.
@@ -53,7 +52,7 @@ class GuidePair:
             pydantic.ValidationError: An option is misspelt or out of range.
         """
         specs = [
-            ref if isinstance(ref, ModelSpec) else ModelSpec(model=ref, **options)
+            ref if isinstance(ref, Model) else Model(model=ref, **options)
             for ref in (tuned, untuned)
         ]
         return cls.from_specs(*specs)
@@ -75,7 +74,7 @@ class GuidePair:
         load = Loader() if load is None else load
         guides = (
             RemoteGuide.from_spec(spec)
-            if isinstance(spec, ServedModel)
+            if isinstance(spec, RemoteGuideConfig)
             else load(HuggingFaceGuide, spec)
             for spec in (tuned, untuned)
         )
@@ -93,7 +92,7 @@ class GuidePair:
             base: Hub id, local folder, GGUF file or ``embedded:NAME``; or a model that is loaded
                 and not running, such as a ``HuggingFaceProposer``, whose weights are shared.
             adapter: Hub id or local folder of what peft saved, as safetensors.
-            **options: Fields of ``ModelSpec``; for a loaded model those of ``PromptTemplate``.
+            **options: Fields of ``Model``; for a loaded model those of ``PromptTemplate``.
 
         Raises:
             ConfigError: The package peft is missing, or the adapter is for another base.
@@ -131,7 +130,7 @@ class GuidePair:
             untuned_template: How the untuned guide reads it.
             tuned_system: System message of the tuned guide. Needs ``chat``.
             untuned_system: System message of the untuned guide. Needs ``chat``.
-            **options: Fields of ``ModelSpec``; for a loaded model those of ``PromptTemplate``.
+            **options: Fields of ``Model``; for a loaded model those of ``PromptTemplate``.
 
         Raises:
             ModelNotFoundError: The reference leads nowhere.
@@ -146,7 +145,7 @@ class GuidePair:
             "untuned_system": untuned_system,
         }
         if isinstance(model, LocalModel):
-            options = {"chat": model.text.template.chat, **options}
+            options = {"chat": model.tokenizer.template.chat, **options}
             pair = PromptPair.model_validate({"model": "loaded", **fields, **options})
             return cls(
                 *(
@@ -163,7 +162,7 @@ class GuidePair:
 
         Args:
             name: A preset; the environment variable ``W2S_PRESETS`` names a file with more.
-            **options: Fields of ``ModelSpec``, and ``tuned`` or ``untuned``; they win over the
+            **options: Fields of ``Model``, and ``tuned`` or ``untuned``; they win over the
                 preset.
 
         Raises:
@@ -193,8 +192,8 @@ class GuidePair:
             and isinstance(untuned, HuggingFaceGuide)
             and tuned.lm.model is untuned.lm.model
             and tuned.lm.adapter == untuned.lm.adapter
-            and tuned.text.template != untuned.text.template
-            and tuned.text.prompt_ids(prompt) == untuned.text.prompt_ids(prompt)
+            and tuned.tokenizer.template != untuned.tokenizer.template
+            and tuned.tokenizer.prompt_ids(prompt) == untuned.tokenizer.prompt_ids(prompt)
         ):
             raise PromptError(
                 "both guides read this prompt in the same way, so that they cannot differ: with a "
@@ -228,9 +227,9 @@ def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
             f"option {wrong[0]!r} is for loading a model, but this one is loaded; give its name, "
             "or leave the option out"
         )
-    known = ModelSpec(model="loaded", chat=model.text.template.chat)
+    known = Model(model="loaded", chat=model.tokenizer.template.chat)
     values = {**dict(model.spec or known), "template": "{prompt}", "system": None, **changes}
-    guide = HuggingFaceGuide.sharing(model, ModelSpec.model_validate(values))
+    guide = HuggingFaceGuide.sharing(model, Model.model_validate(values))
     if model.spec is None:
         guide.spec = None
     return guide

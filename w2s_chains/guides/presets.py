@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from w2s_chains.backend.loading.env_files import read_user_file
+from w2s_chains.core.plugins import did_you_mean
 from w2s_chains.errors import ConfigError
-from w2s_chains.plugins import did_you_mean
-from w2s_chains.user_files import read_user_file
 
 PRESETS = "W2S_PRESETS"
 """Names a YAML file with more of them, of the form of ``presets.yaml``."""

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
-from w2s_chains.backend.spec import ModelSpec
-from w2s_chains.plugins import build_plugin
-from w2s_chains.proposers.base import ProposerConfig
+from w2s_chains.backend.loading.spec import Model
+from w2s_chains.core.plugins import build_plugin
+from w2s_chains.proposers.config import LangChainConfig, ProposerConfig
 from w2s_chains.proposers.huggingface import HuggingFaceProposer
-from w2s_chains.proposers.named import LangChainSpec
-from w2s_chains.proposers.openai import OpenAIProposer, OpenAISpec
+from w2s_chains.proposers.openai import OpenAIConfig, OpenAIProposer
+
+if TYPE_CHECKING:
+    from w2s_chains.proposers.langchain import LangChainProposer
+
 
 PROPOSERS: Mapping[str, type[BaseModel]] = {
-    "huggingface": ModelSpec,
-    "langchain": LangChainSpec,
-    "openai": OpenAISpec,
+    "huggingface": Model,
+    "langchain": LangChainConfig,
+    "openai": OpenAIConfig,
 }
 
 
@@ -28,11 +31,8 @@ def build_proposer(value: Any) -> Any:
     return build_plugin("proposers", value, PROPOSERS, default="huggingface")
 
 
-AnyProposer = Annotated[SerializeAsAny[ModelSpec | ProposerConfig], BeforeValidator(build_proposer)]
+AnyProposer = Annotated[SerializeAsAny[Model | ProposerConfig], BeforeValidator(build_proposer)]
 """A config slot for a proposer."""
-
-if TYPE_CHECKING:
-    from w2s_chains.proposers.langchain import LangChainProposer
 
 
 def __getattr__(name: str) -> Any:
@@ -48,9 +48,9 @@ __all__ = [
     "AnyProposer",
     "HuggingFaceProposer",
     "LangChainProposer",
-    "LangChainSpec",
+    "LangChainConfig",
     "OpenAIProposer",
-    "OpenAISpec",
+    "OpenAIConfig",
     "ProposerConfig",
     "build_proposer",
 ]

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from w2s_chains.asks import Constraint, Expand, SamplingParams
-from w2s_chains.backend.local import LocalModel
-from w2s_chains.backend.noise import fork
-from w2s_chains.backend.sampling import Draw, Drawn, sample
-from w2s_chains.backend.steering import SteeringPair, require_steering
-from w2s_chains.backend.stops import find_stop
-from w2s_chains.backend.tool_calls import DEFAULT_CALLS, CallFormat
-from w2s_chains.contracts import Guides
+from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
+from w2s_chains.backend.lm.steering import SteeringPair, require_steering
+from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import Constraint, SamplingParams
+from w2s_chains.core.scoring import BaseGuidePair
+from w2s_chains.core.streams import fork
 from w2s_chains.errors import UnsupportedModelError
-from w2s_chains.hypothesis import Hypothesis, Prompt
 
 if TYPE_CHECKING:
-    from w2s_chains.backend.grammar import Grammars, GrammarState
+    from w2s_chains.backend.constrained.grammar import Grammars, GrammarState
+
 
 _salt = functools.lru_cache(maxsize=1024)(fork)
 """Seed and prompt as one number; every row of every chunk asks for it."""
@@ -33,11 +36,11 @@ class HuggingFaceProposer(LocalModel):
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit into the model's context."""
-        self.text.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "proposer")
+        self.tokenizer.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "proposer")
 
-    def check_steering(self, guides: Guides | None) -> None:
+    def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Raise ConfigError if ``guides`` are no local models with this vocabulary."""
-        require_steering(guides, self.text.vocabulary)
+        require_steering(guides, self.tokenizer.vocabulary)
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
         """Raise ConstraintError if ``constraint`` cannot be kept, or not within ``max_tokens``."""
@@ -46,17 +49,17 @@ class HuggingFaceProposer(LocalModel):
     @property
     def call_format(self) -> CallFormat:
         """How this model writes the call of a tool."""
-        return DEFAULT_CALLS if self.text.chat is None else self.text.chat.call_format
+        return DEFAULT_CALLS if self.tokenizer.chat is None else self.tokenizer.chat.call_format
 
     @functools.cached_property
     def _grammars(self) -> Grammars:
         try:
-            from w2s_chains.backend.grammar import Grammars
+            from w2s_chains.backend.constrained.grammar import Grammars
         except ModuleNotFoundError as error:
             raise UnsupportedModelError(
                 "tools and structured output need llguidance; run: pip install llguidance"
             ) from error
-        return Grammars(self.text)
+        return Grammars(self.tokenizer)
 
     @functools.cached_property
     def _states(self) -> WeakKeyDictionary[Hypothesis, GrammarState]:
@@ -101,7 +104,7 @@ class HuggingFaceProposer(LocalModel):
         pair: SteeringPair | None = None
         hypotheses = [h for request in requests for h in request.hypotheses]
         if requests[0].steering:
-            pair = require_steering(requests[0].guides, self.text.vocabulary)
+            pair = require_steering(requests[0].guides, self.tokenizer.vocabulary)
             pair.read(hypotheses)
         for h, count in self.paths.read(hypotheses, scored=True):
             h.usage.prompt_tokens += count + 1 if h.parent is None else 0
@@ -117,7 +120,7 @@ class HuggingFaceProposer(LocalModel):
             for (request, h, _), stream in zip(rows, streams, strict=True)
         ]
         models = [self.lm, *(pair.models if pair else ())]
-        drawn = sample(models, draws, self.text.end_ids)
+        drawn = sample(models, draws, self.tokenizer.end_ids)
         children = [
             self._child(request.sampling, h, stream, one, pair)
             for (request, h, _), stream, one in zip(rows, streams, drawn, strict=True)
@@ -131,7 +134,7 @@ class HuggingFaceProposer(LocalModel):
             parents=(self.paths[h], *(pair.segments(h) if pair else ())),
             steps=left if request.chunk_tokens is None else min(request.chunk_tokens, left),
             sampling=request.sampling,
-            place=(_salt(request.seed, *self.text.prompt_ids(h.prompt)), stream),
+            place=(_salt(request.seed, *self.tokenizer.prompt_ids(h.prompt)), stream),
             n_tokens=h.n_tokens,
             state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
@@ -148,7 +151,9 @@ class HuggingFaceProposer(LocalModel):
         own, *guiding = drawn.segments
         parent.usage.proposed_tokens += len(own.ids) + drawn.ended
         parent.usage.guide_tokens += sum(len(segment.ids) for segment in guiding)
-        text, pending = self.text.decode_after(self.text.context(parent), parent.pending, own.ids)
+        text, pending = self.tokenizer.decode_after(
+            self.tokenizer.context(parent), parent.pending, own.ids
+        )
         drift = None if pair is None else (parent.drift or 0.0) + drawn.drift
         if stopped := self._stopped(sampling.stop, parent, text, own.ids, drift):
             return stopped
@@ -166,7 +171,7 @@ class HuggingFaceProposer(LocalModel):
                 if drawn.ended or full
                 else None
             ),
-            vocabulary=self.text.vocabulary,
+            vocabulary=self.tokenizer.vocabulary,
             stream=stream,
             drift=drift,
         )
@@ -206,14 +211,14 @@ class HuggingFaceProposer(LocalModel):
         else:
             raise AssertionError("the root lies before every stop string")
         rest = response[kept:cut]
-        context = self.text.context(anchor)
-        texts = [self.text.decode_after(context, (), ids[:n]) for n in range(len(ids) + 1)]
+        context = self.tokenizer.context(anchor)
+        texts = [self.tokenizer.decode_after(context, (), ids[:n]) for n in range(len(ids) + 1)]
         whole = texts.index((rest, ())) if (rest, ()) in texts else None
         return anchor.extend(
             rest,
             None if whole is None else tuple(ids[:whole]),
             finish_reason="stop",
-            vocabulary=None if whole is None else self.text.vocabulary,
+            vocabulary=None if whole is None else self.tokenizer.vocabulary,
             n_tokens=next(n for n, (seen, _) in enumerate(texts) if len(seen) >= len(rest)),
             drift=drift,
         )

@@ -12,13 +12,15 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from w2s_chains.asks import DEFAULT_SAMPLING, Expand, SamplingParams
-from w2s_chains.backend.noise import fork, noise_key
-from w2s_chains.backend.stops import find_stop
+from w2s_chains.backend.remote.langchain_models import named_chat_model
+from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams
+from w2s_chains.core.streams import fork, noise_key
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.named_models import named_chat_model
-from w2s_chains.proposers.named import LangChainSpec
+from w2s_chains.proposers.config import LangChainConfig
 
 _POLL = 0.05
 """Seconds until a cancelled search is let go while its model is silent."""
@@ -92,10 +94,10 @@ class LangChainProposer:
         self._template = template
         self._timeout = timeout
         self._room = threading.BoundedSemaphore(max_concurrency)
-        self.spec: LangChainSpec | None = None
+        self.spec: LangChainConfig | None = None
 
     @classmethod
-    def from_spec(cls, spec: LangChainSpec) -> LangChainProposer:
+    def from_spec(cls, spec: LangChainConfig) -> LangChainProposer:
         """Wrap the chat model that ``spec`` names.
 
         Raises:

@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from w2s_chains.asks import Expand, SamplingParams
-from w2s_chains.backend.loading import load_tokens
-from w2s_chains.backend.spec import ModelName
-from w2s_chains.backend.text import PromptTemplate
+from w2s_chains.backend.loading.load import load_tokens
+from w2s_chains.backend.loading.spec import ModelName
+from w2s_chains.backend.remote.event_loop import all_of, wait_for
+from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe
+from w2s_chains.backend.remote.server import Server, ServerOptions
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import CancelledError, ConfigError
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.proposers.base import ProposerConfig
-from w2s_chains.proposers.continuation import Continuation, Served
-from w2s_chains.remote.probe import PROBE, Capabilities, probe
-from w2s_chains.remote.server import Server, ServerOptions
-from w2s_chains.remote.waiting import all_of, wait_for
+from w2s_chains.proposers.config import ProposerConfig
+from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ _POLL = 0.05
 """Seconds until a cancelled search is let go while its server is silent."""
 
 
-class OpenAISpec(ProposerConfig, PromptTemplate, ServerOptions):
+class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
     """A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI, ...
 
     Attributes:
@@ -53,7 +55,7 @@ class OpenAIProposer:
 
     Attributes:
         spec: Where the model is, and how it reads a prompt.
-        text: Its tokenizer and prompt template; None without a tokenizer.
+        tokenizer: Its tokenizer and prompt template; None without a tokenizer.
         slice_tokens: None: a chunk is one call, however long it is.
     """
 
@@ -65,7 +67,7 @@ class OpenAIProposer:
         Args:
             model: Its name on the server.
             api_key: The key; by default what the environment variable ``api_key_env`` holds.
-            **options: Fields of ``OpenAISpec``: base_url, template, chat, system, tokenizer,
+            **options: Fields of ``OpenAIConfig``: base_url, template, chat, system, tokenizer,
                 timeout, max_retries, max_concurrency, ...
 
         Raises:
@@ -73,22 +75,24 @@ class OpenAIProposer:
             ModelNotFoundError: There is no such tokenizer.
             pydantic.ValidationError: An option is misspelt or out of range.
         """
-        self._adopt(OpenAISpec(model=model, **options), api_key)
+        self._adopt(OpenAIConfig(model=model, **options), api_key)
 
     @classmethod
-    def from_spec(cls, spec: OpenAISpec) -> OpenAIProposer:
+    def from_spec(cls, spec: OpenAIConfig) -> OpenAIProposer:
         """Connect to what ``spec`` describes; raises like the constructor."""
         self = cls.__new__(cls)
         self._adopt(spec, None)
         return self
 
-    def _adopt(self, spec: OpenAISpec, api_key: str | SecretStr | None) -> None:
+    def _adopt(self, spec: OpenAIConfig, api_key: str | SecretStr | None) -> None:
         self.spec = spec
         template = PromptTemplate(template=spec.template, chat=spec.chat, system=spec.system)
-        self.text = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
+        self.tokenizer = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._server = Server(spec, key)
-        self._model = Served(server=self._server, template=template, text=self.text)
+        self._model = ServedPrompting(
+            server=self._server, template=template, tokenizer=self.tokenizer
+        )
         self._probe: asyncio.Task[Capabilities] | None = None
 
     def __repr__(self) -> str:
@@ -106,8 +110,8 @@ class OpenAIProposer:
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
-        if self.text is not None:
-            self.text.prompt_ids(prompt)
+        if self.tokenizer is not None:
+            self.tokenizer.prompt_ids(prompt)
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; a request that fails is answered by its error."""
@@ -154,9 +158,9 @@ class OpenAIProposer:
         return can
 
     def _check_tokenizer(self, can: Capabilities) -> None:
-        if self.text is None or not can.token_ids:
+        if self.tokenizer is None or not can.token_ids:
             return
-        ours = self.text.tokenizer(PROBE)["input_ids"]
+        ours = self.tokenizer.hf_tokenizer(PROBE)["input_ids"]
         if tuple(ours) != can.probe_ids:
             raise ConfigError(
                 f"tokenizer {self.spec.tokenizer!r} is not the one of {self._server.name}: it "
@@ -190,4 +194,4 @@ class OpenAIProposer:
             )
 
     def _by_messages(self, can: Capabilities) -> bool:
-        return not can.completions or (self.spec.chat is True and self.text is None)
+        return not can.completions or (self.spec.chat is True and self.tokenizer is None)

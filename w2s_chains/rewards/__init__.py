@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, create_model
 
-from w2s_chains.plugins import build_plugin
+from w2s_chains.core.plugins import build_plugin
 from w2s_chains.rewards.base import FunctionReward, Reward, RewardFunction
 from w2s_chains.rewards.loglikelihood import Loglikelihood, loglikelihood_per_token
 from w2s_chains.rewards.sequence_classifier import SequenceClassifier

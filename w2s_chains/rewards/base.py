@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from w2s_chains.answer_template import AnswerTemplate
-from w2s_chains.plugins import Plugin
+from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
+from w2s_chains.core.plugins import Plugin
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.backend.loading import preview
-from w2s_chains.backend.local import LocalModel
-from w2s_chains.backend.spec import ModelSpec
-from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.backend.loading.load import preview
+from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.backend.loading.spec import Model
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.rewards.base import Reward
 
 
@@ -21,7 +21,7 @@ class Loglikelihood(Reward):
     """
 
     type: Literal["loglikelihood"] = "loglikelihood"
-    model: ModelSpec | None = None
+    model: Model | None = None
 
     def check(self) -> None:
         if self.model is not None:
@@ -35,7 +35,7 @@ class Loglikelihood(Reward):
 _loaded: dict[str, LocalModel] = {}
 
 
-def _load(spec: ModelSpec) -> LocalModel:
+def _load(spec: Model) -> LocalModel:
     """The model; one stays in memory."""
     if (key := repr(spec)) not in _loaded:
         _loaded.clear()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.backend.classifiers import ValueHeadWeights, load_judge, preview_judge
-from w2s_chains.backend.log_odds import JudgedText, LogOdds
-from w2s_chains.hypothesis import Prompt
+from w2s_chains.backend.classifiers.judge import ValueHeadWeights
+from w2s_chains.backend.classifiers.load import load_judge, preview_judge
+from w2s_chains.backend.classifiers.log_odds import JudgedText, LogOdds
+from w2s_chains.core.prompts import Prompt
 from w2s_chains.rewards.base import Reward
 
 

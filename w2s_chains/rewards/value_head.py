@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from w2s_chains.backend.classifiers import ValueHeadWeights, preview_judge
+from w2s_chains.backend.classifiers.judge import ValueHeadWeights
+from w2s_chains.backend.classifiers.load import preview_judge
 from w2s_chains.rewards.sequence_classifier import ModelReward
 
 

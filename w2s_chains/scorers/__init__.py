@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from w2s_chains.plugins import build_plugin
-from w2s_chains.scorers.base import ScorerConfig
-from w2s_chains.scorers.llm_judge import LLMJudge
-from w2s_chains.scorers.log_ratio import LogRatio, LogRatioScorer
-from w2s_chains.scorers.loglikelihood import Loglikelihood, LoglikelihoodScorer
+from w2s_chains.core.plugins import build_plugin
+from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.functions import CallableScorer, RunnableScorer
+from w2s_chains.scorers.llm_judge import LLMJudgeConfig
+from w2s_chains.scorers.log_ratio import LogRatioConfig, LogRatioScorer
+from w2s_chains.scorers.loglikelihood import LoglikelihoodConfig, LoglikelihoodScorer
 from w2s_chains.scorers.mixture import MixtureScorer, Weighted
-from w2s_chains.scorers.reward_model import RewardModel, RewardModelScorer
-from w2s_chains.scorers.texts import CallableScorer, RunnableScorer
+from w2s_chains.scorers.reward_model import RewardModelConfig, RewardModelScorer
 
 SINGLE_SCORERS: Mapping[str, type[ScorerConfig]] = {
-    "llm_judge": LLMJudge,
-    "log_ratio": LogRatio,
-    "loglikelihood": Loglikelihood,
-    "reward_model": RewardModel,
+    "llm_judge": LLMJudgeConfig,
+    "log_ratio": LogRatioConfig,
+    "loglikelihood": LoglikelihoodConfig,
+    "reward_model": RewardModelConfig,
 }
 """All built-in types but ``mixture``, whose parts they are."""
 
@@ -35,13 +35,13 @@ SingleScorer = Annotated[SerializeAsAny[ScorerConfig], BeforeValidator(_build)]
 __all__ = [
     "SINGLE_SCORERS",
     "CallableScorer",
-    "LLMJudge",
-    "LogRatio",
+    "LLMJudgeConfig",
+    "LogRatioConfig",
     "LogRatioScorer",
-    "Loglikelihood",
+    "LoglikelihoodConfig",
     "LoglikelihoodScorer",
     "MixtureScorer",
-    "RewardModel",
+    "RewardModelConfig",
     "RewardModelScorer",
     "RunnableScorer",
     "ScorerConfig",

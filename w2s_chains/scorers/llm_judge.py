@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from w2s_chains.contracts import Guides
-from w2s_chains.named_models import named_chat_model
-from w2s_chains.scorers.base import ScorerConfig
-from w2s_chains.scorers.texts import RunnableScorer
+from w2s_chains.backend.remote.langchain_models import named_chat_model
+from w2s_chains.core.scoring import BaseGuidePair
+from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.functions import RunnableScorer
 
 
 def _names_both(template: str) -> str:
@@ -21,7 +21,7 @@ def _names_both(template: str) -> str:
     return template
 
 
-class LLMJudge(ScorerConfig):
+class LLMJudgeConfig(ScorerConfig):
     """The number with which a chat model of any provider that LangChain knows answers.
 
     Attributes:
@@ -44,7 +44,7 @@ class LLMJudge(ScorerConfig):
     def preview(self) -> None:
         named_chat_model(self.model)
 
-    def build(self, guides: Guides | None) -> RunnableScorer:
+    def build(self, guides: BaseGuidePair | None) -> RunnableScorer:
         from langchain_core.runnables import RunnableLambda, RunnableSequence
 
         options = {} if self.temperature is None else {"temperature": self.temperature}

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.contracts import Checks, Guides, Proposer
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.proposing import Proposer
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.scoring import BaseGuidePair, Checks
 from w2s_chains.errors import ScorerError
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.scorers.base import Parts
-from w2s_chains.scorers.options import BaseOptions, adjusted, require_base, tokens
+from w2s_chains.scorers.adjustments import AdjustedScorerConfig, adjusted, require_base, tokens
+from w2s_chains.scorers.config import Parts
 
 
-class LogRatio(BaseOptions):
+class LogRatioConfig(AdjustedScorerConfig):
     """log p_tuned(y|x) - log p_untuned(y|x) of the guides, in nats (Zhou et al., 2024).
 
     Attributes:
@@ -50,7 +52,7 @@ class LogRatioScorer:
 
     def __init__(
         self,
-        pair: Guides,
+        pair: BaseGuidePair,
         *,
         proposer: Proposer | None = None,
         base_weight: float = 0.0,
@@ -71,7 +73,7 @@ class LogRatioScorer:
             pydantic.ValidationError: A number is out of range.
         """
         self.pair = pair
-        self.options = LogRatio(
+        self.options = LogRatioConfig(
             base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
         )
         self.base = require_base(proposer, base_weight)

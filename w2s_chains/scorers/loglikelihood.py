@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.contracts import Checks, Proposer
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.scorers.base import Parts, ScorerConfig
-from w2s_chains.scorers.options import require_loglikelihood, tokens
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.proposing import Proposer
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.scoring import Checks
+from w2s_chains.scorers.adjustments import require_loglikelihood, tokens
+from w2s_chains.scorers.config import Parts, ScorerConfig
 
 
-class Loglikelihood(ScorerConfig):
+class LoglikelihoodConfig(ScorerConfig):
     """log p(y|x) of the section `proposer` itself, in nats: vanilla beam search.
 
     Attributes:
@@ -46,7 +48,7 @@ class LoglikelihoodScorer:
             ConfigError: The proposer cannot tell loglikelihoods.
         """
         self.base = require_loglikelihood(proposer)
-        self.options = Loglikelihood(per_token=per_token)
+        self.options = LoglikelihoodConfig(per_token=per_token)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the model cannot read the prompt."""

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.contracts import Checks, Proposer, ReadsTogether, Scorer
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.proposing import Proposer
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.scoring import Checks, ReadsTogether, Scorer
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.scorers.options import BaseOptions, adjusted, require_base
+from w2s_chains.scorers.adjustments import AdjustedScorerConfig, adjusted, require_base
 
 
 class Weighted(NamedTuple):
@@ -64,7 +66,7 @@ class MixtureScorer:
         self.parts = tuple(_weighted(part) for part in parts)
         if not self.parts:
             raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
-        self.options = BaseOptions(
+        self.options = AdjustedScorerConfig(
             type="mixture", base_weight=base_weight, repetition_penalty=repetition_penalty
         )
         self.base = require_base(proposer, base_weight)

@@ -6,17 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from w2s_chains.asks import SamplingParams
-from w2s_chains.backend.classifiers import Judge, load_judge, preview_judge
-from w2s_chains.backend.log_odds import LogOdds
-from w2s_chains.contracts import Guides
+from w2s_chains.backend.classifiers.judge import Judge
+from w2s_chains.backend.classifiers.load import load_judge, preview_judge
+from w2s_chains.backend.classifiers.log_odds import LogOdds
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.scoring import BaseGuidePair
 from w2s_chains.errors import PromptError, ScorerError
-from w2s_chains.hypothesis import Hypothesis, Prompt
-from w2s_chains.scorers.base import ScorerConfig
-from w2s_chains.scorers.texts import RememberingScorer
+from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.functions import RememberingScorer
 
 
-class RewardModel(ScorerConfig, LogOdds):
+class RewardModelConfig(ScorerConfig, LogOdds):
     """A Hugging Face sequence classifier: log p(positive) - log p(negative), or its single output.
 
     Attributes:
@@ -31,7 +33,7 @@ class RewardModel(ScorerConfig, LogOdds):
     def preview(self) -> None:
         self.labels(preview_judge(self))
 
-    def build(self, guides: Guides | None) -> RewardModelScorer:
+    def build(self, guides: BaseGuidePair | None) -> RewardModelScorer:
         return RewardModelScorer(self)
 
 
@@ -43,7 +45,7 @@ class RewardModelScorer(RememberingScorer):
     is empty and the model has no token for that, is worth least (-inf).
     """
 
-    def __init__(self, options: RewardModel) -> None:
+    def __init__(self, options: RewardModelConfig) -> None:
         """Load the model that ``options`` name.
 
         Raises:
@@ -62,13 +64,13 @@ class RewardModelScorer(RememberingScorer):
 
         Args:
             model: Hub id or local folder, with safetensors.
-            **options: Fields of ``RewardModel``: positive, negative, template, chat, partial,
+            **options: Fields of ``RewardModelConfig``: positive, negative, template, chat, partial,
                 batch_size, max_length, truncate, tokenizer, device, dtype, ...
 
         Raises:
             pydantic.ValidationError: An option is misspelt or out of range.
         """
-        return cls(RewardModel(model=model, **options))
+        return cls(RewardModelConfig(model=model, **options))
 
     @property
     def partial(self) -> bool:

@@ -6,17 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from w2s_chains.hypothesis import common_ancestor
-from w2s_chains.plugins import build_plugin
-from w2s_chains.search.base import (
-    Search,
-    SearchStrategy,
-    commit,
-    distinct,
-    expand,
-    score,
-    top,
-)
+from w2s_chains.core.hypothesis import common_ancestor
+from w2s_chains.core.plugins import build_plugin
+from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
 from w2s_chains.search.best_of_n import BestOfN
 from w2s_chains.search.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.sampling import EmulatedFineTuning, Sampling

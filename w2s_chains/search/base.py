@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from w2s_chains.asks import Ask, Commit, Expand, Score
-from w2s_chains.hypothesis import Hypothesis
-from w2s_chains.plugins import Plugin
+from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.plugins import Plugin
 
 Search = Generator[Ask, Any, Hypothesis]
 

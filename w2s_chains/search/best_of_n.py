@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from w2s_chains.hypothesis import Hypothesis
-from w2s_chains.search import divergence
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
 
 

@@ -6,17 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from w2s_chains.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.search import divergence
-from w2s_chains.search.base import (
-    Search,
-    SearchStrategy,
-    commit,
-    distinct,
-    expand,
-    score,
-    top,
-)
+from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
+from w2s_chains.search import kl_bounds as divergence
+from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
 
 
 class ChunkBeamSearch(SearchStrategy):

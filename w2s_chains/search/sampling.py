@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from w2s_chains.hypothesis import Hypothesis
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.search.base import Search, SearchStrategy, commit, expand
 
 STREAM_TOKENS = 16

@@ -1,0 +1,164 @@
+"""Models that judge whole texts: ``JudgeOptions``, ``Judge``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from w2s_chains.backend.loading.spec import ModelName, Placement
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.errors import ConfigError, PromptError
+
+
+class JudgeOptions(Placement):
+    """Which model judges, and how it reads a text.
+
+    Attributes:
+        model: Hub id or local folder, with safetensors.
+        tokenizer: Where its tokenizer is, if it is not with the model.
+        chat: Render prompt and answer as two turns of the tokenizer's chat template.
+        batch_size: Texts that are read at once.
+        max_length: Longest text, in tokens; by default what tokenizer and model allow.
+        truncate: Which end of a longer text is cut off; by default such a text is an error.
+    """
+
+    model: ModelName
+    tokenizer: ModelName | None = None
+    chat: bool = False
+    batch_size: int = Field(default=8, ge=1)
+    max_length: int | None = Field(default=None, ge=1)
+    truncate: Literal["left", "right"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueHeadWeights:
+    """Where the weights of a decoder with a value head are in its files.
+
+    Attributes:
+        head: Name of the head's tensor. [1, D]
+        body: What the names of the decoder's weights begin with; None for transformers' own.
+    """
+
+    head: str
+    body: str | None
+
+
+class Judge:
+    """A loaded model that judges whole texts; make one with ``load_judge``."""
+
+    def __init__(self, model: Any, tokenizer: Any, options: JudgeOptions, reads_last: bool) -> None:
+        """Wrap a model.
+
+        Args:
+            model: An ``AutoModelForSequenceClassification``.
+            tokenizer: Its tokenizer.
+            options: How it reads.
+            reads_last: Read the head at the last token, whatever that is; otherwise the model's
+                own way holds, which for decoders may be the last one that is no padding token.
+        """
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.options = options
+        self.reads_last = reads_last
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.limit = longest_text(model.config, tokenizer, options)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Tokens of a text, special ones included.
+
+        Raises:
+            PromptError: It is empty, or too long and not to be truncated.
+        """
+        return self._checked(self.tokenizer(text, verbose=False, **self._truncation)["input_ids"])
+
+    def chat_ids(self, prompt: Prompt, answer: str, ended: bool = True) -> list[int]:
+        """Tokens of the prompt's turns and one of the assistant, which is closed if it ended.
+
+        Raises:
+            PromptError: The text is empty or too long, or the template refuses the prompt.
+        """
+        turns = [{"role": turn.role, "content": turn.plain_text} for turn in prompt.turns]
+        turns.append({"role": "assistant", "content": answer})
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                turns,
+                tokenize=True,
+                return_dict=True,
+                sanitize_control_tokens=True,
+                continue_final_message=not ended,
+                **self._truncation,
+            )
+        except Exception as error:  # templates raise whatever they like
+            raise PromptError(
+                f"the chat template of {self.options.model!r} refuses the conversation "
+                f"({', '.join(turn['role'] for turn in turns)}): {error}; change the messages, or "
+                "set chat to false"
+            ) from error
+        return self._checked(rendered["input_ids"])
+
+    @property
+    def _truncation(self) -> dict[str, Any]:
+        if self.options.truncate is None:
+            return {}
+        return {"truncation": True, "max_length": self.limit}
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        name = self.options.model
+        if not ids:
+            raise PromptError(f"the text is empty, and model {name!r} has no token for that")
+        if len(ids) > self.limit:
+            raise PromptError(
+                f"the text has {len(ids)} tokens, but model {name!r} reads at most {self.limit}; "
+                "give fewer max_tokens, or set truncate to 'left' or 'right' for this model"
+            )
+        return ids
+
+    def logits(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The model's outputs for each text, one per label."""
+        found: dict[int, list[float]] = {}
+        by_length = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        # Without a padding token a model cannot tell where a padded text ends.
+        size = self.options.batch_size if self.reads_last or self._pad_id is not None else 1
+        for start in range(0, len(texts), size):
+            rows = by_length[start : start + size]
+            values = self._read([texts[i] for i in rows])  # [B, labels]
+            found.update(zip(rows, values.tolist(), strict=True))
+        return [found[i] for i in range(len(texts))]
+
+    @property
+    def _pad_id(self) -> int | None:
+        return self.model.config.get_text_config().pad_token_id
+
+    @torch.inference_mode()
+    def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        lengths = torch.tensor([len(ids) for ids in texts], device=self.device)  # [B]
+        longest = max(len(ids) for ids in texts)
+        pad = self._pad_id or 0
+        padded = [[*ids, *[pad] * (longest - len(ids))] for ids in texts]  # on the right
+        tokens = torch.tensor(padded, device=self.device)  # [B, T]
+        mask = (torch.arange(longest, device=self.device) < lengths[:, None]).long()  # [B, T]
+        if not self.reads_last:
+            return self.model(input_ids=tokens, attention_mask=mask).logits.float()  # [B, labels]
+        body = self.model.base_model
+        states = body(tokens, attention_mask=mask, use_cache=False).last_hidden_state  # [B, T, D]
+        rows = torch.arange(len(texts), device=states.device)
+        last = states[rows, lengths.to(states.device) - 1].float()  # [B, D]
+        # In float32, or rewards of a bfloat16 model would be multiples of some 0.03.
+        return last @ self.model.score.weight.to(last).T  # [B, 1]
+
+
+def longest_text(config: Any, tokenizer: Any, options: JudgeOptions) -> int:
+    """Most tokens of a text, special ones included."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    wanted = options.max_length
+    if positions is not None and wanted is not None and wanted > positions:
+        raise ConfigError(
+            f"max_length is {wanted}, but model {options.model!r} has {positions} positions"
+        )
+    limits = [tokenizer.model_max_length if wanted is None else wanted, positions]
+    return min(limit for limit in limits if limit is not None)

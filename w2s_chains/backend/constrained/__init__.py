@@ -1,0 +1,1 @@
+"""Sampling that keeps to a form: grammars, schemas, tool calls."""

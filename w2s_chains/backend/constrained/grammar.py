@@ -1,0 +1,263 @@
+"""Constrained decoding: which tokens may follow, so that the answer keeps its form to the end.
+
+llguidance reads the grammar and says which tokens it allows. Added here is the budget. Every state
+knows an ending, bytes that complete its text. The invariant is
+
+    tokens of the ending + 1 end token <= tokens left
+
+at every state that ``GrammarState.advance`` returns: a token after which no ending is known that
+keeps it is refused. It holds at the start (``Grammar.check``), and the first token of the ending
+itself always keeps it, because the rest of the ending then needs one token fewer. So there is
+always a token to go on with, and the answer is complete when its tokens are used up, whatever the
+model prefers.
+
+Tokens stand for bytes, so a character, a number or an escape may be cut by tokens and chunks
+anywhere. Special tokens stand for nothing inside a grammar; end tokens are allowed exactly where
+the text may be over.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from llguidance import LLMatcher
+from torch import Tensor
+
+from w2s_chains.backend.constrained.compile import byte_matcher, llguidance_source, shortest_answer
+from w2s_chains.backend.constrained.endings import completes, next_bytes, shortest_ending
+from w2s_chains.backend.constrained.vocabulary import Vocabulary
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.sampling import Constraint
+from w2s_chains.errors import ConstraintError
+
+_STATES = 300
+"""States to look at in search of a new ending; most of it is known already."""
+_TRIES = 8
+"""Tokens of a row that may be refused before it takes the way out."""
+
+
+class Grammars:
+    """The grammars of one model, compiled when they are first asked for, on any thread."""
+
+    def __init__(self, text: Tokenizer) -> None:
+        """Read the vocabulary, once for all constraints; takes about half a second.
+
+        Raises:
+            UnsupportedModelError: The tokenizer is not a fast one.
+        """
+        self.vocabulary = Vocabulary(text)
+        self.compile = functools.lru_cache(maxsize=64)(self._compile)
+
+    def _compile(self, constraint: Constraint) -> Grammar:
+        """The constraint for these tokens; cached.
+
+        Raises:
+            ConstraintError: It cannot be honoured, or not with these tokens.
+        """
+        return Grammar(self.vocabulary, constraint)
+
+
+class Grammar:
+    """A constraint compiled for one vocabulary.
+
+    Attributes:
+        start: Nothing is written yet.
+        shortest: Tokens of the shortest answer known, its end token included.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, constraint: Constraint) -> None:
+        self.vocabulary = vocabulary
+        self.constraint = constraint
+        answer = shortest_answer(constraint, cost=vocabulary.tokens_of)
+        matcher = LLMatcher(vocabulary.tokenizer, llguidance_source(constraint), log_level=0)
+        _require(matcher)
+        self.shortest = int(vocabulary.tokens_of(answer)) + 1
+        self.start = GrammarState(self, matcher, byte_matcher(constraint), answer)
+
+    def check(self, max_tokens: int) -> None:
+        """Raise ConstraintError if ``max_tokens`` are too few for any answer."""
+        if max_tokens < self.shortest:
+            raise ConstraintError(
+                f"max_tokens is {max_tokens}, but the shortest answer under the "
+                f"{self.constraint.kind} constraint takes {self.shortest} tokens with its end "
+                f"token; set max_tokens to at least {self.shortest}"
+            )
+
+
+class GrammarState:
+    """What may follow a text; never changes, and one thread at a time may use it.
+
+    Attributes:
+        grammar: What it is a state of.
+        ending: Bytes that complete the text.
+        ended: Whether an end token came.
+        curtailed: Whether a better token was refused for the budget on the way here: the form is
+            kept, but the answer had to be made short.
+    """
+
+    __slots__ = ("_bytewise", "_mask", "_matcher", "curtailed", "ended", "ending", "grammar")
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        matcher: LLMatcher,
+        bytewise: LLMatcher,
+        ending: bytes,
+        *,
+        ended: bool = False,
+        curtailed: bool = False,
+    ) -> None:
+        self.grammar = grammar
+        self._matcher = matcher
+        self._bytewise = bytewise
+        self._mask: Tensor | None = None
+        self.ending = ending
+        self.ended = ended
+        self.curtailed = curtailed
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text may be over here."""
+        return self._bytewise.is_accepting()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text must be over here."""
+        return self.accepting and not next_bytes(self._bytewise)
+
+    @property
+    def mask(self) -> Tensor:
+        """The tokens that the grammar allows, i at bit i % 32 of number i // 32, int32 [W]."""
+        if self._mask is None:
+            bits = bytearray(self._matcher.compute_bitmask())
+            _require(self._matcher)
+            self._mask = torch.frombuffer(bits, dtype=torch.int32)
+        return self._mask
+
+    @property
+    def way_out(self) -> int:
+        """The token with which the shortest way to the end begins."""
+        spelt = self.grammar.vocabulary.spell(self.ending)
+        assert spelt is not None, "an ending that cannot be spelt is never kept"
+        return spelt[0] if spelt else min(self.grammar.vocabulary.end_ids)
+
+    def advance(self, token: int, left: int, *, curtailed: bool = False) -> GrammarState | None:
+        """The state after ``token``; None if it may not follow.
+
+        Args:
+            token: The next token.
+            left: Tokens left for the answer, this one and an end token included.
+            curtailed: Whether a better token was refused here.
+        """
+        vocabulary = self.grammar.vocabulary
+        curtailed |= self.curtailed
+        if self.ended:
+            return None
+        if token in vocabulary.end_ids:
+            if not self.accepting:
+                return None
+            return GrammarState(
+                self.grammar, self._matcher, self._bytewise, b"", ended=True, curtailed=curtailed
+            )
+        piece = vocabulary.pieces.get(token)
+        if piece is None:
+            return None
+        bytewise = self._bytewise.deep_copy()
+        if bytewise.try_consume_tokens(list(piece)) < len(piece):
+            return None
+        ending = self._ending_after(piece, bytewise, left - 2)
+        if ending is None:
+            return None
+        matcher = self._matcher.deep_copy()
+        matcher.consume_token(token)
+        _require(matcher)
+        return GrammarState(self.grammar, matcher, bytewise, ending, curtailed=curtailed)
+
+    def _ending_after(self, piece: bytes, after: LLMatcher, count: int) -> bytes | None:
+        """An ending of at most ``count`` tokens after ``piece``."""
+        fits = self.grammar.vocabulary.fits
+        if self.ending.startswith(piece):
+            ending = self.ending[len(piece) :]
+        elif completes(after, self.ending):
+            ending = self.ending
+        else:
+            ending = shortest_ending(
+                after,
+                hint=self.ending,
+                most_nodes=_STATES,
+                cost=lambda text: 0 if fits(text, count) else len(text),
+                enough=0,
+            )
+        return ending if ending is not None and fits(ending, count) else None
+
+
+def allowed(states: Sequence[GrammarState | None], size: int, device: torch.device) -> Tensor:
+    """Which tokens may follow; all of them where there is no state or an end token came.
+
+    Args:
+        states: One for each row.
+        size: Tokens in the table of logits (V); those that the tokenizer does not have are never
+            allowed.
+        device: Where the logits are.
+
+    Returns:
+        Booleans. [B, V]
+    """
+    live = [row for row, state in enumerate(states) if state is not None and not state.ended]
+    mask = torch.ones(len(states), size, dtype=torch.bool, device=device)
+    if live:
+        packed = torch.stack([s.mask for row in live if (s := states[row])]).to(device)  # [b, W]
+        bits = packed[:, :, None] >> torch.arange(32, dtype=torch.int32, device=device)
+        bits = bits.bitwise_and_(1).bool().flatten(1)[:, :size]  # [b, <=V]
+        mask[live] = torch.nn.functional.pad(bits, (0, size - bits.shape[1]))
+    return mask
+
+
+def choose(
+    scores: Tensor, states: Sequence[GrammarState], left: Sequence[int]
+) -> tuple[list[int], list[GrammarState]]:
+    """The best token of each row that may follow.
+
+    Costs one synchronisation, and one more for each time that the best token of some row is
+    refused for the budget. After a few refusals a row takes the way out.
+
+    Args:
+        scores: Scores with everything that the sampler forbids at -inf; refused tokens are set to
+            -inf in place. [B, V]
+        states: States that have not ended.
+        left: Tokens left, the next one and an end token included.
+
+    Returns:
+        The tokens and the states after them.
+    """
+    chosen: dict[int, tuple[int, GrammarState]] = {}
+    refused: set[int] = set()
+    for _ in range(_TRIES):
+        rows = [row for row in range(len(states)) if row not in chosen]
+        if not rows:
+            break
+        best = (scores if len(rows) == len(states) else scores[rows]).max(1)
+        found = zip(rows, best.indices.tolist(), best.values.tolist(), strict=True)
+        for row, token, score in found:
+            if score == float("-inf"):
+                continue
+            after = states[row].advance(token, left[row], curtailed=row in refused)
+            if after is None:
+                scores[row, token] = float("-inf")
+                refused.add(row)
+            else:
+                chosen[row] = token, after
+    for row, state in enumerate(states):
+        if row not in chosen:
+            after = state.advance(state.way_out, left[row], curtailed=True)
+            assert after is not None, "the way out is always open"
+            chosen[row] = state.way_out, after
+    ordered = [chosen[row] for row in range(len(states))]
+    return [token for token, _ in ordered], [state for _, state in ordered]
+
+
+def _require(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        raise ConstraintError(f"the constraint is too complex to follow: {matcher.get_error()}")

@@ -1,0 +1,122 @@
+"""Constraints under which an answer is, or may be, the call of a tool."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, relocated
+from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.sampling import Constraint
+from w2s_chains.errors import ConstraintError
+
+
+def tool_call(
+    tools: Mapping[str, Mapping[str, Any]],
+    *,
+    parallel: bool = False,
+    form: CallFormat = DEFAULT_CALLS,
+) -> Constraint:
+    """The answer is a call of one of ``tools``; give one tool for the call of just that one.
+
+    Args:
+        tools: JSON schema of the arguments under each name.
+        parallel: Allow more calls after the first.
+        form: How calls are written.
+
+    Raises:
+        ConstraintError: There is no tool.
+    """
+    more = " (BETWEEN call)*" if parallel else ""
+    return Constraint.lark(f"start: call{more}\n{_rules(tools, form)}")
+
+
+def text_or_tool_call(
+    tools: Mapping[str, Mapping[str, Any]],
+    *,
+    parallel: bool = False,
+    form: CallFormat = DEFAULT_CALLS,
+) -> Constraint:
+    """The answer is text, or text (often none) and then a call of one of ``tools``.
+
+    Once the first word of ``form.begin`` is there, a call must follow. For the arguments see
+    ``tool_call``.
+
+    Raises:
+        ConstraintError: There is no tool, or nothing that tells a call from text.
+    """
+    mark = _mark(form)
+    rest = form.begin[form.begin.index(mark) + len(mark) :]
+    pattern = re.escape(mark).replace("/", r"\/")
+    more = " (BETWEEN call)*" if parallel else ""
+    return Constraint.lark(
+        f"start: TEXT | opening {_literal(rest)} body{more}\n"
+        f"TEXT: /(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/\n"
+        f"opening[lazy]: /(?s:.*){pattern}/\n"
+        f"{_rules(tools, form)}"
+    )
+
+
+def tool_call_or_json(
+    tools: Mapping[str, Mapping[str, Any]],
+    schema: Mapping[str, Any],
+    *,
+    parallel: bool = False,
+    form: CallFormat = DEFAULT_CALLS,
+) -> Constraint:
+    """The answer is a call of one of ``tools``, or JSON that is valid under ``schema``.
+
+    For the arguments see ``tool_call``.
+
+    Raises:
+        ConstraintError: There is no tool, or nothing that tells a call from JSON.
+    """
+    _mark(form)
+    more = " (BETWEEN call)*" if parallel else ""
+    answer = {"x-guidance": JSON_STYLE, **closed(schema)}
+    return Constraint.lark(
+        f"start: call{more} | answer\nanswer: %json {json.dumps(answer)}\n{_rules(tools, form)}"
+    )
+
+
+def _mark(form: CallFormat) -> str:
+    if not form.mark:
+        raise ConstraintError(
+            f"calls that begin with {form.begin!r} cannot be told from text; give CallFormat a "
+            "begin, or use tool_call"
+        )
+    return form.mark
+
+
+def _rules(tools: Mapping[str, Mapping[str, Any]], form: CallFormat) -> str:
+    if not tools:
+        raise ConstraintError("there is no tool to call; give at least one")
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                form.name_key: {"const": name},
+                form.arguments_key: {"$ref": f"#/$defs/tool{i}"},
+            },
+            "required": [form.name_key, form.arguments_key],
+            "additionalProperties": False,
+        }
+        for i, name in enumerate(tools)
+    ]
+    arguments = {
+        f"tool{i}": relocated(closed(schema), f"#/$defs/tool{i}")
+        for i, schema in enumerate(tools.values())
+    }
+    schema = {"x-guidance": JSON_STYLE, "anyOf": calls, "$defs": arguments}
+    return (
+        f"call: {_literal(form.begin)} body\n"
+        f"body: json {_literal(form.end)}\n"
+        f"json: %json {json.dumps(schema)}\n"
+        f"BETWEEN: {_literal(form.between)}\n"
+    )
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""A causal language model and what it has read: caches, reading, sampling, steering."""

@@ -1,0 +1,274 @@
+"""One Hugging Face causal language model: the owner of its forward passes and of its memory."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from w2s_chains.backend.lm.adapters import Adapters
+from w2s_chains.backend.lm.attention import grouped
+from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
+from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
+
+DEFAULT_TOKEN_BUDGET = 16_384
+"""Columns of one batch: rows times the longest row, cached tokens included."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a model has done so far; for tests and benchmarks."""
+
+    forwards: int = 0
+    tokens_read: int = 0
+    prefills: int = 0
+
+
+def check_branchable(config: Any) -> None:
+    """Refuse models whose cache cannot be cut into slices and put together again.
+
+    Raises:
+        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or the like.
+    """
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
+        raise _cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
+
+
+def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
+    name = getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
+    return UnsupportedModelError(
+        f"model {name!r} cannot branch: {why}, but a search needs keys and values of every token "
+        "(full attention); use a model without sliding-window, chunked or recurrent layers, or "
+        "switch the window off in its config (sliding_window: null) if your texts are shorter"
+    )
+
+
+class CausalLM:
+    """A model, the batches that it reads, and the memory that they take.
+
+    Not thread-safe: the engine's model thread is its only user.
+
+    Attributes:
+        model: What transformers loaded; shared by all views.
+        adapters: What may be on top of it; likewise.
+        adapter: The one that is in this view; None for the model alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: Any ``AutoModelForCausalLM`` with full attention.
+            token_budget: Most columns of one batch; halved whenever memory runs out.
+
+        Raises:
+            UnsupportedModelError: The cache of this model cannot branch.
+        """
+        if getattr(model, "_is_stateful", False):
+            raise _cannot_branch(model.config, "it keeps a recurrent state")
+        check_branchable(model.config)
+        if "flash" in (attention := str(getattr(model.config, "_attn_implementation", ""))):
+            raise UnsupportedModelError(
+                f"attn_implementation {attention!r} takes no padding between cached and new "
+                "tokens, which batches of unequal texts have; use 'sdpa', which runs flash kernels "
+                "where it can, or 'eager'"
+            )
+        self.model = model.eval()
+        self.adapters = Adapters(model)
+        self.adapter: str | None = None
+        self.token_budget = token_budget
+        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
+        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
+        parameters = inspect.signature(model.forward).parameters
+        self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
+        # transformers 5.24 renamed it.
+        self._cache = "cache" if "cache" in parameters else "past_key_values"
+        self.planes = self._find_planes()
+        self.counters = Counters()
+        self.can_branch = self._can_branch()
+        self.counters = Counters()
+
+    def view(self, token_budget: int) -> CausalLM:
+        """The same weights for another reader."""
+        view = copy.copy(self)
+        view.token_budget = token_budget
+        view.adapter = None
+        return view
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Logits of one token."""
+        return self.model.config.get_text_config(decoder=True).vocab_size
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text the model can read, in tokens; None if its config does not say."""
+        config = self.model.config.get_text_config(decoder=True)
+        return getattr(config, "max_position_embeddings", None)
+
+    @torch.inference_mode()
+    def _find_planes(self) -> list[Plane]:
+        """Read one token, and see how keys and values are laid out."""
+        cache = DynamicCache()
+        one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+        self.model(input_ids=one, use_cache=True, **{self._cache: cache})
+        layers: dict[tuple[Any, ...], list[int]] = {}
+        for i, layer in enumerate(cache.layers):
+            if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+                raise _cannot_branch(self.model.config, "it does not fill an ordinary cache")
+            k, v = layer.keys, layer.values  # [1, H, 1, D]
+            layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
+        if not layers:
+            raise _cannot_branch(self.model.config, "it keeps no keys and values")
+        return [
+            Plane(
+                layers=tuple(indices),
+                heads=heads,
+                key_dim=key_dim,
+                value_dim=value_dim,
+                dtype=dtype,
+                device=device,
+            )
+            for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
+        ]
+
+    @torch.inference_mode()
+    def _can_branch(self) -> bool:
+        """Try: does a branch give the logits of its path alone, with a sibling beside it?
+
+        Models that count columns instead of taking positions, or that build their own mask, don't.
+        """
+        if "position_ids" not in self._optional:
+            return False
+        ids = torch.arange(1, 6, device=self.device)[None] % self.vocabulary_size
+        try:
+            branched = self.forward(self.gather([(None, 0)], width=2, steps=3), ids)[0, 3:]
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        paths = ids[0, [[0, 1, 3], [0, 2, 4]]]
+        alone = self.forward(self.gather([(None, 0)] * 2, width=1, steps=3), paths)[:, 2]
+        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 0.05
+        return bool((branched - alone).abs().max() <= tolerance * alone.abs().max())
+
+    def gather(
+        self,
+        paths: Sequence[tuple[Segment | None, int]],
+        *,
+        width: int,
+        steps: int,
+        adapters: Sequence[str | None] | None = None,
+    ) -> Batch:
+        """A batch of positions [0, upto) of each (segment, upto), with room for branches.
+
+        Args:
+            paths: One per row.
+            width: Branches of every row.
+            steps: Tokens that every branch reads, the one that all of a row share included.
+            adapters: What reads each row; by default the adapter of this view, if it has one.
+        """
+        batch = Batch(
+            self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
+        )
+        batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
+        return batch
+
+    def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor:
+        """Read the next columns of a batch.
+
+        Args:
+            batch: Gets the keys and values of the columns.
+            ids: Tokens. [B, n]
+            last_only: Make logits for the last column alone.
+
+        Returns:
+            Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
+        """
+        rows, count = ids.shape
+        options: dict[str, Any] = {self._cache: batch.cache}
+        if "position_ids" in self._optional:
+            options["position_ids"] = batch.positions(count)
+        if last_only and "logits_to_keep" in self._optional:
+            options["logits_to_keep"] = 1
+        config = self.model.config.get_text_config(decoder=True)
+        with grouped(config), self.adapters.rows(batch.adapters):
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=batch.attention_mask(count),
+                use_cache=True,
+                **options,
+            ).logits
+        batch.filled += count
+        self.counters.forwards += 1
+        self.counters.tokens_read += rows * count
+        return (logits[:, -1:] if last_only else logits).float()
+
+    def in_rows(
+        self, families: Collection[Sequence[T]], steps: int, past: int
+    ) -> tuple[list[Sequence[T]], int]:
+        """Siblings side by side in as many rows as cost least, and the width of a row.
+
+        Args:
+            families: Siblings of each parent.
+            steps: Most tokens that a branch reads, the shared one included.
+            past: Tokens of the longest path.
+        """
+        width = best_width(map(len, families), steps, past) if self.can_branch else 1
+        return [own[at : at + width] for own in families for at in range(0, len(own), width)], width
+
+    def in_batches(
+        self, items: Sequence[T], cost: Callable[[T], int], run: Callable[[list[T]], list[R]]
+    ) -> list[R]:
+        """Run items in batches of at most ``token_budget`` columns; results in the items' order.
+
+        Items of like cost go together, so that little is padded. When memory runs out the budget
+        is halved for good and the batch is tried again.
+
+        Raises:
+            OutOfMemoryError: One item alone does not fit.
+        """
+        order = sorted(range(len(items)), key=lambda i: cost(items[i]))
+        results: dict[int, R] = {}
+        at = 0
+        while at < len(order):
+            size = 1
+            while at + size < len(order) and (
+                (size + 1) * cost(items[order[at + size]]) <= self.token_budget
+            ):
+                size += 1
+            indices = order[at : at + size]
+            try:
+                outcome = run([items[i] for i in indices])
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self._shrink(size * max(cost(items[i]) for i in indices), size, error)
+                continue
+            results.update(zip(indices, outcome, strict=True))
+            at += size
+        return [results[i] for i in range(len(items))]
+
+    def _shrink(self, columns: int, rows: int, error: BaseException) -> None:
+        if rows == 1:
+            raise OutOfMemoryError(
+                f"one row of {columns} tokens does not fit into the memory of {self.device}; "
+                "shorten the prompt or max_tokens, or load the models in a smaller dtype"
+            ) from error
+        self.token_budget = min(self.token_budget, columns) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,148 @@
+"""What one model knows of the hypotheses: a segment for each, read when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.lm.reading import Reading, read
+from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.errors import PromptError
+
+
+class Paths:
+    """Segments of one model under the hypotheses they belong to; they die with them.
+
+    A hypothesis whose token ids are of this model's vocabulary is read by ids, any other by text,
+    tokenised together with the prompt. Either way only the tokens after the longest prefix shared
+    with the nearest ancestor already read are read.
+    """
+
+    def __init__(self, lm: CausalLM, tokenizer: Tokenizer) -> None:
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self._segments: WeakKeyDictionary[Hypothesis, Segment] = WeakKeyDictionary()
+        self._end_logprobs: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
+
+    def __contains__(self, hypothesis: Hypothesis) -> bool:
+        return hypothesis in self._segments
+
+    def __getitem__(self, hypothesis: Hypothesis) -> Segment:
+        return self._segments[hypothesis]
+
+    def keep(self, hypothesis: Hypothesis, segment: Segment, end_logprob: float = 0.0) -> None:
+        """Store a segment that was read elsewhere, while a chunk was sampled."""
+        self._segments[hypothesis] = segment
+        self._end_logprobs[hypothesis] = end_logprob
+
+    def read(
+        self, hypotheses: Sequence[Hypothesis], *, scored: bool
+    ) -> list[tuple[Hypothesis, int]]:
+        """Read what is not read yet: ``read_together`` for these paths alone."""
+        return read_together([self], hypotheses, scored=scored)
+
+    def unread_prompts(self, hypotheses: Sequence[Hypothesis]) -> dict[Hypothesis, Reading]:
+        """What has to be read before the answers."""
+        roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
+        return {
+            root: Reading(
+                segment=Segment(None, 0, self.tokenizer.prompt_ids(root.prompt)),
+                scored=False,
+                adapter=self.lm.adapter,
+            )
+            for root in roots
+            if root not in self._segments
+        }
+
+    def unread_answers(
+        self, hypotheses: Sequence[Hypothesis], scored: bool
+    ) -> dict[Hypothesis, Reading]:
+        """What has to be read once the prompts are."""
+        missing = dict.fromkeys(h for h in hypotheses if h not in self._segments)
+        return {h: self._reading(h, scored) for h in missing}
+
+    def _reading(self, hypothesis: Hypothesis, scored: bool) -> Reading:
+        known = next(h for h in hypothesis.ancestors() if h in self._segments)
+        parent = self._segments[known]
+        ids = self._ids(hypothesis)
+        limit = self.lm.max_positions
+        if limit is not None and len(ids) > limit:
+            raise PromptError(
+                f"prompt and answer have {len(ids)} tokens for the model "
+                f"{self.tokenizer.name!r}, which has {limit} positions; shorten the "
+                "prompt or lower max_tokens"
+            )
+        shared = common_prefix(parent.path_ids(), ids)
+        segment = Segment(parent if shared else None, shared, ids[shared:])
+        end_id = self.tokenizer.end_id if hypothesis.ended else None
+        return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
+
+    def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
+        """All tokens of prompt and response in this model's vocabulary."""
+        ids = (
+            hypothesis.response_ids if hypothesis.vocabulary == self.tokenizer.vocabulary else None
+        )
+        if ids is None:
+            return self.tokenizer.ids_with_response(hypothesis.prompt, hypothesis.response)
+        return (*self.tokenizer.prompt_ids(hypothesis.prompt), *ids)
+
+    def loglikelihood(self, hypothesis: Hypothesis) -> float:
+        """Log p(response | prompt) of a hypothesis that was read with scores, in nats.
+
+        Scored are the tokens after the longest prefix that prompt and prompt + response share,
+        and the end token where the model ended its turn.
+        """
+        segment = self._segments[hypothesis]
+        first = self._first_scored(hypothesis)
+        return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+
+    def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
+        """``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
+        count = self._segments[hypothesis].end - self._first_scored(hypothesis) + hypothesis.ended
+        return self.loglikelihood(hypothesis) / count if count else 0.0
+
+    def _first_scored(self, hypothesis: Hypothesis) -> int:
+        path = self._segments[hypothesis].path_ids()
+        return common_prefix(self.tokenizer.prompt_ids(hypothesis.prompt), path)
+
+
+def read_together(
+    many: Sequence[Paths], hypotheses: Sequence[Hypothesis], *, scored: bool
+) -> list[tuple[Hypothesis, int]]:
+    """Read what is not read yet: the prompts first, each of them once, then the rest.
+
+    Args:
+        many: Who reads them; those that share a model read in the same forward passes.
+        hypotheses: In any number and order.
+        scored: Whether log-probabilities are wanted.
+
+    Returns:
+        What was read, and how many tokens of it.
+
+    Raises:
+        PromptError: A text is longer than a model's context, or has no tokens at all.
+        OutOfMemoryError: One text alone does not fit.
+    """
+    models: dict[int, list[Paths]] = {}
+    for paths in many:
+        models.setdefault(id(paths.lm.model), []).append(paths)
+    counts: list[tuple[Hypothesis, int]] = []
+    for readers in models.values():
+        for prompts in (True, False):
+            wanted = [
+                (paths, h, reading)
+                for paths in dict.fromkeys(readers)
+                for h, reading in (
+                    paths.unread_prompts(hypotheses)
+                    if prompts
+                    else paths.unread_answers(hypotheses, scored)
+                ).items()
+            ]
+            read(readers[0].lm, [reading for _, _, reading in wanted])
+            for paths, h, reading in wanted:
+                paths.keep(h, reading.segment, reading.end_logprob)
+                counts.append((h, reading.count))
+    return counts

@@ -1,0 +1,316 @@
+"""Samples chunks: reads the last token of each parent once, then decodes all children together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.kv import Batch, Segment
+from w2s_chains.backend.lm.logits import log_exponential, tiles
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.streams import noise_key
+
+if TYPE_CHECKING:
+    from w2s_chains.backend.constrained.grammar import GrammarState
+
+
+_GREEDY_BELOW = 1e-6
+"""Colder than this, noise is lost in float32, and far colder the logits overflow."""
+_ALL = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One child to be sampled.
+
+    Attributes:
+        parents: The path so far as the proposer knows it, then as each steering model does.
+        steps: Most tokens to sample.
+        sampling: Temperature and filters.
+        place: What the random numbers are a function of, besides the number of the token.
+        n_tokens: Tokens of the answer so far.
+        state: What may follow; None for anything. Its answer fits into ``sampling.max_tokens``.
+        weights: Weight of each steering model's log-probabilities.
+    """
+
+    parents: tuple[Segment, ...]
+    steps: int
+    sampling: SamplingParams
+    place: tuple[object, ...]
+    n_tokens: int
+    state: GrammarState | None = None
+    weights: tuple[float, ...] = ()
+
+    @property
+    def cost(self) -> int:
+        return self.parents[0].end + self.steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A sampled child.
+
+    Attributes:
+        segments: The new tokens, without end token, as each model knows them; in the order of
+            ``Draw.parents``.
+        end_logprob: log p(end token) after them under the first model, in nats; None if none came.
+        drift: Sum over the tokens of log q(token) - log p(token), in nats: q is what they were
+            sampled from, p the same without steering. 0 without steering.
+        state: What may follow them; None for anything.
+    """
+
+    segments: tuple[Segment, ...]
+    end_logprob: float | None
+    drift: float = 0.0
+    state: GrammarState | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether an end token came."""
+        return self.end_logprob is not None
+
+
+@torch.inference_mode()
+def sample(
+    models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Iterable[int]
+) -> list[Drawn]:
+    """Sample each draw; the answer to one does not depend on the others.
+
+    With steering models, tokens come from softmax(log p_base + sum_i w_i log p_i): with weights
+    (beta, -beta) for (tuned, untuned) this is emulated fine-tuning (Mitchell et al., 2023).
+
+    Args:
+        models: The proposer, then the steering models; one vocabulary.
+        draws: What to sample; their parents are read.
+        end_ids: Tokens that end the answer.
+
+    Raises:
+        OutOfMemoryError: One draw alone does not fit.
+    """
+    ends = sorted(set(end_ids))
+    return models[0].in_batches(
+        draws, lambda draw: draw.cost, lambda batch: _sample_batch(models, batch, ends)
+    )
+
+
+def _sample_batch(
+    models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Sequence[int]
+) -> list[Drawn]:
+    steps = max(draw.steps for draw in draws)
+    families: dict[tuple[int, ...], list[int]] = {}
+    for i, draw in enumerate(draws):
+        families.setdefault(tuple(id(segment) for segment in draw.parents), []).append(i)
+    past = max(draw.parents[0].end for draw in draws)
+    narrowest = next((model for model in models if not model.can_branch), models[0])
+    rows, width = narrowest.in_rows(families.values(), steps, past)
+    # Every branch of every row samples; those that a row lacks repeat another's draw in vain.
+    slots = [own[min(branch, len(own) - 1)] for own in rows for branch in range(width)]
+    place = {i: divmod(slot, width) for slot, i in reversed(list(enumerate(slots)))}
+
+    batches: list[Batch] = []
+    logits: list[Tensor] = []
+    for m, model in enumerate(models):
+        parents = [draws[own[0]].parents[m] for own in rows]
+        batches.append(
+            model.gather([(own, own.end - 1) for own in parents], width=width, steps=steps)
+        )
+        last = torch.tensor([[own.ids[-1]] for own in parents], device=model.device)
+        logits.append(model.forward(batches[m], last)[:, 0].repeat_interleave(width, dim=0))
+
+    device = logits[0].device  # not the model's where layers are spread over several
+    parts = tiles(logits[0])
+    choosers = [Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
+    ends = torch.tensor(end_ids, dtype=torch.long, device=device)
+    ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
+    sampled: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for step in range(steps):
+        chosen = [
+            choose([table[part] for table in logits], step, [ids[part] for ids in sampled])
+            for part, choose in zip(parts, choosers, strict=True)
+        ]
+        ids = torch.cat([own for own, _ in chosen])  # [B * width]
+        sampled.append(ids)
+        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 1, B * width]
+        ended |= torch.isin(ids, ends)
+        if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
+            break
+        logits = [
+            model.forward(batch, ids.view(-1, width).to(model.device)).flatten(0, 1)
+            for model, batch in zip(models, batches, strict=True)
+        ]
+    taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
+    likely = torch.stack(logprobs, dim=2).tolist()  # [models + 1, B * width, steps]
+    states = [state for choose in choosers for state in choose.states]
+    drawn: list[Drawn] = []
+    for i, draw in enumerate(draws):
+        row, branch = place[i]
+        slot = row * width + branch
+        own = [values[slot] for values in likely]
+        one = _drawn(draw, (row, branch), taken[slot], own, batches, set(end_ids))
+        drawn.append(replace(one, state=states[slot]))
+    return drawn
+
+
+def _may_look(device: torch.device, step: int) -> bool:
+    """Whether to look if all rows have ended: free on CPU, a synchronisation elsewhere."""
+    return device.type == "cpu" or step % 16 == 15
+
+
+def _drawn(
+    draw: Draw,
+    place: tuple[int, int],
+    ids: list[int],
+    values: list[list[float]],
+    batches: Sequence[Batch],
+    end_ids: set[int],
+) -> Drawn:
+    """The new tokens as each model knows them, and whether an end token came after them."""
+    ids = ids[: draw.steps]
+    count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
+    ended = count < len(ids)
+    *logprobs, drifts = values
+    segments: list[Segment] = []
+    for parent, batch, own in zip(draw.parents, batches, logprobs, strict=True):
+        segment = Segment(parent, parent.end, ids[:count])
+        segment.logprobs = tuple(own[:count])
+        if not ended:
+            segment.kv = batch.slice(*place, count)
+        segments.append(segment)
+    return Drawn(
+        segments=tuple(segments),
+        end_logprob=logprobs[0][count] if ended else None,
+        drift=sum(drifts[: count + ended]),
+    )
+
+
+class Chooser:
+    """Picks the next token of every row by the row's own sampling parameters."""
+
+    def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
+        params = [draw.sampling for draw in draws]
+        self.states = [draw.state for draw in draws]
+        self.steps = [draw.steps for draw in draws]
+        self.left = [draw.sampling.max_tokens - draw.n_tokens for draw in draws]
+        weights = zip(*(draw.weights for draw in draws), strict=True)
+        self.weights = [torch.tensor(own, device=device) for own in weights]
+        greedy = [p.temperature < _GREEDY_BELOW for p in params]
+        self.noisy = not all(greedy)
+        self.greedy = torch.tensor(greedy, device=device)[:, None] if any(greedy) else None
+        temperatures = [
+            1.0 if cold else p.temperature for cold, p in zip(greedy, params, strict=True)
+        ]
+        self.temperature = torch.tensor(temperatures, device=device)
+        self.top_p = torch.tensor([p.top_p for p in params], device=device)
+        self.top_k = torch.tensor([min(p.top_k or _ALL, _ALL) for p in params], device=device)
+        self.filters = any(p.top_p < 1 or p.top_k is not None for p in params)
+        penalties = [p.repetition_penalty for p in params]
+        self.penalty = torch.tensor(penalties, device=device)[:, None]
+        self.penalises = any(penalty != 1 for penalty in penalties)
+        keys = [
+            [noise_key(*draw.place, draw.n_tokens + step) for draw in draws]
+            for step in range(steps if self.noisy else 0)
+        ]
+        self.keys = torch.tensor(keys, dtype=torch.int32, device=device)  # [steps, B, 2]
+        if self.penalises:
+            paths = [draw.parents[0].path_ids() for draw in draws]
+            longest = max(len(path) for path in paths)
+            # Padded with tokens of the path itself: a token counts once, however often it comes.
+            self.seen = torch.tensor(
+                [path + path[:1] * (longest - len(path)) for path in paths], device=device
+            )
+
+    def __call__(
+        self, tables: Sequence[Tensor], step: int, sampled: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Choose the next tokens.
+
+        Args:
+            tables: Logits of each model. [B, V] each
+            step: Number of the token in this chunk.
+            sampled: Tokens of this chunk so far. [B] each
+
+        Returns:
+            The tokens [B]; their log-probabilities under each model, at temperature 1 and
+            unfiltered, and below them what steering added to the log-probability that they were
+            sampled with [models + 1, B].
+        """
+        # Tables of one vocabulary may be padded differently: only what all of them know counts.
+        size = min(table.shape[1] for table in tables)
+        known = [table.log_softmax(1)[:, :size] for table in tables]
+        base = logits = tables[0][:, :size]
+        for weights, own in zip(self.weights, known[1:], strict=True):
+            logits = logits + weights[:, None] * own.to(logits.device)
+        live = [
+            row
+            for row, state in enumerate(self.states)
+            if state is not None and not state.ended and step < self.steps[row]
+        ]
+        allowed = self._allowed(logits) if live else None
+        logits = self._shaped(logits, sampled, allowed)
+        ids = self._pick(logits, step, live)
+        at = ids[:, None]
+        likely = [own.gather(1, at.to(own.device)).to(ids.device) for own in known]
+        if self.weights:
+            base = self._shaped(base, sampled, allowed)
+            drift = logits.log_softmax(1).gather(1, at) - base.log_softmax(1).gather(1, at)
+        else:
+            drift = torch.zeros_like(likely[0])
+        return ids, torch.cat([*likely, drift], dim=1).T
+
+    def _shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
+        """The logits that are sampled from: penalised, masked, tempered and filtered."""
+        if self.penalises:
+            logits = self._penalise(logits, sampled)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        logits = logits / self.temperature[:, None]
+        return self._filter(logits) if self.filters else logits
+
+    def _pick(self, logits: Tensor, step: int, live: Sequence[int]) -> Tensor:
+        """The tokens: the best after noise, in rows ``live`` the best that a form allows."""
+        if self.noisy:
+            noise = log_exponential(self.keys[step], logits.shape[1])
+            if self.greedy is not None:
+                noise.masked_fill_(self.greedy, 0.0)
+            logits = logits - noise
+        return self._choose(logits, step, live) if live else logits.argmax(1)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        from w2s_chains.backend.constrained.grammar import allowed
+
+        return allowed(self.states, logits.shape[1], logits.device)
+
+    def _choose(self, scores: Tensor, step: int, live: Sequence[int]) -> Tensor:
+        """The best tokens, of rows that keep to a form the best that it allows."""
+        from w2s_chains.backend.constrained.grammar import choose
+
+        ids = scores.argmax(1)
+        states = [state for row in live if (state := self.states[row])]
+        chosen, after = choose(scores[live], states, [self.left[row] - step for row in live])
+        ids[live] = torch.tensor(chosen, device=ids.device)
+        for row, state in zip(live, after, strict=True):
+            self.states[row] = state
+        return ids
+
+    def _penalise(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
+        seen = torch.cat([self.seen, *(ids[:, None] for ids in sampled)], dim=1)
+        old = logits.gather(1, seen)
+        new = torch.where(old < 0, old * self.penalty, old / self.penalty)
+        return logits.scatter(1, seen, new)
+
+    def _filter(self, logits: Tensor) -> Tensor:
+        ranked, order = logits.sort(dim=1, descending=True, stable=True)
+        rank = torch.arange(logits.shape[1], device=logits.device)[None, :]
+        ranked = ranked.masked_fill(rank >= self.top_k[:, None], float("-inf"))
+        probabilities = ranked.softmax(1)
+        before = probabilities.cumsum(1) - probabilities
+        # Rows that ask for no nucleus keep all: a rounded sum must not cut their tail.
+        cut = (before >= self.top_p[:, None]) & (self.top_p < 1)[:, None]
+        ranked = ranked.masked_fill(cut, float("-inf"))
+        return torch.empty_like(logits).scatter_(1, order, ranked)

@@ -1,0 +1,61 @@
+"""Two guides that steer a proposer token by token (emulated fine-tuning)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.lm.paths import Paths, read_together
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringPair:
+    """What the tuned and the untuned guide know of the hypotheses."""
+
+    tuned: Paths
+    untuned: Paths
+
+    @property
+    def models(self) -> tuple[CausalLM, CausalLM]:
+        return self.tuned.lm, self.untuned.lm
+
+    def read(self, hypotheses: Sequence[Hypothesis]) -> None:
+        """Read what the guides do not know yet, so that sampling can go on from there."""
+        for hypothesis, count in read_together((self.tuned, self.untuned), hypotheses, scored=True):
+            hypothesis.usage.guide_tokens += count
+
+    def segments(self, hypothesis: Hypothesis) -> tuple[Segment, Segment]:
+        return self.tuned[hypothesis], self.untuned[hypothesis]
+
+    def keep(self, hypothesis: Hypothesis, segments: Sequence[Segment]) -> None:
+        """Store what the guides read while this hypothesis was sampled."""
+        for paths, segment in zip((self.tuned, self.untuned), segments, strict=True):
+            paths.keep(hypothesis, segment)
+
+
+def require_steering(guides: object, vocabulary: str) -> SteeringPair:
+    """The pair as a steering pair.
+
+    Raises:
+        ConfigError: There are no guides, they are not local models, or their vocabulary is not
+            the proposer's.
+    """
+    both = [getattr(getattr(guides, name, None), "paths", None) for name in ("tuned", "untuned")]
+    tuned, untuned = both
+    if not isinstance(tuned, Paths) or not isinstance(untuned, Paths):
+        raise ConfigError(
+            "token-level steering needs a GuidePair of two local models; pass one as guide=..., or "
+            "use a strategy without steering (chunk_beam, best_of_n)"
+        )
+    for name, paths in (("tuned", tuned), ("untuned", untuned)):
+        if paths.tokenizer.vocabulary != vocabulary:
+            raise ConfigError(
+                f"token-level steering needs guides with the proposer's vocabulary, but the {name} "
+                f"guide {paths.tokenizer.name!r} has another one; use guides of the "
+                "proposer's family, or a strategy without steering (chunk_beam, best_of_n)"
+            )
+    return SteeringPair(tuned, untuned)

@@ -1,0 +1,132 @@
+"""Loads causal language models, and their tokenizers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+)
+
+from w2s_chains.backend.lm.adapters import check_adapter
+from w2s_chains.backend.lm.causal_lm import CausalLM, check_branchable
+from w2s_chains.backend.loading.locate import (
+    check_complete,
+    check_safe,
+    clear_errors_of,
+    locate,
+    locate_adapter,
+)
+from w2s_chains.backend.loading.spec import Model, device_of, options_of
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.plugins import did_you_mean
+from w2s_chains.errors import ConfigError
+
+
+def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
+    """Load a model and its tokenizer; nothing but safetensors or GGUF, and no remote code.
+
+    Raises:
+        ModelNotFoundError: The reference leads nowhere.
+        UnsupportedModelError: The model's cache cannot branch; found before weights are loaded.
+        ConfigError: An option is unknown to torch or to this machine.
+    """
+    config, text = preview(spec)
+    device = device_of(spec)
+    source, files = locate(spec.model, spec.revision)
+    with clear_errors_of(spec.model):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            **files,
+            **options_of(spec, device),
+            trust_remote_code=False,
+            use_safetensors=None if "gguf_file" in files else True,
+            output_loading_info=True,
+        )
+    model, found = loaded
+    check_complete(spec.model, found, "causal language model")
+    if spec.device_map is None and spec.quantization_config is None:
+        model = model.to(device)
+    return share(CausalLM(model), text, spec)
+
+
+def share(lm: CausalLM, text: Tokenizer, spec: Model) -> tuple[CausalLM, Tokenizer]:
+    """Read ``spec`` with weights that are loaded already; they are those that it names.
+
+    Raises:
+        ConfigError: The package peft is missing, or the adapter is for another model.
+        ModelNotFoundError: There is no such adapter.
+        UnsupportedModelError: The adapter cannot be on in some rows of a batch and off in others.
+    """
+    view = lm.view(spec.token_budget)
+    if spec.adapter is not None:
+        with clear_errors_of(spec.adapter):
+            view.adapter = lm.adapters.load(spec.adapter, locate_adapter(spec.adapter))
+    return view, tokens(lm.model, text.hf_tokenizer, spec.prompt_template())
+
+
+def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
+    """All of ``load`` but the weights: refuses in seconds what ``load`` would refuse.
+
+    Weights that are broken, or missing on the hub, are not found. Raises like ``load``.
+    """
+    options_of(spec, device_of(spec))
+    source, files = locate(spec.model, spec.revision)
+    with clear_errors_of(spec.model):
+        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        _override(config, spec)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ConfigError(
+                f"model {spec.model!r} is no causal language model: transformers has no "
+                f"AutoModelForCausalLM for {type(config).__name__}"
+            )
+        check_branchable(config)
+        check_safe(spec.model, source, files)
+        if spec.adapter is not None:
+            check_adapter(spec.adapter, locate_adapter(spec.adapter))
+        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        try:
+            generation = GenerationConfig.from_pretrained(source, revision=spec.revision or "main")
+        except OSError:  # it has no such file
+            generation = GenerationConfig.from_model_config(config)
+    return config, Tokenizer(tokenizer, spec.prompt_template(), _end_ids(generation))
+
+
+def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
+    """The tokenizer of a model that runs elsewhere, and no weights; raises like ``load``."""
+    source, files = locate(name)
+    with clear_errors_of(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        try:
+            generation = GenerationConfig.from_pretrained(source)
+        except OSError:  # it has no such file
+            generation = None
+    return Tokenizer(tokenizer, template, _end_ids(generation))
+
+
+def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> Tokenizer:
+    """The tokenizer and template of a loaded model, with all end tokens that the model knows."""
+    return Tokenizer(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))
+
+
+def _end_ids(generation: Any) -> list[int]:
+    ends = getattr(generation, "eos_token_id", None)
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def _override(config: PreTrainedConfig, spec: Model) -> None:
+    known = config.to_dict()
+    for name, value in spec.config.items():
+        if name not in known:
+            raise ConfigError(
+                f"the config of model {spec.model!r} has no field {name!r} to override"
+                f"{did_you_mean(name, known)}"
+            )
+        setattr(config, name, value)

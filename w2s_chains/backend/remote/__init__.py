@@ -1,0 +1,1 @@
+"""Models behind HTTP: OpenAI-compatible servers, and LangChain's chat models by name."""

@@ -1,0 +1,201 @@
+"""What a server can do, found out by trying: servers ignore fields that they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from w2s_chains.backend.remote.event_loop import all_of
+from w2s_chains.backend.remote.replies import Reply
+from w2s_chains.backend.remote.server import Server
+from w2s_chains.errors import ServerError
+
+PROBE = "Once upon a time, in 1986, the owner of a small café said:"
+_TOKENS = 4
+_HOT = 2.0
+"""A temperature at which two samples of four tokens differ, whatever the model."""
+_CLOSE = 0.1
+"""Nats between two readings of the same token, on whatever device."""
+
+_FILTERS_OFF: Sequence[Mapping[str, Any]] = (
+    {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0},
+    {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0},
+    {},
+)
+"""How servers are told to filter nothing: vLLM and llama.cpp, SGLang, OpenAI."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a server can do.
+
+    Attributes:
+        completions: It continues texts; else it is chat-only, and gives whole answers alone.
+        chat: It answers chat messages; None if nobody asked.
+        n: It gives several continuations in one call.
+        seed: Equal seeds give equal samples, others different ones.
+        token_ids: It takes a prompt as token ids, and returns those of prompt and continuation.
+        logprobs: It returns log-probabilities of what it samples.
+        echo: It returns those of a prompt too, and they are right.
+        top_k: It keeps to top_k.
+        repetition_penalty: It takes a repetition penalty; whether it keeps to it was not tried.
+        filters_off: Fields with which it samples from the whole distribution.
+        probe_ids: Its token ids of ``PROBE``, where it tells them.
+    """
+
+    completions: bool
+    chat: bool | None = None
+    n: bool = False
+    seed: bool = False
+    token_ids: bool = False
+    logprobs: bool = False
+    echo: bool = False
+    top_k: bool = False
+    repetition_penalty: bool = False
+    filters_off: Mapping[str, Any]
+    probe_ids: tuple[int, ...] = ()
+
+
+async def probe(server: Server) -> Capabilities:
+    """Find out what a server can do, with some ten calls of four tokens.
+
+    Raises:
+        ServerError: It neither continues texts nor answers messages.
+    """
+    try:
+        return await _probe_completions(server)
+    except ServerError as error:
+        if error.status not in (400, 404, 405, 501):
+            raise
+        try:
+            return await _probe_chat(server)
+        except ServerError:
+            raise error from None
+
+
+async def _probe_completions(server: Server) -> Capabilities:
+    body, first = await _accepted(server)
+    hot = {**body, "temperature": _HOT}
+    ids = first.choices[0].prompt_token_ids
+    continued, same, again, other, two, top, scored = await all_of(
+        _try(server, changed)
+        for changed in (
+            {**body, "prompt": ids} if ids else None,
+            {**hot, "seed": 1},
+            {**hot, "seed": 1},
+            {**hot, "seed": 2},
+            {**hot, "n": 2},
+            {**hot, "top_k": 1} if "top_k" in body else None,
+            {**body, "logprobs": 1},
+        )
+    )
+    logprobs = scored is not None and scored.choices[0].logprobs is not None
+    return Capabilities(
+        completions=True,
+        n=two is not None and len(two.choices) == 2,
+        seed=_text(same) == _text(again) != _text(other) and same is not None,
+        token_ids=first.choices[0].token_ids is not None
+        and continued is not None
+        and continued.choices[0].token_ids == first.choices[0].token_ids,
+        logprobs=logprobs,
+        echo=logprobs and await _echoes(server, body, scored),
+        top_k=top is not None and _text(top) == _text(first),
+        repetition_penalty="repetition_penalty" in body,
+        filters_off={name: body[name] for name in _FILTERS_OFF[0] if name in body},
+        probe_ids=tuple(ids or ()),
+    )
+
+
+async def _accepted(server: Server) -> tuple[dict[str, Any], Reply]:
+    """The most outspoken request that the server takes, and what it answers."""
+    refused: ServerError | None = None
+    for ids in ({"return_token_ids": True}, {}):
+        for off in _FILTERS_OFF:
+            body: dict[str, Any] = {
+                "prompt": PROBE,
+                "max_tokens": _TOKENS,
+                "temperature": 0.0,
+                "top_p": 1.0,
+                "presence_penalty": 0.0,
+                "frequency_penalty": 0.0,
+                "n": 1,
+                "seed": 1,
+                **off,
+                **ids,
+            }
+            try:
+                return body, await server.complete(body)
+            except ServerError as error:
+                if error.status not in (400, 422):
+                    raise
+                refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+async def _try(server: Server, body: Mapping[str, Any] | None) -> Reply | None:
+    """The reply, or None if the server will not; one more attempt at most."""
+    if body is None:
+        return None
+    try:
+        return await server.complete(body, retries=min(1, server.options.max_retries))
+    except ServerError:
+        return None
+
+
+def _text(reply: Reply | None) -> str | None:
+    return None if reply is None else reply.choices[0].text
+
+
+async def _echoes(server: Server, body: Mapping[str, Any], scored: Reply | None) -> bool:
+    """Whether a text that was just sampled is scored as it was then."""
+    sampled = None if scored is None else scored.choices[0].logprobs
+    if sampled is None:
+        return False
+    text = PROBE + (_text(scored) or "")
+    # Not max_tokens=0, with which some servers go on to the end of their context; and without token
+    # ids, beside which vLLM leaves the prompt out of the text.
+    asked = {name: value for name, value in body.items() if name != "return_token_ids"}
+    echoed = await _try(
+        server, {**asked, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
+    )
+    read = None if echoed is None else echoed.choices[0].logprobs
+    if read is None or not (_text(echoed) or "").startswith(text):
+        return False
+    then = sampled.token_logprobs
+    now = read.token_logprobs[:-1][-len(then) :]
+    return len(then) == len(now) > 0 and all(
+        a is not None and b is not None and abs(a - b) < _CLOSE
+        for a, b in zip(then, now, strict=True)
+    )
+
+
+async def _probe_chat(server: Server) -> Capabilities:
+    body: dict[str, Any] = {
+        "messages": [{"role": "user", "content": PROBE}],
+        "max_tokens": _TOKENS,
+        "temperature": _HOT,
+        "top_p": 1.0,
+        "n": 2,
+        "seed": 1,
+    }
+    refused: ServerError | None = None
+    for off in _FILTERS_OFF:
+        try:
+            reply = await server.chat({**body, **off})
+            break
+        except ServerError as error:
+            if error.status not in (400, 422):
+                raise
+            refused = refused or error
+    else:
+        assert refused is not None
+        raise refused
+    return Capabilities(
+        completions=False,
+        chat=True,
+        n=len(reply.choices) == 2,
+        repetition_penalty=bool(off),
+        filters_off=off,
+    )

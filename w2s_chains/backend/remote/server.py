@@ -1,0 +1,265 @@
+"""One model behind an OpenAI-compatible server: calls with time-outs, retries and a cap."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from w2s_chains.backend.remote.event_loop import later
+from w2s_chains.backend.remote.replies import Reply
+from w2s_chains.errors import ConfigError, ServerError, brief
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 30.0
+"""Seconds between two attempts at most, whatever a server asks for."""
+_PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+"""Status codes after which another attempt may succeed."""
+
+
+class ServerOptions(BaseModel):
+    """Where a model is served, and how patiently it is called.
+
+    Attributes:
+        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
+        model: The model's name there.
+        api_key_env: The environment variable that holds the key, if the server wants one. Without
+            it api.openai.com gets OPENAI_API_KEY, and no other host gets a key: a config of
+            somebody else must not send yours to a stranger.
+        timeout: Seconds that one call may take in all.
+        max_retries: Further attempts after a time-out, a lost connection, a broken reply, or an
+            HTTP status that may pass (429, 500, 503, ...).
+        backoff: Seconds before the first of them, about twice as many before each other one; more
+            where the server asks for it (Retry-After), 30 at most.
+        max_concurrency: Calls under way at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str = "https://api.openai.com/v1"
+    model: str = Field(min_length=1)
+    api_key_env: str | None = None
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    max_retries: int = Field(default=3, ge=0, le=20)
+    backoff: float = Field(default=0.5, ge=0, le=_LONGEST_WAIT, allow_inf_nan=False)
+    max_concurrency: int = Field(default=16, ge=1)
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that is asked for the key."""
+        if self.api_key_env is None and urlsplit(self.base_url).hostname == "api.openai.com":
+            return "OPENAI_API_KEY"
+        return self.api_key_env
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        # Neither message repeats the value: it may hold a secret.
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must begin with http:// or https:// and a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "base_url has a user, a password or a query in it, which would be logged; give the "
+                "key in an environment variable that api_key_env names"
+            )
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(
+                "api_key_env must be the name of an environment variable, such as OPENAI_API_KEY; "
+                "the key itself never belongs into a config"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """What came of one call.
+
+    Attributes:
+        reply: The reply; None if there is none.
+        told: What happened instead, without secrets.
+        status: The HTTP status, if there was one.
+        may_pass: Whether another attempt may succeed.
+        asked: Seconds that the server asks to wait for.
+    """
+
+    reply: Reply | None = None
+    told: str = ""
+    status: int | None = None
+    may_pass: bool = False
+    asked: float = 0.0
+
+
+class Server:
+    """Calls one model. All methods run on the event loop of ``waiting``."""
+
+    def __init__(self, options: ServerOptions, api_key: SecretStr | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            options: Where and how.
+            api_key: The key; by default what the environment variable holds.
+
+        Raises:
+            ConfigError: The package openai (or tenacity) is missing.
+        """
+        try:
+            import openai
+            import tenacity
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"a model server needs the package {error.name}; run: pip install "
+                "'w2s_chains[servers]'"
+            ) from error
+        self._openai, self._tenacity = openai, tenacity
+        self.options = options
+        given = os.environ.get(options.key_variable or "") if api_key is None else None
+        self._key = api_key or (SecretStr(given) if given else None)
+        self._client: Any = None
+        self._room = asyncio.Semaphore(options.max_concurrency)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.options.base_url} (model {self.options.model!r})"
+
+    async def complete(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
+        """Continue a prompt.
+
+        Args:
+            body: Fields of the completions API, without ``model``.
+            retries: Further attempts; by default as in the options.
+
+        Raises:
+            ServerError: It cannot be had; ``status`` is the HTTP status if there was one.
+        """
+        return await self._call("completions", body, Reply.parse, retries)
+
+    async def chat(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
+        """Answer messages; arguments and errors as for ``complete``."""
+        return await self._call("chat.completions", body, Reply.parse_chat, retries)
+
+    async def _call(
+        self,
+        api: str,
+        body: Mapping[str, Any],
+        parse: Callable[[bytes], Reply],
+        retries: int | None,
+    ) -> Reply:
+        most = self.options.max_retries if retries is None else retries
+        retrying = self._tenacity.AsyncRetrying(
+            retry=self._tenacity.retry_if_result(lambda found: found.may_pass),
+            stop=self._tenacity.stop_after_attempt(most + 1),
+            wait=self._wait,
+            before_sleep=self._log,
+            retry_error_callback=lambda state: state.outcome.result(),
+        )
+        found: _Attempt = await retrying(self._attempt, api, body, parse)
+        if found.reply is not None:
+            return found.reply
+        count = retrying.statistics["attempt_number"]
+        tries = f" after {count} attempts" if count > 1 else ""
+        raise ServerError(
+            f"{self.name} failed{tries}: {found.told}{self._remedy(found.status)}", found.status
+        )
+
+    async def _attempt(
+        self, api: str, body: Mapping[str, Any], parse: Callable[[bytes], Reply]
+    ) -> _Attempt:
+        # What went wrong is returned, not raised: a traceback would lead to the request's headers.
+        try:
+            async with self._room, asyncio.timeout(self.options.timeout):
+                return _Attempt(reply=parse(await self._post(api, body)))
+        except Exception as error:
+            return self._failed(error)
+
+    def _wait(self, state: Any) -> float:
+        """Seconds before the next attempt."""
+        backoff = self.options.backoff
+        longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
+        return min(max(longer, state.outcome.result().asked), _LONGEST_WAIT)
+
+    def _log(self, state: Any) -> None:
+        logger.info("%s: %s; trying again", self.name, state.outcome.result().told)
+
+    async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
+        if self._client is None:
+            self._client = self._openai.AsyncOpenAI(
+                base_url=self.options.base_url,
+                api_key="no-key" if self._key is None else self._key.get_secret_value(),
+                max_retries=0,  # one layer of retries
+                timeout=self.options.timeout,
+            )
+            # Left to the garbage collector, it closes sockets whose numbers others have by then.
+            weakref.finalize(self, later, self._client.close).atexit = False
+        client = self._client
+        for part in api.split("."):
+            client = getattr(client, part)
+        known = ("prompt", "messages")
+        fields = {name: value for name, value in body.items() if name in known}
+        rest = {name: value for name, value in body.items() if name not in known}
+        raw = await client.with_raw_response.create(
+            model=self.options.model, **fields, extra_body=rest
+        )
+        return raw.content
+
+    def _failed(self, error: Any) -> _Attempt:
+        """What happened, without secrets."""
+        status: int | None = None
+        asked = 0.0
+        if isinstance(error, TimeoutError | self._openai.APITimeoutError):
+            told = f"no answer within {self.options.timeout:g} seconds"
+        elif isinstance(error, self._openai.APIStatusError):
+            status = error.status_code
+            said = error.body.get("message") if isinstance(error.body, dict) else None
+            told = f"HTTP status {status}: {said or error.response.text}"
+            try:
+                asked = float(error.response.headers.get("retry-after", 0))
+            except ValueError:  # a date
+                asked = 0.0
+        elif isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            told = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
+        else:
+            told = f"{error} ({type(error.__cause__ or error).__name__})"
+        passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
+        return _Attempt(
+            told=brief(self._redacted(told)),
+            status=status,
+            may_pass=status in _PASSING if status else isinstance(error, passing),
+            asked=asked,
+        )
+
+    def _redacted(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key.get_secret_value(), "***")
+
+    def _remedy(self, status: int | None) -> str:
+        if status in (401, 403):
+            variable = self.options.key_variable
+            if self._key is not None:
+                return "; replace the key" + (f" in {variable}" if variable else "")
+            if variable is None:
+                return "; set api_key_env to the name of an environment variable with the key"
+            return f"; set the key in the environment variable {variable}"
+        if status == 404:
+            return "; check base_url and model"
+        if status == 500:
+            return "; the log of the server says more"
+        if status is None or status in _PASSING:
+            return "; check that the server runs, or raise timeout, max_retries or backoff"
+        return ""

@@ -1,0 +1,1 @@
+"""Between text and one model's tokens: templates, chat, tokenizers, stop strings."""

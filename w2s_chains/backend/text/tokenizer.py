@@ -1,0 +1,231 @@
+"""Between text and one model's tokens: prompt templates, tokenisation, incremental decoding."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from w2s_chains.backend.text.chat import ChatTemplate, schema_turn
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Message, Prompt
+from w2s_chains.errors import ConfigError, PromptError
+
+_REPLACEMENT = "\ufffd"
+_LONGEST_PENDING = 3
+"""An unfinished UTF-8 character waits for its last byte with at most three tokens."""
+_CONTEXT = 8
+"""Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+"""One for each tokenizer: several templates may share it."""
+
+
+class Tokenizer:
+    """One model's tokenizer together with its prompt template."""
+
+    def __init__(self, hf_tokenizer: Any, template: PromptTemplate, end_ids: Sequence[int]) -> None:
+        """Combine them.
+
+        Args:
+            hf_tokenizer: A transformers tokenizer.
+            template: How prompts are rendered.
+            end_ids: Tokens with which the model ends its turn, besides the tokenizer's own.
+
+        Raises:
+            ConfigError: A chat template is asked for, and the tokenizer has none.
+        """
+        self.hf_tokenizer = hf_tokenizer
+        self.template = template
+        self.name: str = hf_tokenizer.name_or_path
+        # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
+        # of transformers are not made for that.
+        self._lock = _locks.setdefault(hf_tokenizer, threading.RLock())
+        self.chat: ChatTemplate | None = None
+        """The chat template that prompts are rendered with; None reads their plain text."""
+        if template.chat and hf_tokenizer.chat_template:
+            self.chat = ChatTemplate(hf_tokenizer)
+        elif template.chat is True or template.system is not None:
+            raise ConfigError(
+                f"tokenizer of {self.name!r} has no chat template; set chat to false "
+                "and give a raw template with '{prompt}'"
+            )
+        self.prompt_ids = functools.lru_cache(maxsize=1024)(self._prompt_ids)
+        self._lead = self._start_tokens()
+        self.end_id: int | None = self._end_of_turn()
+        """The end-of-turn token that follows an answer in this model's format."""
+        known = {*end_ids, self.end_id, hf_tokenizer.eos_token_id}
+        self.end_ids: tuple[int, ...] = tuple(sorted(i for i in known if i is not None))
+
+    @functools.cached_property
+    def vocabulary(self) -> str:
+        """Fingerprint of the vocabulary's content: equal where token ids mean the same tokens."""
+        items = sorted(self.hf_tokenizer.get_vocab().items())
+        return hashlib.sha256(repr(items).encode()).hexdigest()
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Tokens of the rendered prompt, start token included.
+
+        Raises:
+            PromptError: The prompt has no tokens, and the model no start token; or the chat
+                template refuses it.
+        """
+        if self.chat is not None:
+            with self._lock:
+                ids = self.chat.encode(self._turns(prompt), prompt.tools)
+        else:
+            ids = self._encode_raw(prompt, "")
+        if not ids:
+            raise PromptError(
+                "the prompt is empty, and the model "
+                f"{self.name!r} has no start token to begin from; give at least "
+                "one word, or a template with text around '{prompt}'"
+            )
+        return tuple(ids)
+
+    def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
+        """Raise PromptError if prompt and ``more`` tokens need more than ``limit`` positions."""
+        count = len(self.prompt_ids(prompt))
+        if limit is not None and count + more > limit:
+            raise PromptError(
+                f"the prompt has {count} tokens, and with {more} more for the answer that exceeds "
+                f"the {limit} positions of the {role} {self.name!r}; shorten the "
+                + (
+                    "prompt"
+                    if count >= limit
+                    else f"prompt or set max_tokens to at most {limit - count}"
+                )
+            )
+
+    def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """Tokens of the rendered prompt and the response, tokenised as one text."""
+        if self.chat is None:
+            return tuple(self._encode_raw(prompt, response))
+        prompt_ids = self.prompt_ids(prompt)
+        rendered = self.chat.render(self._turns(prompt), prompt.tools)
+        if tuple(self.encode(rendered)) == prompt_ids:
+            return tuple(self.encode(rendered + response))
+        # Control tokens in the prompt's own text were defused: keep those tokens as they are.
+        return (*prompt_ids, *self.encode(response))
+
+    def rendered(self, prompt: Prompt) -> str:
+        """The prompt as a text, for a server that makes tokens of it and puts its own lead first.
+
+        Raises:
+            PromptError: The chat template refuses the prompt, or control tokens in the messages
+                could not be told from those of the template.
+        """
+        if self.chat is None:
+            return self.template.template.replace("{prompt}", prompt.plain_text)
+        text = self.chat.render(self._turns(prompt), prompt.tools)
+        if tuple(self.encode(text)) != self.prompt_ids(prompt):
+            raise PromptError(
+                f"the prompt has control tokens of {self.name!r} in its text, "
+                "which a server that reads text alone would obey; take them out, or use a server "
+                "that takes token ids"
+            )
+        return text.removeprefix(self.hf_tokenizer.decode(self._lead))
+
+    def decode_after(
+        self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
+    ) -> tuple[str, tuple[int, ...]]:
+        """Text of ``pending`` + ``ids`` after ``context``; bytes of an unfinished character wait.
+
+        Args:
+            context: Tokens before; their text is out already.
+            pending: Tokens that were held back before.
+            ids: New tokens.
+
+        Returns:
+            The new text, and the last tokens, at most three, that are not text yet.
+        """
+        held = [*pending, *ids]
+        context, known = self._begin(list(context))
+        count = len(held)
+        text = self.decode(context + held)
+        # Bytes before the last three tokens will never become a character, so they may go.
+        while text.endswith(_REPLACEMENT) and count > len(held) - _LONGEST_PENDING and count > 0:
+            count -= 1
+            text = self.decode(context + held[:count])
+        return text[len(known) :], tuple(held[count:])
+
+    def _begin(self, context: list[int]) -> tuple[list[int], str]:
+        """The end of a context that begins with a whole character, and its text.
+
+        Where it begins inside one, a decoder may spoil all bytes up to the next plain piece.
+        """
+        for size in range(_CONTEXT, _CONTEXT + _LONGEST_PENDING + 1):
+            known = self.decode(context[-size:])
+            if _REPLACEMENT not in known:
+                return context[-size:], known
+        return context[-_CONTEXT:], self.decode(context[-_CONTEXT:])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        with self._lock:
+            return self.hf_tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+
+    def context(self, hypothesis: Hypothesis) -> list[int]:
+        """The last tokens before the pending ones of ``hypothesis``, prompt included."""
+        wanted = _CONTEXT + _LONGEST_PENDING + len(hypothesis.pending)
+        ids: list[int] = []
+        for node in hypothesis.ancestors():
+            ids = [*(node.token_ids or ()), *ids]
+            if len(ids) >= wanted:
+                break
+        else:
+            ids = [*self.prompt_ids(hypothesis.prompt)[-wanted:], *ids]
+        return ids[: len(ids) - len(hypothesis.pending)]
+
+    def encode(self, text: str) -> list[int]:
+        with self._lock:
+            return self.hf_tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _encode_raw(self, prompt: Prompt, response: str) -> list[int]:
+        rendered = self.template.template.replace("{prompt}", prompt.plain_text)
+        lead = self._lead
+        if not lead and not rendered and self.hf_tokenizer.bos_token_id is not None:
+            lead = [self.hf_tokenizer.bos_token_id]
+        return [*lead, *self.encode(rendered + response)]
+
+    def _start_tokens(self) -> list[int]:
+        """What the tokenizer puts before a raw text."""
+        bare = self.encode("a")
+        full = self.hf_tokenizer("a")["input_ids"]
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return full[:at]
+        return []
+
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        turns = list(prompt.turns)
+        if prompt.text is not None:
+            text = self.template.template.replace("{prompt}", prompt.text)
+            turns[0] = replace(turns[0], content=text)
+        if self.template.system is not None and turns[0].role != "system":
+            turns.insert(0, Message(role="system", content=self.template.system))
+        if prompt.answer_schema is not None:
+            at = 1 if turns[0].role == "system" else 0
+            turns.insert(at, schema_turn(prompt.answer_schema))
+        return turns
+
+    def _end_of_turn(self) -> int | None:
+        """What the chat template writes right after an answer; else the tokenizer's end token."""
+        if self.chat is not None:
+            after = self.encode(self.chat.after_answer().lstrip())
+            if after and after[0] in self.hf_tokenizer.added_tokens_decoder:
+                return after[0]
+        return self.hf_tokenizer.eos_token_id
+
+
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """Length of the longest common prefix."""
+    shorter = min(len(a), len(b))
+    if tuple(a[:shorter]) == tuple(b[:shorter]):
+        return shorter
+    return next(i for i in range(shorter) if a[i] != b[i])

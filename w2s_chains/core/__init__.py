@@ -1,0 +1,1 @@
+"""What every floor shares: hypotheses, prompts, sampling, asks, events, contracts, slots."""

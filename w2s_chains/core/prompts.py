@@ -1,0 +1,111 @@
+"""Prompts: a raw string or chat messages, with tools and the schema of an answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the model may call.
+
+    Attributes:
+        name: Its name.
+        description: What it does, for the model to read.
+        parameters: JSON schema of its arguments, as JSON text.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type": "object", "properties": {}}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that the model made.
+
+    Attributes:
+        name: The tool.
+        arguments: A JSON object, as JSON text.
+        id: What the result refers to.
+    """
+
+    name: str
+    arguments: str = "{}"
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: "system", "user", "assistant" or "tool".
+        content: What is said; for "tool" the result of a call.
+        tool_calls: Calls that the assistant makes in this turn.
+        tool_call_id: The call that a tool's result answers.
+        name: Who speaks, or the tool; templates that know no names leave it out.
+    """
+
+    role: str
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def plain_text(self) -> str:
+        r"""The content, with tool calls and results written out for templates that know none.
+
+        A call is ``<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>``, a result is
+        ``<tool_response>\n...\n</tool_response>``.
+        """
+        if self.role == "tool":
+            return f"<tool_response>\n{self.content}\n</tool_response>"
+        calls = [
+            f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
+            f'"arguments": {call.arguments}}}\n</tool_call>'
+            for call in self.tool_calls
+        ]
+        return "\n".join([self.content, *calls] if self.content else calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is to be answered: a raw string or chat messages. Every model renders it its own way.
+
+    Attributes:
+        text: The raw string.
+        messages: The chat messages.
+        tools: What the model may call; chat templates show them, ``plain_text`` does not.
+        answer_schema: JSON schema of the answer, as JSON text; shown likewise.
+    """
+
+    text: str | None = None
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    answer_schema: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("a Prompt is either text=... or messages=(...), exactly one of them")
+
+    @property
+    def plain_text(self) -> str:
+        """The prompt for a model without a chat template.
+
+        One message is its content; several are lines of ``role: content``.
+        """
+        if self.text is not None:
+            return self.text
+        if len(self.messages) == 1:
+            return self.messages[0].plain_text
+        return "\n".join(f"{m.role}: {m.plain_text}" for m in self.messages)
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The prompt for a model with a chat template; a raw string is one user turn."""
+        if self.text is None:
+            return self.messages
+        return (Message(role="user", content=self.text),)

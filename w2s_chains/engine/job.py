@@ -1,0 +1,134 @@
+"""One search for one answer: what is to be done, and how its caller follows it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from w2s_chains.core.events import Event, Failed, Finished
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.proposing import Constrainable, Proposer, Steerable
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
+from w2s_chains.core.scoring import BaseGuidePair, Checks, Scorer
+from w2s_chains.errors import ConfigError
+from w2s_chains.search.base import SearchStrategy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """One search for one answer.
+
+    Attributes:
+        root: The empty answer; jobs that share it share the reading of its prompt.
+        strategy: How to search.
+        proposer: The large model.
+        scorer: The value of partial answers; None for strategies that need none.
+        guides: The pair for token-level steering.
+        sampling: How the proposer samples.
+        seed: Resolved seed; ``sampling.seed`` is not looked at.
+        constraint: What form the whole answer must have; None for any.
+    """
+
+    root: Hypothesis
+    strategy: SearchStrategy
+    proposer: Proposer
+    scorer: Scorer | None = None
+    guides: BaseGuidePair | None = None
+    sampling: SamplingParams = DEFAULT_SAMPLING
+    seed: int = 0
+    constraint: Constraint | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any model runs.
+
+        Raises:
+            ConfigError: The strategy needs a scorer or guides that are not there, or the proposer
+                cannot keep to a constraint.
+            ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
+            PromptError: The prompt does not fit one of the models.
+        """
+        if self.strategy.needs_scorer and self.scorer is None:
+            raise ConfigError(
+                f"strategy {self.strategy.type!r} chooses by a score, but there is no scorer; give "
+                "guides (tuned=..., untuned=...) or scorer=..., or use strategy 'sampling'"
+            )
+        if self.strategy.scores_partial and not getattr(self.scorer, "partial", True):
+            raise ConfigError(
+                f"strategy {self.strategy.type!r} scores texts that go on, but the scorer judges "
+                "whole answers only (partial: false); use strategy 'best_of_n', or set partial to "
+                "true"
+            )
+        if self.strategy.token_steering:
+            if not isinstance(self.proposer, Steerable):
+                raise ConfigError(
+                    f"strategy {self.strategy.type!r} steers every token, which the proposer "
+                    f"{type(self.proposer).__name__} cannot; use a HuggingFaceProposer"
+                )
+            self.proposer.check_steering(self.guides)
+        if self.constraint is not None:
+            check_constraint(self.constraint, self.proposer, self.sampling)
+        for part in (self.proposer, self.scorer):
+            if isinstance(part, Checks):
+                part.check(self.root.prompt, self.sampling)
+
+
+def check_constraint(constraint: Constraint, proposer: Proposer, sampling: SamplingParams) -> None:
+    """Refuse a form that an answer cannot have.
+
+    Raises:
+        ConfigError: The proposer cannot keep to a constraint, or stop strings could cut an answer.
+        ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
+    """
+    if not isinstance(proposer, Constrainable):
+        raise ConfigError(
+            f"the proposer {type(proposer).__name__} cannot keep its answers to a form, "
+            "which tools and structured output need; use a HuggingFaceProposer"
+        )
+    if sampling.stop:
+        raise ConfigError(
+            f"stop strings {list(sampling.stop)} could cut an answer that has to have a "
+            "form (tool call or structured output); leave out stop, or the form"
+        )
+    proposer.check_constraint(constraint, sampling)
+
+
+class SearchHandle:
+    """A search under way, as its caller sees it."""
+
+    def __init__(self, job: Job, on_event: Callable[[Event], None] | None) -> None:
+        self.job = job
+        self.future: Future[Finished] = Future()
+        """The answer, or the error that ended the search."""
+        self.future.set_running_or_notify_cancel()  # only ``cancel`` below can stop a search
+        self._on_event = on_event
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Stop the search before its next tick and free its memory."""
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody listens to events before the answer."""
+        return self._on_event is not None
+
+    def emit(self, event: Event) -> None:
+        """Tell the caller; the engine's thread calls this."""
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                logger.exception("an event listener failed; the search goes on")
+        if isinstance(event, Finished):
+            self.future.set_result(event)
+        elif isinstance(event, Failed):
+            self.future.set_exception(event.error)

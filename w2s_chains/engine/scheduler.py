@@ -1,0 +1,237 @@
+"""Runs searches: interleaves them, and answers what they ask for in batches.
+
+A search is a generator that yields asks. The engine keeps many of them going; every tick it scores
+whatever waits for scores, one call per scorer, and then lets every search that waits for children
+have the next tokens of them, one call per proposer. Batching over prompts, streaming, cancelling
+and the isolation of failures live here, and no strategy knows of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from w2s_chains.core.asks import Expand, Score
+from w2s_chains.core.events import Event
+from w2s_chains.engine.job import Job, SearchHandle
+from w2s_chains.engine.search_state import SearchState
+from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SError
+
+logger = logging.getLogger(__name__)
+
+_asking: ContextVar[threading.Thread | None] = ContextVar("asking", default=None)
+"""The engine's thread while it waits for a part; threads that the part starts may know it too."""
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class Engine:
+    """Owns the thread that runs models; any number of threads and event loops may submit.
+
+    The thread lives while there is work.
+    """
+
+    def __init__(self, max_live: int = 64) -> None:
+        """Make an engine.
+
+        Args:
+            max_live: Searches that run at once; the others wait.
+        """
+        self.max_live = max_live
+        self._lock = threading.Lock()
+        self._waiting: deque[SearchHandle] = deque()
+        self._thread: threading.Thread | None = None  # None while there is nothing to do
+        self._latest: threading.Thread | None = None
+        self._live: list[SearchState] = []
+        self._closed = False
+        _engines.add(self)
+
+    def submit(
+        self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None
+    ) -> list[SearchHandle]:
+        """Start searches, all in the same tick.
+
+        Args:
+            jobs: Checked jobs (``Job.check``).
+            on_event: Called on the engine's thread with every event of these jobs.
+
+        Returns:
+            One handle per job.
+
+        Raises:
+            W2SError: This engine is waiting for whoever submits.
+        """
+        asking = _asking.get()
+        if asking is not None and asking is self._thread:
+            raise W2SError(
+                "a scorer or proposer asks the engine that is waiting for it, which would wait for "
+                "ever; give the model that it asks an engine of its own (engine=Engine())"
+            )
+        running = [SearchHandle(job, on_event) for job in jobs]
+        with self._lock:
+            self._waiting.extend(running)
+            if self._thread is None and self._waiting:
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._latest,), name="w2s-engine", daemon=True
+                )
+                self._latest = self._thread
+                self._thread.start()
+        return running
+
+    def close(self) -> None:
+        """Cancel all searches and wait for the thread to end; called when Python exits.
+
+        A thread that is still inside torch while the interpreter goes would abort the process.
+        """
+        self._closed = True
+        for search in self._live:
+            search.running.cancel()
+        if self._latest is not None:
+            self._latest.join()
+
+    def _run(self, previous: threading.Thread | None) -> None:
+        if previous is not None:
+            previous.join()  # it has no more work, but only one thread may touch the models
+        live: list[SearchState] = []
+        while True:
+            with self._lock:
+                room = self.max_live - len(live)
+                arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+                if not live and not arrived:
+                    self._thread, self._live = None, []
+                    return
+            live += [SearchState(running) for running in arrived]
+            self._live = live
+            if self._closed:
+                for search in live:
+                    search.running.cancel()
+            del arrived
+            try:
+                tick(live)
+            except BaseException as error:  # a fault of ours; nobody may wait for ever
+                logger.exception("the engine failed")
+                for search in live:
+                    if not search.over:
+                        search.fail(W2SError(f"the engine failed: {error!r}"))
+            live = [search for search in live if not search.over]
+
+
+def tick(live: Sequence[SearchState]) -> None:
+    """Answer what the searches wait for: scores first, then the next slice of children."""
+    for search in live:
+        if search.running.cancelled and not search.over:
+            search.fail(CancelledError("the search was cancelled"))
+    for group in _by(_waiting(live, Score), lambda search: id(search.job.scorer)):
+        _score(group)
+    for group in _by(_waiting(live, Expand), lambda search: id(search.job.proposer)):
+        _propose(group)
+
+
+def _waiting(live: Iterable[SearchState], kind: type) -> list[SearchState]:
+    return [search for search in live if isinstance(search.ask, kind)]
+
+
+def _by(
+    searches: Iterable[SearchState], key: Callable[[SearchState], int]
+) -> list[list[SearchState]]:
+    groups: dict[int, list[SearchState]] = {}
+    for search in searches:
+        groups.setdefault(key(search), []).append(search)
+    return list(groups.values())
+
+
+@contextmanager
+def _waiting_for_part() -> Generator[None]:
+    token = _asking.set(threading.current_thread())
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
+def _propose(group: Sequence[SearchState]) -> None:
+    requests = [search.request() for search in group]
+    try:
+        with _waiting_for_part():
+            answers = group[0].job.proposer.propose(requests)
+        if len(answers) != len(requests):
+            raise ProposerError(
+                f"the proposer {type(group[0].job.proposer).__name__} answered {len(answers)} of "
+                f"{len(requests)} requests; it must answer each of them"
+            )
+    except Exception as error:
+        _one_by_one(group, error, _propose)
+        return
+    for search, request, answer in zip(group, requests, answers, strict=True):
+        if isinstance(answer, Exception):
+            search.fail(answer)
+        else:
+            search.take_children(request, answer)
+
+
+def _score(group: Sequence[SearchState]) -> None:
+    scorer = group[0].job.scorer
+    assert scorer is not None
+    wanted = [search.unscored() for search in group]
+    flat = [h for own in wanted for h in own]
+    try:
+        with _waiting_for_part():
+            scores = [float(score) for score in scorer.score(flat)]
+        if len(scores) != len(flat):
+            raise ScorerError(
+                f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "
+                f"{len(flat)} hypotheses; it must return one for each, in order"
+            )
+    except Exception as error:
+        _one_by_one(group, error, _score)
+        return
+    at = 0
+    for search, own in zip(group, wanted, strict=True):
+        mine = scores[at : at + len(own)]
+        at += len(own)
+        broken = next((i for i, score in enumerate(mine) if math.isnan(score)), None)
+        if broken is None:
+            search.take_scores(mine)
+        else:
+            search.fail(
+                ScorerError(
+                    f"the scorer {type(scorer).__name__} returned NaN for the text "
+                    f"{own[broken].response!r}; a score must be a number"
+                )
+            )
+
+
+def _one_by_one(
+    group: Sequence[SearchState], error: Exception, again: Callable[[Sequence[SearchState]], None]
+) -> None:
+    """A call failed: ask for each search alone, so that only the culprit fails.
+
+    Asking again is safe because an answer depends on nothing but its request.
+    """
+    if len(group) == 1:
+        group[0].fail(error)
+        return
+    for search in group:
+        again([search])
+
+
+def _close_all() -> None:
+    for engine in list(_engines):
+        engine.close()
+
+
+atexit.register(_close_all)
+
+_shared = Engine()
+
+
+def shared_engine() -> Engine:
+    """The engine of this process; concurrent callers of any LLM share its batches."""
+    return _shared

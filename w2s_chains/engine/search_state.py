@@ -1,0 +1,268 @@
+"""A search between two ticks of the engine: what it asks for, and what it has been told.
+
+Long chunks come slice by slice, scores are remembered, and committed text goes out as soon as it
+can no longer become part of a stop string.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.proposing import Sliced
+from w2s_chains.engine.job import SearchHandle
+from w2s_chains.errors import ConfigError, ProposerError, StrategyError
+
+SLICE_TOKENS = 16
+"""Longer chunks are sampled so many tokens at a time: between two slices answers that ended or
+stopped leave the batch, new searches join it, and cancelled ones go."""
+
+
+class SearchState:
+    """A search between two ticks."""
+
+    def __init__(self, running: SearchHandle) -> None:
+        self.running = running
+        self.job = running.job
+        self.over = False
+        self.ask: Ask | None = None
+        # Other people write strategies: nothing is sure about what one yields and returns.
+        self._search: Generator[object, Any, object] | None = None
+        self._scores: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
+        self._streamed = ""
+        self._answer: Hypothesis | None = None
+        self._children: list[Hypothesis] = []
+        self._sampled = 0
+        self._rounds = 0
+        self._round_of: WeakKeyDictionary[Hypothesis, int] = WeakKeyDictionary()
+        self._steered = False
+        self._progress = 0
+        try:
+            self._search = self.job.strategy.search(self.job.root)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.resume(None)
+
+    def resume(self, answer: object) -> None:
+        """Send an answer and run the strategy up to its next question."""
+        self.ask = None
+        try:
+            if not isinstance(self._search, Generator):
+                raise StrategyError(
+                    f"search() of strategy {self.job.strategy.type!r} is no generator; it must "
+                    "yield what it asks for"
+                )
+            while True:
+                ask: object = self._search.send(answer)
+                if isinstance(ask, Expand | Score):
+                    break
+                if not isinstance(ask, Commit):
+                    raise StrategyError(
+                        f"strategy {self.job.strategy.type!r} asked for {ask!r}; it may yield "
+                        "Expand, Score or Commit"
+                    )
+                self._commit(ask.hypothesis)
+                answer = None
+        except StopIteration as stop:
+            self._finish(stop.value)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self._ask(ask)
+
+    def _ask(self, ask: Expand | Score) -> None:
+        self.ask = ask
+        if isinstance(ask, Expand):
+            self._children, self._sampled = [], 0
+            self._rounds += 1
+            self._steered |= ask.steering != 0
+            if any(h.finished for h in ask.hypotheses) or not ask.hypotheses:
+                self.fail(StrategyError("a strategy may expand only hypotheses that can go on"))
+            elif ask.successors < 1 or (ask.chunk_tokens is not None and ask.chunk_tokens < 1):
+                self.fail(
+                    StrategyError(
+                        f"a strategy asked for {ask.successors} successors of {ask.chunk_tokens} "
+                        "tokens; both must be at least 1"
+                    )
+                )
+        elif self.job.scorer is None:
+            self.fail(ConfigError("the strategy asks for scores, but there is no scorer"))
+        elif not self.unscored():
+            self.take_scores([])
+
+    def fail(self, error: Exception) -> None:
+        self._end(Failed(error=error))
+
+    def _end(self, event: Event) -> None:
+        self.over = True
+        self.ask = None
+        self._report(self.job.sampling.max_tokens)
+        if isinstance(self._search, Generator):
+            self._search.close()
+        self.running.emit(event)
+
+    # Children come slice by slice.
+
+    def request(self) -> Expand:
+        """The next slice of the children that are asked for."""
+        ask = self.ask
+        assert isinstance(ask, Expand)
+        proposer = self.job.proposer
+        longest = proposer.slice_tokens if isinstance(proposer, Sliced) else SLICE_TOKENS
+        if ask.chunk_tokens is not None:
+            left = ask.chunk_tokens - self._sampled
+            longest = left if longest is None else min(longest, left)
+        first = not self._sampled
+        return replace(
+            ask,
+            hypotheses=ask.hypotheses if first else tuple(self._unfinished()),
+            successors=ask.successors if first else 1,
+            chunk_tokens=longest,
+            sampling=self.job.sampling,
+            seed=self.job.seed,
+            guides=self.job.guides if ask.steering else None,
+            constraint=self.job.constraint,
+            cancelled=lambda: self.running.cancelled,
+        )
+
+    def _unfinished(self) -> list[Hypothesis]:
+        return [child for child in self._children if not child.finished]
+
+    def take_children(self, request: Expand, children: Sequence[Hypothesis]) -> None:
+        """The answer to ``request``; resumes the strategy when its children are complete."""
+        ask = self.ask
+        assert isinstance(ask, Expand)
+        wanted = len(request.hypotheses) * request.successors
+        if len(children) != wanted:
+            self.fail(
+                ProposerError(
+                    f"the proposer {type(self.job.proposer).__name__} returned {len(children)} "
+                    f"children where {wanted} were asked for; it must return "
+                    "len(hypotheses) * successors"
+                )
+            )
+            return
+        if self._sampled:
+            longer = iter(children)
+            self._children = [c if c.finished else next(longer) for c in self._children]
+        else:
+            self._children = list(children)
+        self._sampled += request.chunk_tokens or 0
+        self._report(max(child.n_tokens for child in self._children))
+        if not self._unfinished() or self._sampled == ask.chunk_tokens:
+            complete, self._children = self._children, []
+            self._round_of.update(dict.fromkeys(complete, self._rounds))
+            self.resume(complete)
+
+    def _report(self, tokens: int) -> None:
+        """Tell how far the longest partial answer is."""
+        if tokens > self._progress:
+            self.running.emit(Progressed(tokens=tokens - self._progress))
+            self._progress = tokens
+
+    # Scores are remembered, so that a hypothesis that is carried along is scored once.
+
+    def unscored(self) -> list[Hypothesis]:
+        assert isinstance(self.ask, Score)
+        return list(dict.fromkeys(h for h in self.ask.hypotheses if h not in self._scores))
+
+    def take_scores(self, scores: Sequence[float]) -> None:
+        """The scores of what ``unscored`` returned; resumes the strategy."""
+        ask = self.ask
+        assert isinstance(ask, Score)
+        self._scores.update(zip(self.unscored(), scores, strict=True))
+        values = [self._scores[h] for h in ask.hypotheses]
+        if self._answer is not None:
+            self._finish(self._answer)
+            return
+        if self.running.watched:
+            texts = tuple(h.response for h in ask.hypotheses)
+            self.running.emit(Scored(texts=texts, scores=tuple(values)))
+        del ask  # it holds hypotheses that the strategy is about to drop
+        self.resume(values)
+
+    # Text goes out as it is committed.
+
+    def _commit(self, hypothesis: Hypothesis) -> None:
+        text = hypothesis.response
+        if not hypothesis.finished:
+            text = text[: len(text) - may_begin_stop(text, self.job.sampling.stop)]
+        self._stream(text)
+
+    def _stream(self, text: str) -> None:
+        if len(text) < len(self._streamed) and self._streamed.startswith(text):
+            return  # an earlier commit went further
+        if not text.startswith(self._streamed):
+            raise StrategyError(
+                f"strategy {self.job.strategy.type!r} took back committed text: it committed "
+                f"{self._streamed!r} and then {text!r}; commit only what every later answer keeps"
+            )
+        if new := text[len(self._streamed) :]:
+            self._streamed = text
+            self.running.emit(Committed(text=new))
+
+    def _finish(self, answer: object) -> None:
+        if not isinstance(answer, Hypothesis):
+            self.fail(
+                StrategyError(
+                    f"strategy {self.job.strategy.type!r} returned {answer!r}; it must return the "
+                    "Hypothesis that answers"
+                )
+            )
+            return
+        self._answer = answer
+        if self.job.scorer is not None and answer not in self._scores:
+            self.ask = Score(hypotheses=(answer,))
+            return
+        try:
+            text = answer.response
+            if not text.startswith(self._streamed):
+                raise StrategyError(
+                    f"strategy {self.job.strategy.type!r} took back committed text: it committed "
+                    f"{self._streamed!r} and returned {text!r}"
+                )
+            self._stream(text)
+            kl = self._kl(answer)
+        except Exception as error:
+            self.fail(error)
+            return
+        usage = answer.usage
+        self._end(
+            Finished(
+                text=text,
+                score=self._scores.get(answer),
+                finish_reason=answer.finish_reason,
+                completion_tokens=answer.n_tokens,
+                prompt_tokens=usage.prompt_tokens,
+                proposed_tokens=usage.proposed_tokens,
+                guide_tokens=usage.guide_tokens,
+                kl=kl,
+            )
+        )
+
+    def _kl(self, answer: Hypothesis) -> float | None:
+        """See ``Finished``."""
+        bound = self.job.strategy.kl_bound(self._round_of.get(answer, 0))
+        if not self._steered or bound is None:
+            return bound
+        sampling, drift = self.job.sampling, answer.drift
+        filtered = sampling.top_p < 1 or sampling.top_k is not None or not sampling.temperature
+        if filtered or drift is None or not math.isfinite(drift):
+            return None
+        return bound + drift
+
+
+def may_begin_stop(text: str, stop: Sequence[str]) -> int:
+    """Length of the longest end of ``text`` that may turn out to begin a stop string."""
+    longest = max((len(s) for s in stop), default=1) - 1
+    for size in range(min(longest, len(text)), 0, -1):
+        if any(len(s) > size and s.startswith(text[-size:]) for s in stop):
+            return size
+    return 0

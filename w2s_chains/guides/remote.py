@@ -1,0 +1,215 @@
+"""A small model behind an OpenAI-compatible server as a guide."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from pydantic import Field, SecretStr
+
+from w2s_chains.backend.remote.event_loop import all_of, wait_for
+from w2s_chains.backend.remote.server import Server, ServerOptions
+from w2s_chains.backend.text.template import Template
+from w2s_chains.backend.text.tokenizer import common_prefix
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.errors import ConfigError, ServerError
+
+_PROBE = (
+    "Once upon a time there was a small house by the sea, and in it lived an old man who wrote "
+    "letters to the moon"
+)
+_ATTEMPTS = 40
+"""Samples at most; one is enough, unless the server's model is a tiny one that talks nonsense."""
+_ENOUGH = 4
+"""Tokens of which both readings are compared before a server is trusted."""
+_CLOSE = 0.1
+"""Nats between two readings of the same token, on whatever device."""
+
+
+class RemoteGuideConfig(ServerOptions):
+    """A guide behind an OpenAI-compatible server that tells log-probabilities of prompts (vLLM).
+
+    Attributes:
+        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
+        template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
+            format here: a conversation is read as plain text.
+        end: The token that ends a turn of this model, as text, such as ``</s>``. It counts where
+            the proposer ended its turn; without it, ends are not scored.
+    """
+
+    base_url: str = Field()  # there is no default here
+    template: Template = "{prompt}"
+    end: str | None = Field(default=None, min_length=1)
+
+
+class RemoteGuide:
+    """Loglikelihoods of partial answers from a server.
+
+    Text goes over the wire, tokenised anew there each time, and the server reads prompt and answer
+    anew for every chunk: prefer a local guide where there is room for one. The server is asked once
+    to prove that it scores right: it samples a text, then scores it, and both must agree.
+
+    Attributes:
+        spec: Where the model is, and how it reads a prompt.
+    """
+
+    def __init__(
+        self, model: str, *, api_key: str | SecretStr | None = None, **options: object
+    ) -> None:
+        """Connect to a model.
+
+        Args:
+            model: Its name on the server.
+            api_key: The key; by default what the environment variable ``api_key_env`` holds.
+            **options: Fields of ``RemoteGuideConfig``: base_url, template, end, timeout, ...
+
+        Raises:
+            ConfigError: The package openai (or tenacity) is missing.
+            pydantic.ValidationError: An option is misspelt or out of range.
+        """
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self._adopt(RemoteGuideConfig.model_validate({"model": model, **options}), key)
+
+    @classmethod
+    def from_spec(cls, spec: RemoteGuideConfig) -> RemoteGuide:
+        """Connect to what ``spec`` describes; raises like the constructor."""
+        self = cls.__new__(cls)
+        self._adopt(spec, None)
+        return self
+
+    def _adopt(self, spec: RemoteGuideConfig, api_key: SecretStr | None) -> None:
+        self.spec = spec
+        self._server = Server(spec, api_key)
+        self._prompts: WeakKeyDictionary[Hypothesis, list[str]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._trusted = False
+
+    def __repr__(self) -> str:
+        return f"RemoteGuide({self._server.name})"
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Have the server prove once that it can be a guide.
+
+        Raises:
+            ConfigError: It tells no log-probabilities of prompts, or wrong ones.
+            ServerError: It does not answer.
+        """
+        with self._lock:
+            if not self._trusted:
+                wait_for(self._probe())
+                self._trusted = True
+
+    def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """Log p(response | prompt) of each hypothesis, in nats.
+
+        Summed over the server's tokens after the longest common prefix of prompt and
+        prompt + response; one that ended its turn counts the end token of ``spec.end``.
+
+        Raises:
+            ConfigError: The server does not tell log-probabilities of prompts.
+            ServerError: It does not answer.
+        """
+        for hypothesis in hypotheses[:1]:
+            self.check(hypothesis.prompt, SamplingParams())
+        return wait_for(self._loglikelihoods(hypotheses))
+
+    async def _loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        roots = dict.fromkeys(h.path[0] for h in hypotheses)
+        new = [root for root in roots if root not in self._prompts]
+        for root, (tokens, _) in zip(
+            new, await all_of(self._read(self._text(root)) for root in new), strict=True
+        ):
+            self._prompts[root] = tokens
+        readings = await all_of(self._read(self._text(h)) for h in hypotheses)
+        values: list[float] = []
+        for h, (tokens, logprobs) in zip(hypotheses, readings, strict=True):
+            h.usage.guide_tokens += len(tokens)
+            values.append(math.fsum(logprobs[common_prefix(self._prompts[h.path[0]], tokens) :]))
+        return values
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        prompt = self.spec.template.replace("{prompt}", hypothesis.prompt.plain_text)
+        end = self.spec.end if hypothesis.ended and self.spec.end else ""
+        return prompt + hypothesis.response + end
+
+    async def _read(self, text: str) -> tuple[list[str], list[float]]:
+        """The server's tokens of a text, and log p of each given those before it; 0 for the first.
+
+        Raises:
+            ConfigError: The server does not say so.
+            ServerError: It does not answer.
+        """
+        if not text:
+            raise ConfigError(
+                f"the prompt is empty, and {self._server.name} needs a text to begin from; give a "
+                "template with text around '{prompt}'"
+            )
+        # Not max_tokens=0, with which some servers go on to the end of their context.
+        body = {"prompt": text, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+        try:
+            reply = await self._server.complete(body)
+        except ServerError as error:
+            if not self._trusted and error.status in (400, 404, 405, 422, 500, 501):
+                raise self._refused(f"it refuses to score a text: {error}") from error
+            raise
+        told, usage = reply.choices[0].logprobs, reply.usage
+        if told is None or usage is None:
+            raise self._refused("it tells no log-probabilities, or no number of prompt tokens")
+        tokens = told.tokens[: usage.prompt_tokens]
+        # Nothing predicts the first token.
+        logprobs = [0.0, *told.token_logprobs[1 : usage.prompt_tokens]]
+        known = [value for value in logprobs if value is not None and math.isfinite(value)]
+        if not len(tokens) == len(known) == usage.prompt_tokens:
+            raise self._refused("it does not tell the log-probability of every prompt token")
+        return tokens, known
+
+    def _refused(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"{self._server.name} cannot be a guide: {why}; use a server that tells "
+            "log-probabilities of prompts (vLLM: completions with echo), or a local guide"
+        )
+
+    async def _probe(self) -> None:
+        """Have the server score texts that it has sampled: both times it must say the same.
+
+        That finds servers that ignore what they are asked for, and those that are off by one token.
+        """
+        known, before = await self._read(_PROBE)
+        words = _PROBE.split(" ")
+        compared: list[float] = []
+        for attempt in range(_ATTEMPTS):
+            prompt = " ".join(words[: 3 + attempt % (len(words) - 3)])
+            body = {"prompt": prompt, "max_tokens": 8, "temperature": 1.0, "top_p": 1.0}
+            reply = await self._server.complete({**body, "seed": attempt, "logprobs": 1})
+            told, usage = reply.choices[0].logprobs, reply.usage
+            if told is None or usage is None:
+                raise self._refused("it tells no log-probabilities of what it samples")
+            tokens, logprobs = await self._read(prompt + reply.choices[0].text)
+            count = usage.prompt_tokens
+            if (shared := common_prefix(known, tokens)) < count:
+                continue
+            # A text may be tokenised otherwise than it was sampled, and parts of characters all
+            # look the same: what comes before compares.
+            whole = list(itertools.takewhile(lambda token: "\ufffd" not in token, told.tokens))
+            same = common_prefix(whole, tokens[count:])
+            sampled = told.token_logprobs[:same]
+            pairs = [
+                *zip(before[:shared], logprobs[:shared], strict=True),
+                *zip(sampled, logprobs[count : count + same], strict=True),
+            ]
+            if any(then is None or abs(then - now) > _CLOSE for then, now in pairs):
+                raise self._refused("it scores a text otherwise than when it sampled it")
+            compared += logprobs[count : count + same]
+            if len(compared) >= _ENOUGH and min(compared) < -_CLOSE:
+                break
+        else:
+            raise self._refused("its samples are not what it says they are made of")
+        if self.spec.end is not None:
+            ended, _ = await self._read(_PROBE + self.spec.end)
+            if len(ended) != len(known) + 1 or ended[:-1] != known:
+                raise self._refused(f"end {self.spec.end!r} is not one token there; correct it")

@@ -1,0 +1,1 @@
+"""The LangChain face: LLM, chat model, tools, structured output, callbacks."""

@@ -1,0 +1,306 @@
+"""What a guided model is put together from, and how LangChain sees it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models.base import LangSmithParams
+from pydantic import ConfigDict, Field, model_validator
+
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.config.describe import describe, of_parts, write_config
+from w2s_chains.config.files import load_config
+from w2s_chains.config.flat_options import sections_of
+from w2s_chains.config.problems import clear_errors
+from w2s_chains.config.sections import GenerationSection, ModelType, W2SConfig
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.plugins import did_you_mean
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.proposing import Proposer
+from w2s_chains.core.sampling import (
+    Constraint,
+    MaxTokens,
+    RepetitionPenalty,
+    SamplingParams,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
+from w2s_chains.core.scoring import BaseGuidePair, Scorer
+from w2s_chains.core.streams import fork
+from w2s_chains.engine.job import Job
+from w2s_chains.engine.scheduler import Engine, shared_engine
+from w2s_chains.errors import ConfigError
+from w2s_chains.search import AnyStrategy, ChunkBeamSearch
+
+_VERSIONS: dict[str, str] = {}
+for _name in ("w2s_chains", "torch", "transformers"):
+    with suppress(PackageNotFoundError):  # used from a folder, without installing it
+        _VERSIONS[_name] = version(_name)
+
+
+class Assembled(BaseLanguageModel[Any]):
+    """A large frozen model, steered by a small tuned and a small untuned one.
+
+    Attributes:
+        proposer: The large model.
+        scorer: The value of partial answers; None for strategies that need none.
+        guide: The pair for token-level steering; by default the scorer's.
+        strategy: How to search; an object, or a mapping with a ``type``.
+        n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
+        constraint: What form an answer must have, such as ``Constraint.regex("yes|no")``.
+        progress: Show a progress bar while a batch runs.
+        engine: Runs the searches; by default one for the whole process.
+
+    The other fields are those of ``SamplingParams``.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
+    )
+    config_type: ClassVar[ModelType]
+    call_fields: ClassVar[frozenset[str]] = frozenset(
+        {*SamplingParams.model_fields, "strategy", "n", "constraint", "progress"}
+    )
+    """What a single call may override."""
+
+    proposer: Proposer = Field(exclude=True, repr=False)
+    scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
+    guide: BaseGuidePair | None = Field(default=None, exclude=True, repr=False)
+    engine: Engine = Field(default_factory=shared_engine, exclude=True, repr=False)
+    strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
+    max_tokens: MaxTokens = 256
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    top_k: TopK | None = None
+    repetition_penalty: RepetitionPenalty = 1.0
+    stop: Stop = ()
+    seed: int | None = None
+    n: int = Field(default=1, ge=1)
+    constraint: Constraint | None = None
+    progress: bool = False
+
+    def __init__(self, **fields: Any) -> None:
+        """Put parts together; see the attributes.
+
+        Raises:
+            ConfigError: A field is misspelt or out of range.
+        """
+        with clear_errors(type(self), fields, type(self).__name__):
+            super().__init__(**fields)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with clear_errors(type(self), {name: value}, type(self).__name__):
+            super().__setattr__(name, value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "model_name", self.model_name
+        hidden = ("metadata", "profile")  # long, and the same for every model like this one
+        yield from (pair for pair in super().__repr_args__() if pair[0] not in hidden)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the parts: they cannot be copied, and nothing changes them."""
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ConfigError(
+            f"a {type(self).__name__} holds models and cannot be pickled; send to_config() to the "
+            "other process, and call from_config() there"
+        )
+
+    @model_validator(mode="after")
+    def _set_w2s_versions(self) -> Self:
+        for name, value in _VERSIONS.items():
+            self._add_version(name, value)
+        return self
+
+    # Ways to make one.
+
+    @classmethod
+    def from_pretrained(
+        cls, proposer: str, *, tuned: str | None = None, untuned: str | None = None, **options: Any
+    ) -> Self:
+        """Load the models by name and put everything together.
+
+        Args:
+            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
+            tuned: The small tuned model, likewise.
+            untuned: The small model that ``tuned`` was tuned from.
+            **options: Fields of this class, and fields of ``Model`` behind ``proposer_``,
+                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
+                ``proposer_template="Review: {prompt}"``, ``proposer_device_map="auto"``,
+                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models but
+                those of ``guide="zephyr"`` or ``guide={...}``, which is a section ``guide``.
+
+        Raises:
+            ConfigError: An option is misspelt or out of range, or only one guide is given.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot branch.
+        """
+        sections, fields = sections_of(proposer, tuned, untuned, options)
+        cls._refuse_unknown(fields)
+        if "guide" in sections and "guide" in fields:
+            raise ConfigError(
+                "guide is given, and so are tuned or untuned; leave out guide, or the names"
+            )
+        return cls._build(load_config(sections, cls.config_type), fields)
+
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any], **fields: Any) -> Self:
+        """Read a YAML file, or a mapping of the same form.
+
+        Args:
+            config: Sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``; a
+                ``type`` must be the one of this class.
+            **fields: Fields of this class; they win over the file, and parts that are given here
+                are not loaded.
+
+        Raises:
+            ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
+                with file and line.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot branch.
+        """
+        cls._refuse_unknown(fields)
+        return cls._build(load_config(config, cls.config_type), fields)
+
+    @classmethod
+    def _refuse_unknown(cls, fields: Mapping[str, Any]) -> None:
+        for name in fields:
+            if name not in cls.model_fields:
+                raise ConfigError(f"unknown field {name!r}{did_you_mean(name, cls.model_fields)}")
+
+    @classmethod
+    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
+        if config.type != cls.config_type:
+            raise ConfigError(
+                f"the config is of type {config.type!r}, but a {cls.__name__} is of type "
+                f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
+            )
+        in_config = {"strategy", *GenerationSection.model_fields}
+        settings = {name: value for name, value in fields.items() if name in in_config}
+        config = config.overridden(settings)
+        others = {name: value for name, value in fields.items() if name not in in_config}
+        return cls(**{**config.build(given=others), **others})
+
+    def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
+        """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
+
+        Args:
+            path: Where to write the file; None to write none.
+
+        Raises:
+            ConfigError: A part was built by hand, so that no config can name it; or the file cannot
+                be written.
+        """
+        generation = GenerationSection(**self._sampling().model_dump(), n=self.n)
+        config = of_parts(
+            self.proposer, self.scorer, self.guide, self.strategy, generation, self.config_type
+        )
+        return write_config(config, path)
+
+    # What LangChain asks for.
+
+    @property
+    def _llm_type(self) -> str:
+        return "w2s"
+
+    @property
+    def model_name(self) -> str:
+        """The name of the large model, for people; the cache's key is exact."""
+        spec = getattr(self.proposer, "spec", None)
+        return str(getattr(spec, "model", type(self.proposer).__name__))
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything an answer depends on: LangChain's caches use it as their key."""
+        return {
+            "model_name": self.model_name,
+            "proposer": describe(self.proposer),
+            "scorer": describe(self.scorer),
+            "guide": describe(self.guide),
+            "strategy": {"class": repr(type(self.strategy)), **self.strategy.model_dump()},
+            **self._sampling().model_dump(),
+            "n": self.n,
+            "constraint": None if self.constraint is None else repr(self.constraint),
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """What LangSmith shows beside a run: the model, the strategy and how is sampled."""
+        known = {name: value for name, value in kwargs.items() if name in self.call_fields}
+        model = self._overridden(stop, known)
+        params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
+        guides = model.scorer if model.guide is None else model.guide
+        more = {
+            "ls_model_name": params.get("ls_model_name", self.model_name),
+            "ls_temperature": model.temperature,
+            "ls_max_tokens": model.max_tokens,
+            "w2s_strategy": model.strategy.model_dump(mode="json"),
+            "w2s_guides": describe(guides),
+        }
+        params.update(more)  # type: ignore[typeddict-item]
+        return params
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The tokens of a text for the large model, if it is a local one."""
+        tokens = getattr(self.proposer, "tokenizer", None)
+        if self.custom_get_token_ids is None and isinstance(tokens, Tokenizer):
+            return tokens.encode(text)
+        return super().get_token_ids(text)
+
+    # What one call makes of it.
+
+    def _overridden(self, stop: Sequence[str] | None, overrides: Mapping[str, Any]) -> Self:
+        """This model with the arguments of one call; validated, sharing all parts."""
+        for name in overrides:
+            if name not in self.call_fields:
+                hint = did_you_mean(name, self.call_fields)
+                raise ConfigError(f"unknown argument {name!r} of a call{hint}")
+        changed = dict(overrides) if stop is None else {**overrides, "stop": stop}
+        if not changed:
+            return self
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**fields, **changed})
+
+    def _sampling(self) -> SamplingParams:
+        return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
+
+    def _constraint(self) -> Constraint | None:
+        """What form an answer must have."""
+        return self.constraint
+
+    def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]:
+        """The searches that answer ``prompts``, for callers who run the engine themselves.
+
+        Returns:
+            One checked job per answer, ``n`` after another for each prompt.
+
+        Raises:
+            ConfigError: The strategy needs a part that is not there.
+            PromptError: A prompt does not fit one of the models.
+        """
+        guides = getattr(self.scorer, "pair", None) if self.guide is None else self.guide
+        job = partial(
+            Job,
+            strategy=self.strategy,
+            proposer=self.proposer,
+            scorer=self.scorer,
+            guides=guides,
+            sampling=self._sampling(),
+            constraint=self._constraint(),
+        )
+        jobs: list[Job] = []
+        for root in map(Hypothesis.root, prompts):
+            seed = secrets.randbits(63) if self.seed is None else self.seed
+            jobs.append(job(root=root, seed=seed))
+            jobs[-1].check()
+            jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
+        return jobs

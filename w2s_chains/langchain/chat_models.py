@@ -1,0 +1,283 @@
+"""Guided generation as a LangChain chat model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, closing
+from functools import partial
+from typing import Any, ClassVar, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import (
+    BaseChatModel,
+    LanguageModelInput,
+    ModelProfile,
+)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    ChatResult,
+    LLMResult,
+)
+from langchain_core.runnables import RunnableConfig
+
+from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.config.sections import ModelType
+from w2s_chains.core.events import Committed, Finished
+from w2s_chains.core.proposing import Constrainable
+from w2s_chains.langchain.generation import answer_info
+from w2s_chains.langchain.structured_output import ToolCalling
+from w2s_chains.langchain.tools import CallReader, read_whole
+from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
+
+_MEDIA = ("image", "image_url", "pdf", "audio", "video")
+_NOT_TEXT = (
+    *(f"{kind}_inputs" for kind in _MEDIA),
+    *("image_tool_message", "pdf_tool_message", "attachment", "reasoning_output"),
+    *("image_outputs", "audio_outputs", "video_outputs"),
+)
+
+
+class ChatW2S(ToolCalling, BaseChatModel):
+    """A large frozen model, steered by a small tuned and a small untuned one, for conversations.
+
+    Example:
+        >>> chat = ChatW2S.from_pretrained(
+        ...     "embedded:smollm2-135m-instruct",
+        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
+        ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
+        ...     max_tokens=50, temperature=0.7, seed=0)
+        >>> chat.invoke([("system", "You review films."), ("human", "How was Alien?")]).content
+
+    Every model reads the conversation through its own chat template; ``from_pretrained`` and
+    ``from_config`` set ``chat`` to "auto", so that a model without one reads plain text. Every
+    field from ``strategy`` to ``progress`` can be overridden in a single call:
+    ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. The fields are those of
+    ``Assembled``, those of ``ToolCalling`` (tools and structured output) and:
+
+    Attributes:
+        streaming: True makes ``invoke`` go through ``stream``, so that callbacks see the text as it
+            comes; False turns streaming off.
+    """
+
+    model_config = ToolCalling.model_config
+    config_type: ClassVar[ModelType] = "chat"
+
+    streaming: bool | None = None
+
+    # What the caller gets.
+
+    def _result(self, answers: Sequence[Finished]) -> ChatResult:
+        generations: list[ChatGeneration] = []
+        for answer in answers:
+            reader = self._reader()
+            text, calls = (answer.text, []) if reader is None else read_whole(reader, answer.text)
+            message = AIMessage(content=text, tool_calls=calls, usage_metadata=_usage(answer))
+            info = self._info(answer, called=bool(calls))
+            generations.append(ChatGeneration(message=message, generation_info=info))
+        return ChatResult(generations=generations)
+
+    def _chunks(
+        self, event: Committed | Finished, reader: CallReader | None
+    ) -> Iterator[ChatGenerationChunk]:
+        """What a stream gives for an event: nothing while a call is not complete."""
+        if isinstance(event, Committed):
+            if text := event.text if reader is None else reader.text(event.text):
+                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+            return
+        text, calls = ("", []) if reader is None else reader.rest()
+        message = AIMessageChunk(
+            content=text,
+            tool_call_chunks=[
+                tool_call_chunk(
+                    name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=i
+                )
+                for i, call in enumerate(calls)
+            ],
+            usage_metadata=_usage(event),
+            chunk_position="last",
+        )
+        info = self._info(event, called=bool(calls))
+        yield ChatGenerationChunk(message=message, generation_info=info)
+
+    def _info(self, answer: Finished, called: bool) -> dict[str, Any]:
+        info = {"model_name": self.model_name, **answer_info(answer)}
+        return {**info, "finish_reason": "tool_calls"} if called else info
+
+    # What LangChain asks about the model.
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        profile: dict[str, Any] = {"name": self.model_name, "temperature": True}
+        profile |= {"text_inputs": True, "text_outputs": True, **dict.fromkeys(_NOT_TEXT, False)}
+        formed = isinstance(self.proposer, Constrainable)
+        called = (
+            formed and getattr(getattr(self.proposer, "tokenizer", None), "chat", True) is not None
+        )
+        profile |= {"tool_calling": called, "tool_choice": called, "structured_output": formed}
+        limits = [part.lm.max_positions for part in self._local_models()]
+        known = [limit for limit in limits if limit is not None]
+        if known:
+            profile["max_input_tokens"] = min(known)
+        return cast("ModelProfile", profile)
+
+    def _local_models(self) -> list[LocalModel]:
+        pairs = (self.guide, getattr(self.scorer, "pair", None))
+        guides = [getattr(pair, role, None) for pair in pairs for role in ("tuned", "untuned")]
+        return [part for part in (self.proposer, *guides) if isinstance(part, LocalModel)]
+
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        model = self._overridden(stop, kwargs)
+        return {**model.asdict(), "stop": list(model.stop) or None}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The cache's key: everything an answer depends on, whatever it was said with."""
+        return str(sorted(self._get_invocation_params(stop, **kwargs).items()))
+
+    def _streaming_disabled(self, **kwargs: Any) -> bool:
+        # Whoever streams several answers is told that it is impossible; others did not ask for it.
+        several = kwargs.get("n", self.n) != 1 and not kwargs.get("stream")
+        return several or super()._streaming_disabled(**kwargs)
+
+    # Many conversations at once.
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        *,
+        run_id: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As in LangChain, but conversations share their model calls."""
+        single = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
+        if len(messages) < 2:
+            return single(messages, run_id=run_id)
+        ids = [run_id, *[None] * (len(messages) - 1)]
+        calls = [partial(single, [one], run_id=own) for one, own in zip(messages, ids, strict=True)]
+        results = self._side_by_side(calls, {}, kwargs)
+        return LLMResult(
+            generations=[own for result in results for own in result.generations],
+            llm_output={},
+            run=[run for result in results for run in result.run or ()],
+        )
+
+    # One conversation.
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = self._overridden(stop, kwargs)
+        runs = [] if run_manager is None else [run_manager]
+        [answers] = model._answers([model._prompt(messages)], runs)
+        return model._result(answers)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = self._overridden(stop, kwargs)
+        runs = [] if run_manager is None else [run_manager]
+        [answers] = await model._aanswers([model._prompt(messages)], runs)
+        return model._result(answers)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        model = self._overridden(stop, kwargs)
+        run = run_manager or next(iter(current_runs()), None)
+        reader = model._reader()
+        with closing(model._follow(model._prompt(messages), run)) as events:
+            for event in events:
+                yield from model._chunks(event, reader)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        model = self._overridden(stop, kwargs)
+        run = run_manager or next(iter(current_runs()), None)
+        reader = model._reader()
+        async with aclosing(model._afollow(model._prompt(messages), run)) as events:
+            async for event in events:
+                for chunk in model._chunks(event, reader):
+                    yield chunk
+
+    # LangChain does not tell ``_stream`` whose run it is.
+
+    def _generate_with_cache(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        with known_runs([] if run_manager is None else [run_manager]):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        with known_runs([] if run_manager is None else [run_manager]):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Text as it is committed; it is never taken back."""
+        config, run = streamed_run(self, config)
+        stream: Any = super().stream(input, config, stop=stop, **kwargs)
+        with closing(stream):
+            with known_runs([run]):
+                first = next(stream, None)
+            if first is not None:
+                yield first
+                yield from stream
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Text as it is committed; it is never taken back."""
+        config, run = streamed_run(self, config)
+        stream: Any = super().astream(input, config, stop=stop, **kwargs)
+        async with aclosing(stream):
+            with known_runs([run]):
+                first = await anext(stream, None)
+            if first is not None:
+                yield first
+                async for chunk in stream:
+                    yield chunk
+
+
+def _usage(answer: Finished) -> UsageMetadata:
+    read, written = answer.prompt_tokens, answer.completion_tokens or 0
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)

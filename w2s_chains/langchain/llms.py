@@ -1,0 +1,188 @@
+"""Guided generation as a LangChain LLM."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import Any, ClassVar, Self
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseLLM, LanguageModelInput
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
+
+from w2s_chains.config.sections import ModelType
+from w2s_chains.core.events import Committed, Finished
+from w2s_chains.langchain.generation import Guided, answer_info
+from w2s_chains.langchain.tracing import current_runs, known_runs
+
+_OPTIONS = frozenset({"tags", "metadata", "run_name", "run_id"})
+"""Arguments of ``generate`` that are not the model's."""
+
+
+class W2SLLM(Guided, BaseLLM):
+    """A large frozen model, steered by a small tuned and a small untuned one, for raw prompts.
+
+    Example:
+        >>> llm = W2SLLM.from_pretrained(
+        ...     "embedded:smollm2-135m-instruct",
+        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
+        ...     proposer_template="Here is a movie review: {prompt}",
+        ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
+        ...     max_tokens=50, temperature=0.7, seed=0)
+        >>> llm.invoke("the plot of this film")
+
+    Every field from ``strategy`` to ``progress`` can be overridden in a single call:
+    ``llm.invoke(prompt, strategy=Sampling(), max_tokens=20)``. The fields are those of
+    ``Assembled``.
+    """
+
+    model_config = Guided.model_config
+    config_type: ClassVar[ModelType] = "llm"
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **options: Any,
+    ) -> LLMResult:
+        """As in LangChain, with per-call overrides part of the cache key."""
+        llm, options = self._for_call(stop, options)
+        # LangChain's key would have None for a configured stop, and it takes an empty list of
+        # callbacks for one list per prompt.
+        return super(W2SLLM, llm).generate(
+            prompts, list(llm.stop) or None, callbacks or None, **options
+        )
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **options: Any,
+    ) -> LLMResult:
+        """As in LangChain, with per-call overrides part of the cache key."""
+        llm, options = self._for_call(stop, options)
+        return await super(W2SLLM, llm).agenerate(
+            prompts, list(llm.stop) or None, callbacks or None, **options
+        )
+
+    def _for_call(
+        self, stop: Sequence[str] | None, options: dict[str, Any]
+    ) -> tuple[Self, dict[str, Any]]:
+        """This model with the overrides of a call, and the options that are LangChain's own."""
+        own = {name: value for name, value in options.items() if name in _OPTIONS}
+        others = {name: value for name, value in options.items() if name not in _OPTIONS}
+        return self._overridden(stop, others), own
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        if return_exceptions:
+            return super().batch(inputs, config, return_exceptions=True, **kwargs)
+        return BaseLLM.batch(self, inputs, config, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        if return_exceptions:
+            return await super().abatch(inputs, config, return_exceptions=True, **kwargs)
+        return await BaseLLM.abatch(self, inputs, config, **kwargs)
+
+    # ``_generate`` is told the run of the first prompt only.
+
+    def _generate_helper(
+        self, prompts: list[str], stop: Any, run_managers: Any, **kwargs: Any
+    ) -> LLMResult:
+        with known_runs(run_managers):
+            return super()._generate_helper(prompts, stop, run_managers, **kwargs)
+
+    async def _agenerate_helper(
+        self, prompts: list[str], stop: Any, run_managers: Any, **kwargs: Any
+    ) -> LLMResult:
+        with known_runs(run_managers):
+            return await super()._agenerate_helper(prompts, stop, run_managers, **kwargs)
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        llm = self._overridden(stop, kwargs)
+        return llm._result(llm._answers(prompts, current_runs()))
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        llm = self._overridden(stop, kwargs)
+        return llm._result(await llm._aanswers(prompts, current_runs()))
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        with closing(self._overridden(stop, kwargs)._follow(prompt, run_manager)) as events:
+            for event in events:
+                chunk = _chunk(event)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        events = self._overridden(stop, kwargs)._afollow(prompt, run_manager)
+        async with aclosing(events):
+            async for event in events:
+                chunk = _chunk(event)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _result(self, answers: Sequence[Sequence[Finished]]) -> LLMResult:
+        generations = [
+            [Generation(text=one.text, generation_info=answer_info(one)) for one in own]
+            for own in answers
+        ]
+        # Answers to one prompt share its counters; the last to finish has seen them all.
+        usage = {
+            name: sum(max(getattr(one, name) for one in own) for own in answers)
+            for name in ("prompt_tokens", "proposed_tokens", "guide_tokens")
+        }
+        output = {"model_name": self.model_name, "token_usage": usage}
+        return LLMResult(generations=generations, llm_output=output)
+
+
+def _chunk(event: Committed | Finished) -> GenerationChunk:
+    if isinstance(event, Committed):
+        return GenerationChunk(text=event.text)
+    return GenerationChunk(text="", generation_info=answer_info(event))

@@ -1,0 +1,28 @@
+"""Makes whatever model a config describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from w2s_chains.config.files import load_config
+from w2s_chains.langchain.chat_models import ChatW2S
+from w2s_chains.langchain.llms import W2SLLM
+
+
+def load(config: str | Path | Mapping[str, Any], **fields: Any) -> W2SLLM | ChatW2S:
+    """A ``W2SLLM``, or a ``ChatW2S`` if the config says ``type: chat``.
+
+    Args:
+        config: A YAML file, or a mapping of the same form.
+        **fields: Fields of that class; they win over the file, and parts that are given here are
+            not loaded.
+
+    Raises:
+        ConfigError: The config is not valid; with file and line.
+        ModelNotFoundError: A model cannot be found.
+        UnsupportedModelError: A model cannot branch.
+    """
+    kind = ChatW2S if load_config(config).type == "chat" else W2SLLM
+    return kind.from_config(config, **fields)

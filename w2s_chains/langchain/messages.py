@@ -1,0 +1,124 @@
+"""LangChain's messages as prompts of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from w2s_chains.core.prompts import Message, Prompt, Tool, ToolCall
+from w2s_chains.errors import PromptError
+
+_ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
+    (SystemMessage, "system"),
+    (HumanMessage, "user"),
+    (AIMessage, "assistant"),
+    (ToolMessage, "tool"),
+    (FunctionMessage, "tool"),
+)
+# Templates write the role beside their control tokens, so no other text may stand there.
+_NAMED_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
+}
+
+_SAID_ELSEWHERE = frozenset({"tool_call", "tool_call_chunk", "tool_use", "function_call"})
+"""Blocks of an AI message that ``tool_calls`` repeats."""
+_THOUGHTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+"""Blocks of an AI message that no template shows to later turns."""
+
+
+def to_prompt(
+    messages: Sequence[BaseMessage], tools: Sequence[Tool] = (), answer_schema: str | None = None
+) -> Prompt:
+    """A conversation as a prompt.
+
+    Args:
+        messages: The conversation.
+        tools: What the model may call.
+        answer_schema: JSON schema of the answer, as JSON text.
+
+    Raises:
+        PromptError: There are no messages, one has a role that no chat template knows, or content
+            that is no text.
+    """
+    if not messages:
+        raise PromptError("there are no messages to answer; give at least one")
+    return Prompt(
+        messages=tuple(map(_to_message, messages)), tools=tuple(tools), answer_schema=answer_schema
+    )
+
+
+def _to_message(message: BaseMessage) -> Message:
+    role = _role(message)
+    content = _text(message)
+    calls: list[ToolCall] = []
+    if isinstance(message, AIMessage):
+        for call in message.tool_calls:
+            arguments = json.dumps(call["args"], ensure_ascii=False)
+            calls.append(ToolCall(name=call["name"], arguments=arguments, id=call["id"]))
+        broken = [
+            f"<tool_call>\n{call.get('args') or ''}\n</tool_call>"
+            for call in message.invalid_tool_calls
+        ]  # arguments that are no JSON have no other form; an error message may refer to them
+        content = "\n".join(filter(None, [content, *broken]))
+    return Message(
+        role=role,
+        content=content,
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
+        name=message.name,
+    )
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ChatMessage):
+        if (role := message.role.lower()) in _NAMED_ROLES:
+            return _NAMED_ROLES[role]
+        raise PromptError(
+            f"a chat message has the role {message.role!r}, which chat templates do not know; "
+            f"use one of {', '.join(_NAMED_ROLES)}"
+        )
+    for kind, role in _ROLES:
+        if isinstance(message, kind):
+            return role
+    raise PromptError(
+        f"a {type(message).__name__} cannot be shown to a model; give system, human, AI and tool "
+        "messages"
+    )
+
+
+def _text(message: BaseMessage) -> str:
+    content = message.content
+    if isinstance(content, str):
+        return content
+    return "".join(_block_text(block, message) for block in content)
+
+
+def _block_text(block: str | Mapping[str, Any], message: BaseMessage) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type")
+    if kind == "text":
+        return str(block.get("text", ""))
+    if isinstance(message, AIMessage) and kind in _SAID_ELSEWHERE | _THOUGHTS:
+        return ""
+    raise PromptError(
+        f"a {type(message).__name__} has a content block of type {kind!r}, but these models read "
+        "text only; leave it out, or describe it in words"
+    )

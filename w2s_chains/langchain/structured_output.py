@@ -1,0 +1,208 @@
+"""Answers of a given form: calls of tools, and objects of a schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    PydanticToolsParser,
+)
+from langchain_core.runnables import Runnable
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BeforeValidator, Field, model_validator
+
+from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import Constraint
+from w2s_chains.engine.job import check_constraint
+from w2s_chains.errors import ConfigError
+from w2s_chains.langchain.generation import Guided
+from w2s_chains.langchain.messages import to_prompt
+from w2s_chains.langchain.tools import (
+    AnyTool,
+    CallReader,
+    as_tool,
+    form_of_answer,
+    parser_of,
+    response_format_of,
+    response_schema,
+    tool_choice_of,
+    tool_dicts,
+    with_raw,
+)
+
+
+class ToolCalling(Guided):
+    """A guided model that can be held to a form: by tools, or by the schema of its answers.
+
+    Attributes:
+        tools: What the model may call, in OpenAI's form; ``bind_tools`` takes LangChain's too.
+        tool_choice: "auto" (text or calls), "any" (a call), "none" (no call), or a tool's name.
+        parallel_tool_calls: Whether one answer may make several calls; weak models repeat them.
+        response_format: Form of an answer, as OpenAI has it; see ``with_structured_output``.
+    """
+
+    model_config = Guided.model_config
+    call_fields: ClassVar[frozenset[str]] = Guided.call_fields | {
+        "tools", "tool_choice", "parallel_tool_calls", "response_format",
+    }  # fmt: skip
+
+    tools: Annotated[list[dict[str, Any]], BeforeValidator(tool_dicts)] = Field(
+        default_factory=list
+    )
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = False
+    response_format: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        # Past validate_assignment, which would come back here.
+        object.__setattr__(self, "tool_choice", tool_choice_of(self.tool_choice, self.tools))
+        response_schema(self.response_format)
+        return self
+
+    def bind_tools(
+        self,
+        tools: Sequence[AnyTool],
+        *,
+        tool_choice: Any = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model with tools to call.
+
+        Every call is well-formed and its arguments are valid, because sampling is constrained:
+        ``strict`` changes nothing. The guides choose among valid continuations.
+
+        Args:
+            tools: Functions, LangChain tools, pydantic classes, TypedDicts or JSON schemas.
+            tool_choice: "auto" (text or calls; the default), "any" or "required" or True (a call),
+                "none" (no call), or the name of the tool that is called.
+            strict: Accepted for LangChain's sake.
+            **kwargs: Overrides of every call.
+
+        Raises:
+            ConfigError: A tool is no function, ``tool_choice`` names none of them, or the proposer
+                cannot be constrained or has no chat template to be told of them.
+            ConstraintError: A schema cannot be honoured, or not within ``max_tokens``.
+        """
+        known = {name: value for name, value in kwargs.items() if name in self.call_fields}
+        model = self._overridden(None, {**known, "tools": tools, "tool_choice": tool_choice})
+        model._check_form()
+        return self.bind(**{**kwargs, "tools": model.tools, "tool_choice": model.tool_choice})
+
+    def with_structured_output(
+        self,
+        schema: Any,
+        *,
+        include_raw: bool = False,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model with answers that are objects.
+
+        Args:
+            schema: A pydantic class (answers are its objects), a TypedDict or a JSON schema
+                (answers are dictionaries).
+            include_raw: Return a dictionary of the message ("raw"), the object ("parsed") and the
+                error of parsing, if any.
+            method: "json_schema" shows the schema and answers with JSON and nothing else;
+                "function_calling" calls a tool of that form; "json_mode" is "json_schema" for a
+                prompt that tells of the form itself, so that the schema is not shown.
+            strict: Accepted for LangChain's sake; the schema always holds.
+            **kwargs: Overrides of every call.
+
+        Raises:
+            ConfigError: The proposer cannot be constrained, or ``method`` is unknown.
+            ConstraintError: The schema cannot be honoured, or not within ``max_tokens``.
+        """
+        told = {"kwargs": {"method": method}, "schema": schema}
+        if method == "function_calling":
+            [tool] = tool_dicts([schema])
+            name = tool["function"]["name"]
+            model = self.bind_tools(
+                [schema], tool_choice=name, parallel_tool_calls=False,
+                ls_structured_output_format=told, **kwargs,
+            )  # fmt: skip
+            parser: Runnable[Any, Any] = (
+                PydanticToolsParser(tools=[schema], first_tool_only=True)
+                if is_basemodel_subclass(schema)
+                else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+            )
+        elif method in ("json_schema", "json_mode"):
+            form = response_format_of(schema, shown=method == "json_schema")
+            # Tools of this model itself could be called instead of an answer.
+            bound = {"tools": [], "tool_choice": None, **kwargs, "response_format": form}
+            self._overridden(None, bound)._check_form()
+            model = self.bind(ls_structured_output_format=told, **bound)
+            parser = parser_of(schema)
+        else:
+            raise ConfigError(
+                f"unknown method {method!r}; choose json_schema, function_calling or json_mode"
+            )
+        return with_raw(model, parser) if include_raw else model | parser
+
+    def _constraint(self) -> Constraint | None:
+        form = form_of_answer(
+            self.tools,
+            self.tool_choice,
+            self.parallel_tool_calls,
+            response_schema(self.response_format),
+            self._call_format,
+        )
+        if form is not None and self.constraint is not None:
+            raise ConfigError(
+                "constraint and tools or response_format ask for two forms of one answer; leave "
+                "one of them out"
+            )
+        return self.constraint if form is None else form
+
+    @property
+    def _call_format(self) -> CallFormat:
+        return getattr(self.proposer, "call_format", DEFAULT_CALLS)
+
+    def _check_form(self) -> None:
+        """Refuse now what would fail in every call."""
+        if (constraint := self._constraint()) is not None:
+            check_constraint(constraint, self.proposer, self._sampling())
+        text = getattr(self.proposer, "tokenizer", None)
+        if self.tools and text is not None and text.chat is None:
+            raise ConfigError(
+                f"the proposer {self.model_name!r} reads no chat template that could tell it of "
+                "tools; set chat to true for it, or use with_structured_output"
+            )
+
+    # What the model is told, and what is read from its answers.
+
+    def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
+        told = None
+        if self.response_format is not None and self.response_format["type"] == "json_schema":
+            told = json.dumps(response_schema(self.response_format), ensure_ascii=False)
+        tools = self.tools if self._calls else []
+        return to_prompt(messages, tuple(map(as_tool, tools)), told)
+
+    @property
+    def _calls(self) -> bool:
+        """Whether answers may call tools."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    def _reader(self) -> CallReader | None:
+        if not self._calls:
+            return None
+        return CallReader(
+            self._call_format, or_json=response_schema(self.response_format) is not None
+        )
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        own = {
+            name: getattr(self, name)
+            for name in ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+        }
+        return {**super()._identifying_params, **own}

@@ -1,0 +1,287 @@
+"""Tools and structured output: what is bound to a chat model, the form it asks for, and calls."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, TypeGuard, cast
+
+from langchain_core.messages import ToolCall as MessageToolCall
+from langchain_core.messages.tool import tool_call as message_tool_call
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from w2s_chains.backend.constrained.tool_calls import (
+    text_or_tool_call,
+    tool_call,
+    tool_call_or_json,
+)
+from w2s_chains.backend.text.call_format import CallFormat
+from w2s_chains.core.plugins import did_you_mean
+from w2s_chains.core.prompts import Tool
+from w2s_chains.core.sampling import Constraint
+from w2s_chains.errors import ConfigError
+
+AnyTool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+_EVERY = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
+
+
+def tool_dicts(tools: object) -> list[dict[str, Any]]:
+    """Tools as LangChain takes them, in the form that OpenAI has; equal ones count once.
+
+    Raises:
+        ConfigError: One is no function (a search that a provider runs, say), two that differ share
+            a name, or a name means something else in ``tool_choice``.
+    """
+    if not isinstance(tools, Sequence):
+        raise ConfigError(f"tools are a list, not {tools!r}")
+    known: dict[str, dict[str, Any]] = {}
+    for tool in tools:
+        converted = _converted(tool)
+        name = converted["function"]["name"]
+        if _bare(known.setdefault(name, converted)) != _bare(converted):
+            raise ConfigError(f"two tools have the name {name!r}; rename one of them")
+        if name in _EVERY:
+            raise ConfigError(f"tool_choice {name!r} would not mean the tool {name!r}; rename it")
+    return list(known.values())
+
+
+def _bare(value: Any) -> Any:
+    """Without what only people read, in which forms of one tool differ."""
+    if isinstance(value, Mapping):
+        told = {"title", "description"}
+        return {k: _bare(v) for k, v in value.items() if k not in told or not isinstance(v, str)}
+    return [*map(_bare, value)] if isinstance(value, list) else value
+
+
+def _converted(tool: AnyTool) -> dict[str, Any]:
+    try:
+        converted = convert_to_openai_tool(tool)
+        function = converted.get("function", {})
+        model: Any = tool
+        if isinstance(tool, BaseTool) and tool.args_schema is not None:
+            model = tool.tool_call_schema
+        # LangChain loses recursive models, and JSON schemas without properties.
+        if _is_model(model):
+            function["parameters"] = _without_title(_schema_of_model(model))
+        elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
+            function["parameters"] = _without_title(tool)
+    except Exception as error:  # LangChain and pydantic raise all kinds
+        raise ConfigError(f"tool {tool!r} cannot be described to a model: {error}") from error
+    if converted.get("type") != "function" or "name" not in function:
+        raise ConfigError(
+            f"tool {converted!r} is not a function that this process can call; give functions, "
+            "LangChain tools, pydantic classes or JSON schemas"
+        )
+    kind = _schema(converted).get("type", "object")
+    if kind != "object":
+        raise ConfigError(
+            f"the arguments of tool {function['name']!r} are of type {kind!r}; make that an object"
+        )
+    return converted
+
+
+def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether it is a pydantic class that knows its JSON schema: one of version 2."""
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it is a JSON schema, and not a provider's form of a tool."""
+    return isinstance(value, Mapping) and not value.keys() & {"name", "function", "toolSpec"}
+
+
+class _FewTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # it repeats the name
+
+
+def _schema_of_model(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(schema_generator=_FewTitles)
+
+
+def _without_title(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("title", "description")}
+
+
+def as_tool(tool: Mapping[str, Any]) -> Tool:
+    """A tool as prompts have it."""
+    function = tool["function"]
+    return Tool(
+        name=function["name"],
+        description=function.get("description", ""),
+        parameters=json.dumps(_schema(tool), ensure_ascii=False),
+    )
+
+
+def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    return tool["function"].get("parameters") or {"type": "object", "properties": {}}
+
+
+def tool_choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A choice as LangChain and OpenAI write it: "auto", "any", "none", or the name of a tool.
+
+    Raises:
+        ConfigError: It names no tool.
+    """
+    names = [tool["function"]["name"] for tool in tools]
+    if choice is None or choice is False:
+        return "auto"
+    if choice is True:
+        choice = "any"
+    if isinstance(choice, Mapping):
+        choice = choice.get("function", choice).get("name", choice.get("type"))
+    if choice in names:
+        return str(choice)
+    if not isinstance(choice, str) or choice not in _EVERY:
+        raise ConfigError(
+            f"tool_choice {choice!r} is none of the tools{did_you_mean(str(choice), names)}; "
+            "give auto, any, none, or a name"
+        )
+    if _EVERY[choice] == "any" and not names:
+        raise ConfigError(f"tool_choice is {choice!r}, but there are no tools; bind some")
+    return _EVERY[choice]
+
+
+def response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The JSON schema of an answer, from OpenAI's ``response_format``; None for text.
+
+    Raises:
+        ConfigError: It is none of the forms that OpenAI has.
+    """
+    kind = None if response_format is None else response_format.get("type")
+    if response_format is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return response_format.get("schema", {"type": "object"})
+    schema = response_format.get("json_schema", {}).get("schema")
+    if kind != "json_schema" or not isinstance(schema, Mapping):
+        raise ConfigError(
+            f"response_format {dict(response_format)!r} is unknown; give {{'type': 'json_schema', "
+            "'json_schema': {'name': ..., 'schema': {...}}}, {'type': 'json_object'} (its 'schema' "
+            "may be left out), or use with_structured_output"
+        )
+    return schema
+
+
+def form_of_answer(
+    tools: Sequence[Mapping[str, Any]],
+    choice: str,
+    parallel: bool,
+    schema: Mapping[str, Any] | None,
+    form: CallFormat,
+) -> Constraint | None:
+    """What an answer may be: text, JSON of a schema, or calls of tools; None for free text."""
+    schemas = {tool["function"]["name"]: _schema(tool) for tool in tools}
+    if not schemas or choice == "none":
+        return None if schema is None else Constraint.json_schema(schema)
+    if choice in schemas:
+        return tool_call({choice: schemas[choice]}, parallel=parallel, form=form)
+    if choice == "any":
+        return tool_call(schemas, parallel=parallel, form=form)
+    if schema is not None:
+        return tool_call_or_json(schemas, schema, parallel=parallel, form=form)
+    return text_or_tool_call(schemas, parallel=parallel, form=form)
+
+
+class CallReader:
+    """Tells calls from text as an answer comes in.
+
+    What may turn out to begin a call is held back, and a call comes when it is complete.
+
+    Args:
+        form: How calls are written.
+        or_json: The answer is calls or JSON, which may have the mark of a call in its strings.
+    """
+
+    def __init__(self, form: CallFormat, or_json: bool = False) -> None:
+        self._form = form
+        self._or_json = or_json
+        self._no_call = False
+        self._held = ""
+
+    def text(self, new: str) -> str:
+        """The text that is certain to be no call, after ``new`` came."""
+        self._held += new
+        mark = self._form.mark
+        at = self._held.find(mark)
+        if at < 0:
+            ends = range(min(len(mark) - 1, len(self._held)), 0, -1)
+            at = len(self._held) - next((n for n in ends if self._held.endswith(mark[:n])), 0)
+        if self._no_call or (self._or_json and self._held[:at].strip()):
+            self._no_call, at = True, len(self._held)
+        said = self._held[:at].rstrip()  # the line break before a call belongs to the call
+        self._held = self._held[len(said) :]
+        return said
+
+    def rest(self) -> tuple[str, list[MessageToolCall]]:
+        """The text and the calls that remain when the answer is over."""
+        if self._no_call or not self._held.lstrip().startswith(self._form.mark):
+            return self._held, []
+        decoder = json.JSONDecoder()
+        calls: list[MessageToolCall] = []
+        at = self._held.find("{")
+        while at >= 0:
+            value, end = decoder.raw_decode(self._held, at)
+            name, arguments = value[self._form.name_key], value[self._form.arguments_key]
+            calls.append(message_tool_call(name=name, args=arguments, id=uuid.uuid4().hex[:9]))
+            at = self._held.find("{", end)
+        return "", calls
+
+
+def read_whole(reader: CallReader, text: str) -> tuple[str, list[MessageToolCall]]:
+    """The text and the calls of a whole answer."""
+    said = reader.text(text)
+    rest, calls = reader.rest()
+    return said + rest, calls
+
+
+def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
+    """OpenAI's ``response_format`` for a pydantic class, a TypedDict or a JSON schema.
+
+    Args:
+        schema: What an answer has to be; None for any object, if it is not shown.
+        shown: Whether the prompt is to show the schema ("json_schema") or not ("json_object").
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    if schema is None and not shown:
+        return {"type": "json_object"}
+    try:
+        if _is_model(schema):
+            converted = _schema_of_model(schema)
+        elif _is_schema(schema):
+            converted = dict(schema)
+        else:
+            converted = convert_to_json_schema(cast(Any, schema))
+    except Exception as error:  # LangChain and pydantic raise all kinds
+        raise ConfigError(f"{schema!r} is no schema of an answer: {error}") from error
+    if not shown:
+        return {"type": "json_object", "schema": converted}
+    name = str(converted.get("title", getattr(schema, "__name__", "answer")))
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": converted}}
+
+
+def parser_of(schema: Any) -> Runnable[Any, Any]:
+    """Reads JSON as an object of a pydantic class (of version 1 too), or as a dictionary."""
+    if is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
+
+
+def with_raw(model: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Raw answer, parsed answer and the error of parsing, as LangChain's ``include_raw`` has it."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -1,0 +1,263 @@
+"""Children of a hypothesis, as a server's completions API gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from w2s_chains.backend.remote.event_loop import all_of
+from w2s_chains.backend.remote.probe import Capabilities
+from w2s_chains.backend.remote.replies import Choice, Reply
+from w2s_chains.backend.remote.server import Server
+from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.streams import fork, noise_key
+from w2s_chains.errors import ServerError
+
+_REPLACEMENT = "\ufffd"
+_STOP_TOKENS = 64
+"""Stop strings are looked for here, since servers do not tell a stop from an end; so an answer that
+may stop is asked for in pieces of so many tokens."""
+_MORE_TOKENS = (0, 4, 16)
+"""A single character may need a few tokens more than a chunk has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedPrompting:
+    """A served model, and how it reads a prompt.
+
+    Attributes:
+        server: Calls it.
+        template: How prompts are rendered.
+        tokenizer: Its tokenizer with that template; None where the server alone knows tokens.
+        prompt_ids: Token ids of prompts as the server told them, under the root hypotheses.
+    """
+
+    server: Server
+    template: PromptTemplate
+    tokenizer: Tokenizer | None
+    prompt_ids: WeakKeyDictionary[Hypothesis, list[int]] = field(
+        default_factory=WeakKeyDictionary[Hypothesis, list[int]]
+    )
+
+    def rendered(self, prompt: Prompt) -> str:
+        """The prompt as text.
+
+        Raises:
+            PromptError: Text cannot say the same as tokens, or the chat template refuses it.
+        """
+        if self.tokenizer is not None:
+            return self.tokenizer.rendered(prompt)
+        return self.template.template.replace("{prompt}", prompt.plain_text)
+
+    def ids_of(self, root: Hypothesis) -> Sequence[int] | None:
+        """Token ids of the prompt, as far as anybody has told them."""
+        if self.tokenizer is not None:
+            return self.tokenizer.prompt_ids(root.prompt)
+        return self.prompt_ids.get(root)
+
+    def messages(self, prompt: Prompt) -> list[dict[str, str]]:
+        """The prompt for a server that renders the chat template itself."""
+        turns = [{"role": turn.role, "content": turn.plain_text} for turn in prompt.turns]
+        if prompt.text is not None:
+            turns[0]["content"] = self.template.template.replace("{prompt}", prompt.text)
+        if self.template.system is not None and turns[0]["role"] != "system":
+            turns.insert(0, {"role": "system", "content": self.template.system})
+        return turns
+
+
+class Continuation:
+    """Answers one request.
+
+    Args:
+        model: The model.
+        can: What its server can do.
+        request: What is asked for.
+        by_messages: Ask for the answer to chat messages instead of continuing a text.
+    """
+
+    def __init__(
+        self, model: ServedPrompting, can: Capabilities, request: Expand, by_messages: bool
+    ) -> None:
+        self.model = model
+        self.can = can
+        self.request = request
+        self.by_messages = by_messages
+
+    async def children(self, h: Hypothesis) -> list[Hypothesis]:
+        """The children of one hypothesis; at temperature 0 all of them are the same one.
+
+        Raises:
+            ServerError: The server does not give them.
+            PromptError: The prompt cannot be rendered.
+        """
+        count = self.request.successors
+        streams = [h.stream if i == 0 else fork(h.stream, i, h.n_tokens) for i in range(count)]
+        if self.request.sampling.temperature == 0:
+            del streams[1:]
+        together = await self._sample(h, streams) if self.can.n and len(streams) > 1 else []
+        rest = streams[len(together) :]
+        alone = await all_of(self._sample(h, [stream]) for stream in rest)
+        pieces = [*together, *(piece for [piece] in alone)]
+        wanted = self._wanted(h)
+        if self.request.chunk_tokens is None or wanted > _STOP_TOKENS:
+            pieces = await all_of(self._whole(piece, h.n_tokens + wanted) for piece in pieces)
+        return [pieces[i % len(pieces)] for i in range(count)]
+
+    def _wanted(self, h: Hypothesis) -> int:
+        left = self.request.sampling.max_tokens - h.n_tokens
+        return left if self.request.chunk_tokens is None else min(self.request.chunk_tokens, left)
+
+    async def _whole(self, child: Hypothesis, end: int) -> Hypothesis:
+        """``child`` continued until it is finished or has ``end`` tokens."""
+        while not child.finished and child.n_tokens < end:
+            [child] = await self._sample(child, [child.stream], end)
+        return child
+
+    async def _sample(
+        self, h: Hypothesis, streams: Sequence[int], end: int | None = None
+    ) -> list[Hypothesis]:
+        """One child for each stream, or fewer where the server gives fewer than asked for."""
+        wanted = self._wanted(h) if end is None else end - h.n_tokens
+        if self.request.sampling.stop and not self.by_messages:
+            wanted = min(wanted, _STOP_TOKENS)
+        for more in _MORE_TOKENS:
+            asked = min(wanted + more, self.request.sampling.max_tokens - h.n_tokens)
+            reply = await self._call(h, streams, asked)
+            while (unsettled := self._unsettled(h, reply, asked)) and asked > 1:
+                asked -= 1
+                reply = await self._call(h, streams, asked)
+            children = [
+                self._child(h, stream, choice, tokens)
+                for stream, choice, tokens in zip(
+                    streams, reply.choices, _counts(reply, asked), strict=False
+                )
+            ]
+            some = all(child.finished or child.text or child.pending for child in children)
+            if some and not (unsettled and more < _MORE_TOKENS[-1]):
+                return children
+        raise ServerError(
+            f"{self.model.server.name} gave no text for {wanted + _MORE_TOKENS[-1]} tokens after "
+            f"{h.response[-40:]!r}"
+        )
+
+    def _unsettled(self, h: Hypothesis, reply: Reply, asked: int) -> bool:
+        """Whether greedy text ends where a server that reads it again reads it otherwise.
+
+        Tokenizers read whitespace at the end of a text otherwise than before a word. A greedy chunk
+        gives it back, and it comes again with the next one. A sampled one keeps it, since it might
+        not.
+        """
+        sampling, [choice, *_] = self.request.sampling, reply.choices
+        return (
+            sampling.temperature == 0
+            and not self.can.token_ids
+            and choice.finish_reason == "length"
+            and h.n_tokens + asked < sampling.max_tokens
+            and choice.text[-1:].isspace()
+        )
+
+    async def _call(self, h: Hypothesis, streams: Sequence[int], tokens: int) -> Reply:
+        sampling = self.request.sampling
+        seed, _ = noise_key(self.request.seed, repr(h.prompt), streams[0], h.n_tokens)
+        body: dict[str, Any] = {
+            "max_tokens": tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "n": len(streams),
+            "seed": seed & 0x7FFFFFFF,
+            "stream": False,
+            **self.can.filters_off,
+        }
+        if sampling.top_k is not None:
+            body["top_k"] = sampling.top_k
+        if sampling.repetition_penalty != 1:
+            names = ("repetition_penalty", "repeat_penalty")
+            body |= dict.fromkeys(names, sampling.repetition_penalty)
+        if self.by_messages:
+            reply = await self.model.server.chat(
+                {"messages": self.model.messages(h.prompt), **body}
+            )
+        else:
+            ids = {"return_token_ids": True} if self.can.token_ids else {}
+            reply = await self.model.server.complete({"prompt": self._prompt(h), **body, **ids})
+        if reply.usage is not None:
+            h.usage.prompt_tokens += reply.usage.prompt_tokens
+            h.usage.proposed_tokens += reply.usage.completion_tokens
+        if h.parent is None and (told := reply.choices[0].prompt_token_ids):
+            self.model.prompt_ids[h] = told
+        return reply
+
+    def _prompt(self, h: Hypothesis) -> str | list[int]:
+        """Prompt and response, by token ids where all of them are known."""
+        ids = h.response_ids
+        if self.can.token_ids and ids is not None:
+            known = self.model.ids_of(h.path[0])
+            if known is not None:
+                return [*known, *ids]
+        return self.model.rendered(h.prompt) + h.response
+
+    def _child(self, h: Hypothesis, stream: int, choice: Choice, tokens: int) -> Hypothesis:
+        sampling, text = self.request.sampling, self.model.tokenizer
+        if choice.finish_reason not in ("stop", "length"):
+            raise ServerError(
+                f"{self.model.server.name} ended an answer with finish_reason "
+                f"{choice.finish_reason!r}, which is no answer"
+            )
+        ended = choice.finish_reason == "stop"
+        said, ids, pending = choice.text, choice.token_ids if self.can.token_ids else None, ()
+        if ids is not None and text is not None:
+            while ended and ids and ids[-1] in text.end_ids:
+                ids = ids[:-1]
+            said, pending = text.decode_after(text.context(h), h.pending, ids)
+            tokens = len(ids)
+        elif not ended and said.endswith(_REPLACEMENT):
+            # Cut inside a character, and what is left of it is no text: sample it anew.
+            said, ids = said.rstrip(_REPLACEMENT), None
+        elif ended:
+            ids = None  # the last one may be the end token
+        before = h.response
+        if (cut := find_stop(sampling.stop, before, said)) is not None:
+            anchor = next(a for a in h.ancestors() if len(a.response) <= cut and not a.pending)
+            return anchor.extend(
+                (before + said)[len(anchor.response) : cut],
+                finish_reason="stop",
+                stream=stream,
+                n_tokens=h.n_tokens + tokens - anchor.n_tokens,
+            )
+        full = h.n_tokens + tokens >= sampling.max_tokens or self.by_messages
+        return h.extend(
+            said,
+            None if ids is None else tuple(ids),
+            pending=pending,
+            finish_reason="eos" if ended else "length" if full else None,
+            vocabulary=text.vocabulary if text is not None and ids is not None else None,
+            stream=stream,
+            n_tokens=tokens,
+        )
+
+
+def _counts(reply: Reply, asked: int) -> list[int]:
+    """Tokens of each choice: as told, or as far as it follows from what is told."""
+    choices = reply.choices
+    known = [
+        len(choice.token_ids)
+        if choice.token_ids is not None
+        else asked
+        if choice.finish_reason == "length" and (len(choices) > 1 or reply.usage is None)
+        else None
+        for choice in choices
+    ]
+    unknown = known.count(None)
+    spent = sum(count or 0 for count in known)
+    rest = asked * unknown if reply.usage is None else reply.usage.completion_tokens - spent
+    share = max(rest, 0) // max(unknown, 1)
+    return [share if count is None else count for count in known]

@@ -1,0 +1,162 @@
+"""Scores of prompt and answer as texts: by a function, or by any LangChain Runnable."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.scorers.config import ScorerConfig
+
+
+class RememberingScorer(ABC):
+    """A scorer that looks at every hypothesis once, and forgets it when the search does."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        missing = list(dict.fromkeys(h for h in hypotheses if h not in self._known))
+        failed: Exception | None = None
+        for hypothesis, value in zip(missing, self._values(missing), strict=True):
+            if isinstance(value, Exception):
+                failed = failed or value
+            else:
+                self._known[hypothesis] = value
+        if failed is not None:
+            raise failed
+        return [self._known[h] for h in hypotheses]
+
+    @abstractmethod
+    def _values(self, hypotheses: Sequence[Hypothesis]) -> Sequence[float | Exception]:
+        """The score of each; or what went wrong with it, where that harms no other."""
+
+
+class CallableScorer(RememberingScorer):
+    """Scores by a function ``(prompts, responses) -> floats``; higher is better.
+
+    It is called once for all partial answers of a step, of all searches that run together. Chat
+    prompts come as their plain text.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Sequence[str], Sequence[str]], Sequence[float]],
+        *,
+        spec: ScorerConfig | None = None,
+    ) -> None:
+        """Make a scorer.
+
+        Args:
+            function: What is called.
+            spec: The config that a scorer of an installed package was built from.
+
+        Raises:
+            ConfigError: It cannot be called.
+        """
+        super().__init__()
+        if not callable(function):
+            raise ConfigError(
+                f"a CallableScorer needs a function (prompts, responses) -> floats, not "
+                f"{function!r}"
+            )
+        self.function = function
+        self.spec = spec
+
+    def _values(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        if not hypotheses:
+            return []
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        found = self.function(
+            [h.prompt.plain_text for h in hypotheses], [h.response for h in hypotheses]
+        )
+        try:
+            values = list(found)
+        except TypeError:
+            values = [found]
+        if len(values) != len(hypotheses):
+            raise ScorerError(
+                f"the function {name} returned {len(values)} scores for {len(hypotheses)} "
+                "responses; it must return one number for each, in order"
+            )
+        return [
+            as_number(value, f"the function {name}", h)
+            for value, h in zip(values, hypotheses, strict=True)
+        ]
+
+
+class RunnableScorer(RememberingScorer):
+    """Scores by any LangChain Runnable, such as a model that judges; higher is better.
+
+    It gets ``{"prompt": ..., "response": ...}`` (chat prompts as their plain text) and must give a
+    number, or a text or message that is nothing but a number. A response on which it fails is asked
+    for again once, alone; the others keep their scores.
+
+    Example:
+        >>> judge = PromptTemplate.from_template("Grade from 0 to 9: {response}") | model
+        >>> scorer = RunnableScorer(judge, max_concurrency=16)
+    """
+
+    def __init__(
+        self, runnable: Any, *, max_concurrency: int = 8, spec: ScorerConfig | None = None
+    ) -> None:
+        """Make a scorer.
+
+        Args:
+            runnable: What is asked.
+            max_concurrency: Requests under way at once.
+            spec: The config that a scorer of an installed package was built from.
+
+        Raises:
+            ConfigError: It is no Runnable, or ``max_concurrency`` is less than 1.
+        """
+        super().__init__()
+        if isinstance(runnable, type) or not callable(getattr(runnable, "batch", None)):
+            raise ConfigError(
+                f"a RunnableScorer needs a LangChain Runnable, not {runnable!r}; wrap a function "
+                "of one text in RunnableLambda, or use CallableScorer for a function of many"
+            )
+        if max_concurrency < 1:
+            raise ConfigError(f"max_concurrency is {max_concurrency}; it must be at least 1")
+        self.runnable = runnable
+        self.max_concurrency = max_concurrency
+        self.spec = spec
+
+    def _values(self, hypotheses: Sequence[Hypothesis]) -> list[float | Exception]:
+        found = self.runnable.batch(
+            [{"prompt": h.prompt.plain_text, "response": h.response} for h in hypotheses],
+            {"max_concurrency": self.max_concurrency},
+            return_exceptions=True,
+        )
+        return [self._value(one, h) for one, h in zip(found, hypotheses, strict=True)]
+
+    def _value(self, found: Any, hypothesis: Hypothesis) -> float | Exception:
+        if isinstance(found, Exception):
+            return found
+        try:
+            name = f"the Runnable {self.runnable.get_name()}"
+            return as_number(getattr(found, "content", found), name, hypothesis)
+        except ScorerError as error:
+            return error
+
+
+def as_number(value: Any, source: str, hypothesis: Hypothesis) -> float:
+    """A score that is a finite number, or a text of one.
+
+    Raises:
+        ScorerError: It is not.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise ScorerError(
+        f"{source} gave {value!r} for the response {hypothesis.response!r}; a score must be a "
+        "finite number: ask for nothing else, or end with a parser that makes one of it"
+    )
