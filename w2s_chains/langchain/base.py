@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, model_validator
 
 from w2s_chains.backend.text.tokenizer import Tokenizer
@@ -38,16 +39,14 @@ from w2s_chains.core.scoring import BaseGuidePair, Scorer
 from w2s_chains.core.streams import fork
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
+from w2s_chains.engine.waiting import Together
 from w2s_chains.errors import ConfigError
+from w2s_chains.langchain.generation import Searches, calls_of, progress_bar
+from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
-_VERSIONS: dict[str, str] = {}
-for _name in ("w2s_chains", "torch", "transformers"):
-    with suppress(PackageNotFoundError):  # used from a folder, without installing it
-        _VERSIONS[_name] = version(_name)
 
-
-class Assembled(BaseLanguageModel[Any]):
+class GuidedModel(BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:
@@ -118,7 +117,7 @@ class Assembled(BaseLanguageModel[Any]):
 
     @model_validator(mode="after")
     def _set_w2s_versions(self) -> Self:
-        for name, value in _VERSIONS.items():
+        for name, value in VERSIONS.items():
             self._add_version(name, value)
         return self
 
@@ -304,3 +303,51 @@ class Assembled(BaseLanguageModel[Any]):
             jobs[-1].check()
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
+
+    # Its searches: of one call, of a stream, and of many calls as one batch.
+
+    def _searches(
+        self, prompts: Sequence[str | Prompt], runs: Sequence[BaseRunManager], text: bool = False
+    ) -> Searches:
+        """The searches that answer ``prompts``; with ``text`` as it is committed, for a stream."""
+        if text and self.n != 1:
+            raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
+        return Searches(self.engine, self.jobs(prompts), runs, text, self.progress and not text)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """One ``invoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        calls, limit = calls_of(self.invoke, inputs, config, kwargs)
+        with self._together(len(calls), kwargs) as together:
+            return together.in_threads(calls, limit or self.engine.max_live, return_exceptions)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """One ``ainvoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        calls, limit = calls_of(self.ainvoke, inputs, config, kwargs)
+        with self._together(len(calls), kwargs) as together:
+            return await together.in_tasks(calls, limit, return_exceptions)
+
+    @contextmanager
+    def _together(self, calls: int, overrides: Mapping[str, Any]) -> Generator[Together]:
+        """A batch of calls with these overrides, and with one progress bar for all of them."""
+        changed = {"max_tokens", "n", "strategy", "progress"} & overrides.keys()
+        try:
+            model = self._overridden(None, {name: overrides[name] for name in changed})
+        except ConfigError:  # every call will say so
+            model = self.model_copy(update={"progress": False})
+        tokens = calls * model.n * model.max_tokens
+        with progress_bar(model.progress, tokens, model.strategy.type) as listener:
+            yield Together(listener)
