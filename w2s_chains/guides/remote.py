@@ -101,7 +101,7 @@ class RemoteGuide:
         """
         with self._lock:
             if not self._trusted:
-                wait_for(self._probe())
+                wait_for(self._probe)
                 self._trusted = True
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
@@ -116,16 +116,16 @@ class RemoteGuide:
         """
         for hypothesis in hypotheses[:1]:
             self.check(hypothesis.prompt, SamplingParams())
-        return wait_for(self._loglikelihoods(hypotheses))
+        return wait_for(self._loglikelihoods, hypotheses)
 
     async def _loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         roots = dict.fromkeys(h.path[0] for h in hypotheses)
         new = [root for root in roots if root not in self._prompts]
         for root, (tokens, _) in zip(
-            new, await all_of(self._read(self._text(root)) for root in new), strict=True
+            new, await all_of(self._read, map(self._text, new)), strict=True
         ):
             self._prompts[root] = tokens
-        readings = await all_of(self._read(self._text(h)) for h in hypotheses)
+        readings = await all_of(self._read, map(self._text, hypotheses))
         values: list[float] = []
         for h, (tokens, logprobs) in zip(hypotheses, readings, strict=True):
             h.usage.guide_tokens += len(tokens)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import anyio
 from pydantic import SecretStr
 
 from w2s_chains.backend.loading.load import load_tokens
@@ -25,6 +25,8 @@ from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _POLL = 0.05
 """Seconds until a cancelled search is let go while its server is silent."""
@@ -93,7 +95,8 @@ class OpenAIProposer:
         self._model = ServedPrompting(
             server=self._server, template=template, tokenizer=self.tokenizer
         )
-        self._probe: asyncio.Task[Capabilities] | None = None
+        self._probing = anyio.Lock()
+        self._capabilities: Capabilities | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIProposer({self._server.name})"
@@ -106,7 +109,7 @@ class OpenAIProposer:
             ServerError: It does not answer.
             ConfigError: ``tokenizer`` is not the server's.
         """
-        return wait_for(self._probed())
+        return wait_for(self._probed)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
@@ -115,47 +118,40 @@ class OpenAIProposer:
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; a request that fails is answered by its error."""
-        return wait_for(self._propose(requests))
+        return wait_for(self._propose, requests)
 
     async def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
-        tasks = [asyncio.create_task(self._answer(request)) for request in requests]
-        pending = set(tasks)
-        while pending:
-            _, pending = await asyncio.wait(pending, timeout=_POLL)
-            for task, request in zip(tasks, requests, strict=True):
-                if task in pending and request.cancelled():
-                    task.cancel()
-        return [task.result() for task in tasks]
+        def all_cancelled() -> bool:
+            return all(request.cancelled() for request in requests)
 
-    async def _answer(self, request: Expand) -> list[Hypothesis] | Exception:
-        try:
-            can = await self._probed()
-            by_messages = self._by_messages(can)
-            if by_messages and request.may_be_whole:
-                request = replace(request, chunk_tokens=None)
-            self._refuse(request, can)
-            how = Continuation(self._model, can, request, by_messages)
-            children = await all_of(how.children(h) for h in request.hypotheses)
-        except asyncio.CancelledError:
-            return CancelledError("the search was cancelled")
-        except Exception as error:
-            return error
+        can = await _unless(all_cancelled, self._probed())
+        if isinstance(can, Exception):
+            return [can] * len(requests)
+        return await all_of(
+            lambda request: _unless(request.cancelled, self._children(request, can)), requests
+        )
+
+    async def _children(self, request: Expand, can: Capabilities) -> list[Hypothesis]:
+        by_messages = self._by_messages(can)
+        if by_messages and request.may_be_whole:
+            request = replace(request, chunk_tokens=None)
+        self._refuse(request, can)
+        how = Continuation(self._model, can, request, by_messages)
+        children = await all_of(how.children, request.hypotheses)
         return [child for own in children for child in own]
 
     # What the server can do.
 
     async def _probed(self) -> Capabilities:
-        """What the server can do; all who ask meanwhile share one attempt to find out."""
-        if self._probe is None or (self._probe.done() and self._probe.exception()):
-            self._probe = asyncio.create_task(self._find_out())
-        return await asyncio.shield(self._probe)
-
-    async def _find_out(self) -> Capabilities:
-        can = await probe(self._server)
-        self._check_tokenizer(can)
-        if can.completions and not can.seed:
-            logger.warning("%s does not keep to seeds: answers differ between calls", self)
-        return can
+        """What the server can do; whoever asks meanwhile waits for one attempt to find out."""
+        async with self._probing:
+            if self._capabilities is None:
+                can = await probe(self._server)
+                self._check_tokenizer(can)
+                if can.completions and not can.seed:
+                    logger.warning("%s does not keep to seeds: answers differ between calls", self)
+                self._capabilities = can
+            return self._capabilities
 
     def _check_tokenizer(self, can: Capabilities) -> None:
         if self.tokenizer is None or not can.token_ids:
@@ -195,3 +191,22 @@ class OpenAIProposer:
 
     def _by_messages(self, can: Capabilities) -> bool:
         return not can.completions or (self.spec.chat is True and self.tokenizer is None)
+
+
+async def _unless(cancelled: Callable[[], bool], work: Awaitable[T]) -> T | Exception:
+    """What ``work`` returns, or the error that ends it; ``cancelled`` ends it soon."""
+
+    async def watch() -> None:
+        while not cancelled():
+            await anyio.sleep(_POLL)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        try:
+            return await work
+        except Exception as error:
+            return error
+        finally:
+            group.cancel_scope.cancel()
+    return CancelledError("the search was cancelled")

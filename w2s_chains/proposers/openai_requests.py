@@ -103,11 +103,11 @@ class Continuation:
             del streams[1:]
         together = await self._sample(h, streams) if self.can.n and len(streams) > 1 else []
         rest = streams[len(together) :]
-        alone = await all_of(self._sample(h, [stream]) for stream in rest)
+        alone = await all_of(lambda stream: self._sample(h, [stream]), rest)
         pieces = [*together, *(piece for [piece] in alone)]
         wanted = self._wanted(h)
         if self.request.chunk_tokens is None or wanted > _STOP_TOKENS:
-            pieces = await all_of(self._whole(piece, h.n_tokens + wanted) for piece in pieces)
+            pieces = await all_of(lambda piece: self._whole(piece, h.n_tokens + wanted), pieces)
         return [pieces[i % len(pieces)] for i in range(count)]
 
     def _wanted(self, h: Hypothesis) -> int:

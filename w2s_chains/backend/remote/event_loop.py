@@ -3,43 +3,110 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+import anyio
+from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
+X = TypeVar("X")
+Args = TypeVarTuple("Args")
 
-_lock = threading.RLock()  # garbage may be collected while it is held
-_loop: asyncio.AbstractEventLoop | None = None
+
+def wait_for(call: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
+    """The result of ``await call(*args)`` on the shared event loop."""
+    return _shared_loop().portal.call(call, *args)
 
 
-def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of ``coroutine``, which runs on a thread of its own.
+def close_with(owner: object, close: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Have the event loop under way call ``close()`` once ``owner`` is garbage.
 
-    Connections belong to an event loop, so all of them live on the same one.
+    Connections that are themselves left to the garbage collector close sockets whose numbers
+    others have by then.
     """
-    return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
+    loop = asyncio.get_running_loop()
+    weakref.finalize(owner, _close_soon, loop, close).atexit = False
 
 
-def later(call: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Have ``call()`` run when there is time; nobody waits for it."""
-    asyncio.run_coroutine_threadsafe(call(), _shared_loop())
+async def all_of(call: Callable[[X], Awaitable[T]], each: Iterable[X]) -> list[T]:
+    """Call all at once and return the results, in order; the first error ends the other calls."""
+    results: dict[int, T] = {}
 
+    async def keep(index: int, one: X) -> None:
+        results[index] = await call(one)
 
-def _shared_loop() -> asyncio.AbstractEventLoop:
-    global _loop
-    with _lock:
-        if _loop is None:
-            _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="w2s-remote", daemon=True).start()
-        return _loop
-
-
-async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order; the first error is raised and ends the others."""
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        async with anyio.create_task_group() as group:
+            for index, one in enumerate(each):
+                group.start_soon(keep, index, one)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [results[index] for index in sorted(results)]
+
+
+class _Loop:
+    """An event loop on a thread of its own, for as long as the process lives.
+
+    The thread is ours, since the one of ``start_blocking_portal`` is waited for when its context
+    manager is garbage: for ever, if that is in a forked child or while Python exits.
+    """
+
+    def __init__(self) -> None:
+        self._started: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]] = Future()
+        run = partial(anyio.run, self._live)
+        threading.Thread(target=run, name="w2s-remote", daemon=True).start()
+        self.portal, self.loop = self._started.result()
+
+    async def _live(self) -> None:
+        async with BlockingPortal() as portal:
+            self._started.set_result((portal, asyncio.get_running_loop()))
+            await portal.sleep_until_stopped()
+
+
+_lock = threading.Lock()
+_shared: _Loop | None = None
+_kept: list[object] = []
+"""What a forked child shares with its parent and must not close, or what came too late."""
+
+
+def _shared_loop() -> _Loop:
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = _Loop()
+            atexit.register(_stop)
+        return _shared
+
+
+def _close_soon(
+    loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    # Garbage is collected anywhere, in the loop's own thread too: nothing may wait here.
+    if _shared is not None and _shared.loop is loop and loop.is_running():
+        asyncio.run_coroutine_threadsafe(close(), loop)
+    else:
+        _kept.append(close)
+
+
+def _stop() -> None:
+    """Cancel what still runs: a process that exits waits for no server."""
+    if _shared is not None:
+        _shared.portal.call(_shared.portal.stop, True)
+
+
+def _forked() -> None:
+    global _lock, _shared
+    _kept.append(_shared)
+    atexit.unregister(_stop)
+    _lock, _shared = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from w2s_chains.backend.remote.event_loop import all_of
@@ -79,8 +80,8 @@ async def _probe_completions(server: Server) -> Capabilities:
     hot = {**body, "temperature": _HOT}
     ids = first.choices[0].prompt_token_ids
     continued, same, again, other, two, top, scored = await all_of(
-        _try(server, changed)
-        for changed in (
+        partial(_try, server),
+        (
             {**body, "prompt": ids} if ids else None,
             {**hot, "seed": 1},
             {**hot, "seed": 1},
@@ -88,7 +89,7 @@ async def _probe_completions(server: Server) -> Capabilities:
             {**hot, "n": 2},
             {**hot, "top_k": 1} if "top_k" in body else None,
             {**body, "logprobs": 1},
-        )
+        ),
     )
     logprobs = scored is not None and scored.choices[0].logprobs is not None
     return Capabilities(

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import os
 import re
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from w2s_chains.backend.remote.event_loop import later
+from w2s_chains.backend.remote.event_loop import close_with
 from w2s_chains.backend.remote.replies import Reply
 from w2s_chains.errors import ConfigError, ServerError, brief
 
@@ -104,8 +104,23 @@ class _Attempt:
     asked: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Connections:
+    """What belongs to one event loop.
+
+    Attributes:
+        loop: The event loop.
+        client: The client of the package openai.
+        room: Lets so many calls be under way at once.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    client: Any
+    room: anyio.CapacityLimiter
+
+
 class Server:
-    """Calls one model. All methods run on the event loop of ``waiting``."""
+    """Calls one model. Coroutines run on the event loop of ``event_loop``."""
 
     def __init__(self, options: ServerOptions, api_key: SecretStr | None = None) -> None:
         """Open nothing yet.
@@ -129,8 +144,7 @@ class Server:
         self.options = options
         given = os.environ.get(options.key_variable or "") if api_key is None else None
         self._key = api_key or (SecretStr(given) if given else None)
-        self._client: Any = None
-        self._room = asyncio.Semaphore(options.max_concurrency)
+        self._open: _Connections | None = None
 
     @property
     def name(self) -> str:
@@ -162,11 +176,11 @@ class Server:
     ) -> Reply:
         most = self.options.max_retries if retries is None else retries
         retrying = self._tenacity.AsyncRetrying(
-            retry=self._tenacity.retry_if_result(lambda found: found.may_pass),
+            retry=self._tenacity.retry_if_result(_may_pass),
             stop=self._tenacity.stop_after_attempt(most + 1),
             wait=self._wait,
             before_sleep=self._log,
-            retry_error_callback=lambda state: state.outcome.result(),
+            retry_error_callback=_outcome,
         )
         found: _Attempt = await retrying(self._attempt, api, body, parse)
         if found.reply is not None:
@@ -182,8 +196,10 @@ class Server:
     ) -> _Attempt:
         # What went wrong is returned, not raised: a traceback would lead to the request's headers.
         try:
-            async with self._room, asyncio.timeout(self.options.timeout):
-                return _Attempt(reply=parse(await self._post(api, body)))
+            there = self._connected()
+            async with there.room:
+                with anyio.fail_after(self.options.timeout):
+                    return _Attempt(reply=parse(await self._post(there.client, api, body)))
         except Exception as error:
             return self._failed(error)
 
@@ -191,22 +207,27 @@ class Server:
         """Seconds before the next attempt."""
         backoff = self.options.backoff
         longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
-        return min(max(longer, state.outcome.result().asked), _LONGEST_WAIT)
+        return min(max(longer, _outcome(state).asked), _LONGEST_WAIT)
 
     def _log(self, state: Any) -> None:
-        logger.info("%s: %s; trying again", self.name, state.outcome.result().told)
+        logger.info("%s: %s; trying again", self.name, _outcome(state).told)
 
-    async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
-        if self._client is None:
-            self._client = self._openai.AsyncOpenAI(
+    def _connected(self) -> _Connections:
+        """Connections of the event loop under way; a forked process has another one."""
+        loop = asyncio.get_running_loop()
+        if self._open is None or self._open.loop is not loop:
+            client = self._openai.AsyncOpenAI(
                 base_url=self.options.base_url,
                 api_key="no-key" if self._key is None else self._key.get_secret_value(),
                 max_retries=0,  # one layer of retries
                 timeout=self.options.timeout,
             )
-            # Left to the garbage collector, it closes sockets whose numbers others have by then.
-            weakref.finalize(self, later, self._client.close).atexit = False
-        client = self._client
+            close_with(self, client.close)
+            room = anyio.CapacityLimiter(self.options.max_concurrency)
+            self._open = _Connections(loop=loop, client=client, room=room)
+        return self._open
+
+    async def _post(self, client: Any, api: str, body: Mapping[str, Any]) -> bytes:
         for part in api.split("."):
             client = getattr(client, part)
         known = ("prompt", "messages")
@@ -225,7 +246,8 @@ class Server:
             told = f"no answer within {self.options.timeout:g} seconds"
         elif isinstance(error, self._openai.APIStatusError):
             status = error.status_code
-            said = error.body.get("message") if isinstance(error.body, dict) else None
+            body: Any = error.body
+            said: Any = body["message"] if isinstance(body, dict) and "message" in body else None
             told = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
@@ -263,3 +285,11 @@ class Server:
         if status is None or status in _PASSING:
             return "; check that the server runs, or raise timeout, max_retries or backoff"
         return ""
+
+
+def _may_pass(found: _Attempt) -> bool:
+    return found.may_pass
+
+
+def _outcome(state: Any) -> _Attempt:
+    return state.outcome.result()
