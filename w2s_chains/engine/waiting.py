@@ -139,15 +139,15 @@ class _Mailbox:
 
     async def get_async(self) -> tuple[int, Event]:
         await checkpoint()  # many events in a row keep no other task waiting
-        try:
-            while True:
-                arrived = anyio.Event()
-                self._wake = _from_other_threads(arrived.set)
-                with suppress(queue.Empty):  # looked for after ``_wake`` is set: none is missed
-                    return self._items.get_nowait()
-                await arrived.wait()
-        finally:
-            self._wake = None
+        while self._items.empty():
+            arrived = anyio.Event()
+            self._wake = _from_other_threads(arrived.set)
+            try:
+                if self._items.empty():  # asked again, since only what comes from now on wakes us
+                    await arrived.wait()
+            finally:
+                self._wake = None
+        return self._items.get_nowait()
 
 
 def _from_other_threads(call: Callable[[], object]) -> Callable[[], object]:

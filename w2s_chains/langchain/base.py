@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
@@ -233,20 +233,18 @@ class GuidedModel(BaseLanguageModel[Any]):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """What LangSmith shows beside a run: the model, the strategy and how is sampled."""
+        """What LangSmith shows beside a run: the models, the strategy and how it samples."""
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
-        params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
-        guides = model.scorer if model.guide is None else model.guide
-        more = {
-            "ls_model_name": params.get("ls_model_name", self.model_name),
+        shown = {
+            "ls_model_name": self.model_name,
+            **super()._get_ls_params(stop=list(model.stop) or None, **kwargs),
             "ls_temperature": model.temperature,
             "ls_max_tokens": model.max_tokens,
             "w2s_strategy": model.strategy.model_dump(mode="json"),
-            "w2s_guides": describe(guides),
+            "w2s_guides": describe(model.scorer if model.guide is None else model.guide),
         }
-        params.update(more)  # type: ignore[typeddict-item]
-        return params
+        return cast("LangSmithParams", shown)
 
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text for the large model, if it is a local one."""
@@ -255,7 +253,7 @@ class GuidedModel(BaseLanguageModel[Any]):
             return tokens.encode(text)
         return super().get_token_ids(text)
 
-    # What one call makes of it.
+    # What one call makes of it, and many calls as one batch.
 
     def _overridden(self, stop: Sequence[str] | None, overrides: Mapping[str, Any]) -> Self:
         """This model with the arguments of one call; validated, sharing all parts."""
@@ -303,8 +301,6 @@ class GuidedModel(BaseLanguageModel[Any]):
             jobs[-1].check()
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
-
-    # Its searches: of one call, of a stream, and of many calls as one batch.
 
     def _searches(
         self, prompts: Sequence[str | Prompt], runs: Sequence[BaseRunManager], text: bool = False

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -247,7 +247,7 @@ class Server:
         elif isinstance(error, self._openai.APIStatusError):
             status = error.status_code
             body: Any = error.body
-            said: Any = body["message"] if isinstance(body, dict) and "message" in body else None
+            said = cast("dict[str, Any]", body).get("message") if isinstance(body, dict) else None
             told = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
