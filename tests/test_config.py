@@ -32,9 +32,8 @@ from w2s_chains import (
 from w2s_chains.cli import app
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.core.plugins import did_you_mean, find_plugin
-from w2s_chains.errors import ConfigError
-from w2s_chains.search import STRATEGIES
+from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.search import STRATEGIES, STRATEGY
 
 PROMPT = "The movie was great"
 
@@ -466,7 +465,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "chunk_beam": "tests.test_config:Patient",
     }
     monkeypatch.setattr(
-        "w2s_chains.core.plugins.entry_points",
+        "w2s_chains.core.slots.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in values.items()
@@ -500,7 +499,7 @@ def test_strategies_of_other_packages(
 def test_nothing_is_imported_for_names_that_are_no_entry_points() -> None:
     for name in ("os.system", "tests.test_config:Patient", ""):
         with pytest.raises(ConfigError, match="unknown strategy type"):
-            find_plugin("strategies", name, {})
+            STRATEGY.find(name)
 
 
 def test_did_you_mean() -> None:

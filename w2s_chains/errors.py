@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import textwrap
+from collections.abc import Iterable
 
 
 class W2SError(Exception):
@@ -62,5 +64,12 @@ class CancelledError(W2SError):
 
 
 def brief(error: BaseException | str) -> str:
-    """A message of somebody else on one line of ours."""
+    """Shorten another library's message to one line, for use inside a message of ours."""
     return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """End an error message with the closest choice, and with all of them."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else "") + f" (choices: {', '.join(choices)})"

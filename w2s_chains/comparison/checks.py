@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import preview
 from w2s_chains.backend.loading.local_model import Loader
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.comparison.study import Entry, Study
+from w2s_chains.config.sections import build_parts
 from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.langchain.llms import W2SLLM
 
@@ -22,18 +23,12 @@ class Models:
         """The config with its models; what only earlier configs needed is dropped first."""
         if isinstance(config, W2SLLM):
             return config
-        self._load.keep(_specs(config))
-        return W2SLLM(**config.build(load=self._load))
+        self._load.keep(config.models())
+        return W2SLLM(**build_parts(config.fields(), load=self._load))
 
     def clear(self) -> None:
         """Make room for the rewards."""
         self._load.keep(())
-
-
-def _specs(config: Entry) -> list[Model]:
-    """The models in this process; a proposer of another package loads its own."""
-    guides = [spec for section in config.guide_sections() for spec in section.specs()]
-    return [spec for spec in (config.proposer, *guides) if isinstance(spec, Model)]
 
 
 def check_study(study: Study, prompt: str) -> None:
@@ -60,9 +55,9 @@ def check_study(study: Study, prompt: str) -> None:
             if config.strategy.needs_scorer and config.scoring is None:
                 raise ConfigError(
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "
-                    "scorer; give a section guide"
+                    "scorer; give a section guides"
                 )
-            for spec in _specs(config):
+            for spec in config.models():
                 if (key := repr(spec)) not in vocabularies:
                     vocabularies[key] = preview(spec)[1].vocabulary
             if config.strategy.token_steering:
@@ -79,13 +74,13 @@ def _check_loaded(llm: W2SLLM, prompt: str) -> None:
 
 
 def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:
-    if config.guide is None:
+    if config.guides is None:
         raise ConfigError(
-            f"strategy {config.strategy.type!r} steers every token; give a section guide"
+            f"strategy {config.strategy.type!r} steers every token; give a section guides"
         )
     if not isinstance(config.proposer, Model):
         return  # one of another package says so itself when it is asked to
-    for guide in config.guide.specs():
+    for guide in config.guides.specs():
         if not isinstance(guide, Model):
             raise ConfigError(
                 f"strategy {config.strategy.type!r} steers every token, which a guide behind a "

@@ -10,7 +10,7 @@ import yaml
 
 from w2s_chains.comparison.rows import write_file
 from w2s_chains.comparison.study import Entry, Study
-from w2s_chains.config.sections import GenerationSection
+from w2s_chains.config.sections import GenerationConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward
@@ -58,11 +58,11 @@ def _config(config: Entry | W2SLLM) -> dict[str, Any]:
         try:
             values = config.to_config()
         except ConfigError:  # built by hand: its parts have no names to write down
-            generation = {name: getattr(config, name) for name in GenerationSection.model_fields}
+            generation = {name: getattr(config, name) for name in GenerationConfig.model_fields}
             values = {
                 "parts": "built by hand",
                 "strategy": config.strategy.model_dump(mode="json"),
-                "generation": GenerationSection(**generation).model_dump(mode="json"),
+                "generation": GenerationConfig(**generation).model_dump(mode="json"),
             }
     else:
         values = config.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)

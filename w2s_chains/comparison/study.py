@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
 from w2s_chains.config.files import load_config
-from w2s_chains.config.problems import clear_errors
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.config.yaml_lines import read_yaml
+from w2s_chains.config.yaml_lines import line_of, read_yaml
+from w2s_chains.core.configs import Config, config_errors
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import AnyReward, Repetition
@@ -45,7 +46,7 @@ def _as_entry(value: Any, info: ValidationInfo) -> Any:
     return Entry.model_validate(value, context=info.context)
 
 
-class Study(BaseModel):
+class Study(Config):
     """All configs answer the same prompts, and the same rewards judge them.
 
     Attributes:
@@ -58,7 +59,7 @@ class Study(BaseModel):
             baseline of the differences.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     prompts: tuple[str, ...] | FileBeside
     prompt_field: str = "prompt"
@@ -129,7 +130,7 @@ def load_study(path: str | Path, **fields: Any) -> Study:
     tree, values = read_yaml(path, Study.model_fields)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
-    with clear_errors(Study, merged, str(path), tree):
+    with config_errors(Study, merged, str(path), partial(line_of, tree)):
         study = Study.model_validate(merged, context=context)
     return _same_seeds(study) if "seeds" in fields else study
 
@@ -165,7 +166,7 @@ def make_study(
         given["prompts"] = Path(prompts).absolute()
     if "rewards" in given:
         own = {"rewards": given["rewards"]}
-        with clear_errors(_Rewards, own, "comparison"):
+        with config_errors(_Rewards, own, "comparison"):
             given["rewards"] = _Rewards.model_validate(own).rewards
     if isinstance(configs, Study):
         return _changed(configs, strategies, given)
@@ -176,7 +177,7 @@ def make_study(
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
     values = {"prompts": (), **given, "configs": dict(configs)}
-    with clear_errors(Study, values, "comparison"):
+    with config_errors(Study, values, "comparison"):
         return _changed(Study.model_validate(values), strategies, {})
 
 
@@ -193,7 +194,7 @@ def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
             name: _with_strategy(only, strategy)
             for name, strategy in _named_strategies(strategies).items()
         }
-    with clear_errors(Study, values, "comparison"):
+    with config_errors(Study, values, "comparison"):
         changed = Study.model_validate(values)
     return _same_seeds(changed) if "seeds" in given else changed
 
@@ -204,7 +205,7 @@ def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:
         return type(config)(**{**fields, "strategy": strategy})
     values: dict[str, Any] = {name: getattr(config, name) for name in config.model_fields_set}
     values["strategy"] = strategy
-    with clear_errors(Entry, values, "strategies"):
+    with config_errors(Entry, values, "strategies"):
         return Entry.model_validate(values)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, dict[str, Any]]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
-
-if TYPE_CHECKING:
-    from w2s_chains.core.scoring import BaseGuidePair
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
 
 

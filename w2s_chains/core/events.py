@@ -47,7 +47,7 @@ class Finished:
         kl: Its mean over answers estimates KL(search || frozen model), in nats, where both sample
             with the same temperature, penalties and form. Steering counts with
             sum_t log q(y_t) - log p(y_t) of this answer, so that single answers may be below 0
-            (Monte Carlo); choosing counts with an upper bound (``search.divergence``). So it is 0
+            (Monte Carlo); choosing counts with an upper bound (``search.kl_bounds``). So it is 0
             for plain sampling, an estimate for emulated fine-tuning, and an upper bound for
             searches. None where there is no honest number: a strategy without a proven bound,
             steering with ``top_p``, ``top_k`` or temperature 0 (the steered model then says what

@@ -1,4 +1,4 @@
-"""Prompts: a raw string or chat messages, with tools and the schema of an answer."""
+"""Prompts, raw or as chat messages with tools, and how a model writes the call of a tool."""
 
 from __future__ import annotations
 
@@ -109,3 +109,30 @@ class Prompt:
         if self.text is None:
             return self.messages
         return (Message(role="user", content=self.text),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFormat:
+    """How a model's chat template writes a call: JSON with a name and arguments between marks.
+
+    Attributes:
+        begin: What comes before; its first word starts a call wherever it comes in a text.
+        end: What comes after.
+        between: What comes between two calls.
+        name_key: Key of the tool's name.
+        arguments_key: Key of the arguments.
+    """
+
+    begin: str = "<tool_call>\n"
+    end: str = "\n</tool_call>"
+    between: str = "\n"
+    name_key: str = "name"
+    arguments_key: str = "arguments"
+
+    @property
+    def mark(self) -> str:
+        """What tells a call from text; empty if nothing does."""
+        return "".join(self.begin.split()[:1])
+
+
+DEFAULT_CALLS = CallFormat()

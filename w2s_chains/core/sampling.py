@@ -1,16 +1,21 @@
-"""How to sample: ``SamplingParams``, and the form of an answer, ``Constraint``."""
+"""How to sample: ``SamplingParams``, ``Constraint``, and the random streams of a tree.
+
+Random numbers belong to a place in the tree, not to a generator's state: the noise of a token is a
+function of (seed, prompt, random stream, number of the token), so neither batch mates nor
+micro-batches nor the order of requests change a sample.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-if TYPE_CHECKING:
-    pass
+from w2s_chains.core.configs import Config
 
 
 def _as_tuple(value: Any) -> Any:
@@ -56,7 +61,7 @@ class Constraint:
         return cls(kind="lark", source=grammar)
 
 
-class SamplingParams(BaseModel):
+class SamplingParams(Config):
     """How the proposer samples, exactly as asked: nothing is filtered unless it is set here.
 
     Attributes:
@@ -71,8 +76,6 @@ class SamplingParams(BaseModel):
             fresh seed for every prompt of every call.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     max_tokens: MaxTokens = 256
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
@@ -83,3 +86,21 @@ class SamplingParams(BaseModel):
 
 
 DEFAULT_SAMPLING = SamplingParams()
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+
+
+def fork(stream: int, *at: int) -> int:
+    """A new random stream that branches off ``stream``; 63 bits."""
+    return int.from_bytes(_digest(stream, *at), "little") >> 1
+
+
+def noise_key(*place: object) -> tuple[int, int]:
+    """Two int32 words for a place in the tree."""
+    digest = _digest(*place)
+    return (
+        int.from_bytes(digest[:4], "little", signed=True),
+        int.from_bytes(digest[4:], "little", signed=True),
+    )

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.proposing import Constrainable, Proposer, Steerable
+from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair, Checks, Scorer
 from w2s_chains.errors import ConfigError
 from w2s_chains.search.base import SearchStrategy
 
@@ -57,24 +57,21 @@ class Job:
                 f"strategy {self.strategy.type!r} chooses by a score, but there is no scorer; give "
                 "guides (tuned=..., untuned=...) or scorer=..., or use strategy 'sampling'"
             )
-        if self.strategy.scores_partial and not getattr(self.scorer, "partial", True):
+        proposer = Proposer.of(self.proposer)
+        scorer = None if self.scorer is None else Scorer.of(self.scorer)
+        if self.strategy.scores_partial and scorer is not None and not scorer.partial:
             raise ConfigError(
                 f"strategy {self.strategy.type!r} scores texts that go on, but the scorer judges "
                 "whole answers only (partial: false); use strategy 'best_of_n', or set partial to "
                 "true"
             )
         if self.strategy.token_steering:
-            if not isinstance(self.proposer, Steerable):
-                raise ConfigError(
-                    f"strategy {self.strategy.type!r} steers every token, which the proposer "
-                    f"{type(self.proposer).__name__} cannot; use a HuggingFaceProposer"
-                )
-            self.proposer.check_steering(self.guides)
+            proposer.check_steering(self.guides)
         if self.constraint is not None:
-            check_constraint(self.constraint, self.proposer, self.sampling)
-        for part in (self.proposer, self.scorer):
-            if isinstance(part, Checks):
-                part.check(self.root.prompt, self.sampling)
+            check_constraint(self.constraint, proposer, self.sampling)
+        proposer.check(self.root.prompt, self.sampling)
+        if scorer is not None:
+            scorer.check(self.root.prompt, self.sampling)
 
 
 def check_constraint(constraint: Constraint, proposer: Proposer, sampling: SamplingParams) -> None:
@@ -84,17 +81,12 @@ def check_constraint(constraint: Constraint, proposer: Proposer, sampling: Sampl
         ConfigError: The proposer cannot keep to a constraint, or stop strings could cut an answer.
         ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
     """
-    if not isinstance(proposer, Constrainable):
-        raise ConfigError(
-            f"the proposer {type(proposer).__name__} cannot keep its answers to a form, "
-            "which tools and structured output need; use a HuggingFaceProposer"
-        )
+    Proposer.of(proposer).check_constraint(constraint, sampling)
     if sampling.stop:
         raise ConfigError(
             f"stop strings {list(sampling.stop)} could cut an answer that has to have a "
             "form (tool call or structured output); leave out stop, or the form"
         )
-    proposer.check_constraint(constraint, sampling)
 
 
 class SearchHandle:

@@ -15,13 +15,9 @@ from weakref import WeakKeyDictionary
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.proposing import Sliced
+from w2s_chains.core.parts import Proposer
 from w2s_chains.engine.job import SearchHandle
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError
-
-SLICE_TOKENS = 16
-"""Longer chunks are sampled so many tokens at a time: between two slices answers that ended or
-stopped leave the batch, new searches join it, and cancelled ones go."""
 
 
 class SearchState:
@@ -114,8 +110,7 @@ class SearchState:
         """The next slice of the children that are asked for."""
         ask = self.ask
         assert isinstance(ask, Expand)
-        proposer = self.job.proposer
-        longest = proposer.slice_tokens if isinstance(proposer, Sliced) else SLICE_TOKENS
+        longest = Proposer.of(self.job.proposer).slice_tokens
         if ask.chunk_tokens is not None:
             left = ask.chunk_tokens - self._sampled
             longest = left if longest is None else min(longest, left)

@@ -1,9 +1,5 @@
 """The small models: one guide, and the pair of a tuned and an untuned one."""
 
-from __future__ import annotations
+import lazy_loader
 
-from w2s_chains.guides.huggingface import HuggingFaceGuide
-from w2s_chains.guides.pair import GuidePair
-from w2s_chains.guides.remote import RemoteGuide
-
-__all__ = ["GuidePair", "HuggingFaceGuide", "RemoteGuide"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

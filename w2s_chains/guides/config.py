@@ -1,19 +1,37 @@
-"""The section ``guide`` of a config: two guides, or a shorthand for them."""
+"""The section ``guides`` of a config: two guides, or a shorthand for them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Protocol, Self, Unpack, cast
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
-from w2s_chains.backend.loading.spec import Model, ModelName, ModelOptions
+from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, ModelOptions
+from w2s_chains.backend.remote.server import ServerOptions
 from w2s_chains.backend.text.template import Template
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.core.configs import Config
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.slots import Slot
+from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.presets import preset, presets
-from w2s_chains.guides.remote import RemoteGuideConfig
+
+
+class RemoteGuideConfig(ServerOptions):
+    """A guide behind an OpenAI-compatible server that tells log-probabilities of prompts (vLLM).
+
+    Attributes:
+        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
+        template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
+            format here: a conversation is read as plain text.
+        end: The token that ends a turn of this model, as text, such as ``</s>``. It counts where
+            the proposer ended its turn; without it, ends are not scored.
+    """
+
+    base_url: str = Field()  # there is no default here
+    template: Template = "{prompt}"
+    end: str | None = Field(default=None, min_length=1)
 
 
 def _kind_of_guide(value: Any) -> str:
@@ -36,18 +54,49 @@ GuideRef = Annotated[
 ]
 """A model by name alone, with options of its own, or behind a server."""
 
+GuideLike = str | os.PathLike[str] | Mapping[str, Any] | Model | RemoteGuideConfig
+"""What may be written for one guide."""
+
+
+class _Form(Protocol):
+    """A shorthand for a guide pair."""
+
+    def guides(self) -> Guides: ...
+
 
 class Guides(ModelOptions):
-    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
+    """A tuned and an untuned guide; options beside them hold for those given by name alone.
 
     Attributes:
-        tuned: Model reference, a mapping of ``Model``, or of ``RemoteGuideConfig`` (with a
-            ``base_url``).
-        untuned: Likewise.
+        tuned: The name of a model (hub id, local folder, GGUF file, ``embedded:NAME``), a
+            ``Model``, or a ``RemoteGuideConfig`` (a mapping with a ``base_url``).
+        untuned: The model that ``tuned`` was tuned from, likewise.
     """
 
     tuned: GuideRef
     untuned: GuideRef
+
+    def __init__(
+        self,
+        tuned: GuideLike,
+        untuned: GuideLike,
+        **options: Unpack[ModelFields],
+    ) -> None:
+        """Describe a pair; nothing is loaded yet. See the attributes of this class.
+
+        Raises:
+            ConfigError: An option is misspelt or out of range.
+        """
+        super().__init__(tuned=tuned, untuned=untuned, **options)
+
+    __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
+    def for_chat(self) -> Self:
+        tuned, untuned = (
+            guide.for_chat() if isinstance(guide, Config) else guide
+            for guide in (self.tuned, self.untuned)
+        )
+        return super().for_chat().model_copy(update={"tuned": tuned, "untuned": untuned})
 
     def specs(self) -> tuple[GuideSpec, GuideSpec]:
         """What the tuned and the untuned guide are built from."""
@@ -72,7 +121,7 @@ class AdapterPair(ModelOptions):
     base: ModelName
     adapter: ModelName
 
-    def section(self) -> Guides:
+    def guides(self) -> Guides:
         untuned = Model(model=self.base, **_options(self))
         tuned = Model(model=self.base, adapter=self.adapter, **_options(self))
         return Guides(tuned=tuned, untuned=untuned)
@@ -115,7 +164,7 @@ class PromptPair(ModelOptions):
         given = {name: value for name, value in own.items() if value is not None}
         return {k: v for k, v in _options(self).items() if k in ("template", "system")} | given
 
-    def section(self) -> Guides:
+    def guides(self) -> Guides:
         tuned, untuned = (
             Model(model=self.model, **{**_options(self), **self.prompt_of(role)})
             for role in ("tuned", "untuned")
@@ -137,49 +186,76 @@ class PresetPair(ModelOptions):
     tuned: GuideRef | None = None
     untuned: GuideRef | None = None
 
-    def section(self) -> Guides:
+    @model_validator(mode="before")
+    @classmethod
+    def _chat_by_default(cls, values: Any) -> Any:
+        return values  # a preset has said how its guides read prompts, also in a chat model
+
+    def guides(self) -> Guides:
         own = {name: getattr(self, name) for name in self.model_fields_set - {"preset"}}
-        return build_guide({**preset(self.preset), **own})
+        return cast("Guides", GUIDES.build({"chat": False, **preset(self.preset), **own}))
 
 
-_SHORTHANDS: Mapping[type[BaseModel], frozenset[str]] = {
+_FORMS: Mapping[type[BaseModel], frozenset[str]] = {
     PresetPair: frozenset({"preset"}),
     Guides: frozenset({"tuned", "untuned"}),
     AdapterPair: frozenset({"base", "adapter"}),
-    PromptPair: frozenset(
-        {"model", *(set(PromptPair.model_fields) - set(ModelOptions.model_fields))}
-    ),
+    PromptPair: frozenset({"model", *(PromptPair.model_fields.keys() - ModelOptions.model_fields)}),
 }
-"""What tells the forms of the section apart; the first that matches counts."""
+"""The fields that tell the forms apart; the first form that matches counts."""
 
 
-def section_type(value: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Which form of the section a mapping has; None if nothing tells."""
-    return next((kind for kind, names in _SHORTHANDS.items() if names & value.keys()), None)
+class GuidesSlot(Slot[BaseModel]):
+    """Holds a guide pair in any form; what tells the forms apart is their fields, not a ``type``.
 
-
-def build_guide(value: Any) -> Any:
-    """Two guides, whatever the section says: a preset's name, or a mapping of any form.
-
-    Raises:
-        ConfigError: The mapping has no known form, or the preset is unknown.
+    Whatever the form, what is built is a ``Guides``. A string is the name of a preset.
     """
-    if isinstance(value, str):
-        value = {"preset": value}
-    if not isinstance(value, Mapping):
-        return value
-    kind = section_type(value)
-    if kind is None:
+
+    def class_of(self, value: Any) -> type[BaseModel]:
+        if not isinstance(value, Mapping):
+            return Guides
+        for form, telling in _FORMS.items():
+            if telling & value.keys():
+                return form
         raise ConfigError(
-            "the section guide has 'tuned' and 'untuned', or 'base' and 'adapter', or 'model' with "
-            "'tuned_template' and 'untuned_template', or it is the name of a preset"
+            "the guides are 'tuned' and 'untuned', or 'base' and 'adapter', or 'model' with "
+            "'tuned_template' and 'untuned_template', or the name of a preset"
             f"{did_you_mean('', presets())}"
         )
-    section: Any = kind.model_validate(value)
-    return section if isinstance(section, Guides) else section.section()
+
+    def build(self, value: Any, context: Any = None) -> Guides:
+        found = super().build(value, context)
+        return found if isinstance(found, Guides) else cast("_Form", found).guides()
+
+    def json_type(self) -> Any:
+        names: Any = Literal[tuple(presets())]
+        preset = create_model("PresetPair", __base__=PresetPair, preset=(names, ...))
+        return Guides | AdapterPair | PromptPair | preset | names
 
 
-AnyGuide = Annotated[Guides, BeforeValidator(build_guide)]
+GUIDES = GuidesSlot(kind="guide pair", base=BaseModel, builtins={}, shorthand="preset")
+"""The section ``guides`` of a config, in any form."""
+
+
+build_guide = GUIDES.build
+
+
+def load_guides(guides: Guides, load: Any = None) -> BaseGuidePair:
+    """Load what ``guides`` describe.
+
+    Args:
+        guides: The section ``guides``.
+        load: A ``Loader``: models with equal weights are loaded once.
+
+    Raises:
+        W2SError: Whatever is wrong with a model or its server.
+    """
+    from w2s_chains.guides.pair import GuidePair  # brings torch
+
+    return GuidePair.from_guides(guides, load)
+
+
+AnyGuides = Annotated[Guides, GUIDES]
 """A config slot for a guide pair, in any form."""
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.core.contracts import Guide
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 
 
-class HuggingFaceGuide(LocalModel):
+class HuggingFaceGuide(LocalModel, Guide):
     """Loglikelihoods of partial answers, incrementally: every accepted token is read once.
 
     With the proposer's vocabulary (compared by content) the proposer's token ids are read; with
     another one the text is, tokenised anew, and the longest common token prefix is reused.
     """
+
+    cache_key = LocalModel.cache_key  # a subclass may answer otherwise
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit into the model's context.

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from w2s_chains.backend.lm.paths import read_together
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.core.contracts import BaseGuidePair, Guide, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import Checks, Guide
 from w2s_chains.errors import ConfigError, PromptError
-from w2s_chains.guides.config import AdapterPair, GuideSpec, PresetPair, PromptPair
+from w2s_chains.guides.config import (
+    AdapterPair,
+    Guides,
+    GuideSpec,
+    PresetPair,
+    PromptPair,
+    RemoteGuideConfig,
+)
 from w2s_chains.guides.huggingface import HuggingFaceGuide
-from w2s_chains.guides.remote import RemoteGuide, RemoteGuideConfig
+from w2s_chains.guides.remote import RemoteGuide
 
 
-class GuidePair:
+class GuidePair(BaseGuidePair):
     """Two guides whose log-ratio says how much a text was wanted by the tuning.
 
     Two local guides that share their weights, because one of them has a LoRA adapter or another
@@ -49,21 +56,16 @@ class GuidePair:
         Raises:
             ModelNotFoundError: A reference leads nowhere.
             UnsupportedModelError: A model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        specs = [
-            ref if isinstance(ref, Model) else Model(model=ref, **options)
-            for ref in (tuned, untuned)
-        ]
-        return cls.from_specs(*specs)
+        return cls.from_guides(Guides(tuned, untuned, **options))
 
     @classmethod
-    def from_specs(cls, tuned: GuideSpec, untuned: GuideSpec, load: Any = None) -> GuidePair:
-        """What two specs describe; equal weights are loaded once.
+    def from_guides(cls, guides: Guides, load: Loader | None = None) -> GuidePair:
+        """Load what ``guides`` describe; equal weights are loaded once.
 
         Args:
-            tuned: A local or a served model.
-            untuned: Likewise.
+            guides: The section ``guides`` of a config.
             load: A ``Loader``, which may have loaded the weights already.
 
         Raises:
@@ -72,13 +74,13 @@ class GuidePair:
             ConfigError: A package is missing, or an adapter is for another model.
         """
         load = Loader() if load is None else load
-        guides = (
+        tuned, untuned = (
             RemoteGuide.from_spec(spec)
             if isinstance(spec, RemoteGuideConfig)
             else load(HuggingFaceGuide, spec)
-            for spec in (tuned, untuned)
+            for spec in guides.specs()
         )
-        return cls(*guides)
+        return cls(tuned, untuned)
 
     @classmethod
     def from_adapter(
@@ -99,15 +101,15 @@ class GuidePair:
             ModelNotFoundError: A reference leads nowhere.
             UnsupportedModelError: The adapter is no LoRA that can be switched off, or the base's
                 cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         adapter = os.fspath(adapter)
         if isinstance(base, LocalModel):
             return cls(
                 _reader(base, adapter=adapter, **options), _reader(base, adapter=None, **options)
             )
-        pair = AdapterPair.model_validate({"base": base, "adapter": adapter, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = AdapterPair(base=base, adapter=adapter, **options)
+        return cls.from_guides(pair.guides())
 
     @classmethod
     def from_prompts(
@@ -135,7 +137,7 @@ class GuidePair:
         Raises:
             ModelNotFoundError: The reference leads nowhere.
             UnsupportedModelError: The model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range, or both prompts are
+            ConfigError: An option is misspelt or out of range, or both prompts are
                 the same.
         """
         fields = {
@@ -146,15 +148,15 @@ class GuidePair:
         }
         if isinstance(model, LocalModel):
             options = {"chat": model.tokenizer.template.chat, **options}
-            pair = PromptPair.model_validate({"model": "loaded", **fields, **options})
+            pair = PromptPair(model="loaded", **fields, **options)
             return cls(
                 *(
                     _reader(model, **{**options, "system": None, **pair.prompt_of(role)})
                     for role in ("tuned", "untuned")
                 )
             )
-        pair = PromptPair.model_validate({"model": model, **fields, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = PromptPair(model=model, **fields, **options)
+        return cls.from_guides(pair.guides())
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> GuidePair:
@@ -169,14 +171,40 @@ class GuidePair:
             ConfigError: There is no such preset.
             ModelNotFoundError: A model is not there.
             UnsupportedModelError: A model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        pair = PresetPair.model_validate({"preset": name, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = PresetPair(preset=name, **options)
+        return cls.from_guides(pair.guides())
 
     def swapped(self) -> GuidePair:
         """The pair that steers the other way; the models are shared."""
         return GuidePair(self.untuned, self.tuned)
+
+    def to_config(self) -> Guides:
+        """The section ``guides`` that loads this pair again.
+
+        Raises:
+            ConfigError: A guide was built by hand.
+        """
+        tuned, untuned = (Guide.of(guide).to_config() for guide in (self.tuned, self.untuned))
+        return Guides(cast("GuideSpec", tuned), cast("GuideSpec", untuned))
+
+    def cache_key(self) -> str:
+        """The keys of both guides."""
+        return f"GuidePair({key_of(self.tuned)}, {key_of(self.untuned)})"
+
+    def local_models(self) -> tuple[LocalModel, LocalModel] | None:
+        """Both models, if both are in this process."""
+        tuned, untuned = self.tuned, self.untuned
+        if isinstance(tuned, LocalModel) and isinstance(untuned, LocalModel):
+            return tuned, untuned
+        return None
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens that both guides read; None where neither has a limit."""
+        both = (Guide.of(guide).max_positions for guide in (self.tuned, self.untuned))
+        return min((limit for limit in both if limit is not None), default=None)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if one of the guides cannot read the prompt.
@@ -184,8 +212,7 @@ class GuidePair:
         Or if two templates make the same of it, so that the guides cannot differ.
         """
         for guide in (self.tuned, self.untuned):
-            if isinstance(guide, Checks):
-                guide.check(prompt, sampling)
+            Guide.of(guide).check(prompt, sampling)
         tuned, untuned = self.tuned, self.untuned
         if (
             isinstance(tuned, HuggingFaceGuide)
@@ -229,7 +256,7 @@ def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
         )
     known = Model(model="loaded", chat=model.tokenizer.template.chat)
     values = {**dict(model.spec or known), "template": "{prompt}", "system": None, **changes}
-    guide = HuggingFaceGuide.sharing(model, Model.model_validate(values))
+    guide = HuggingFaceGuide.sharing(model, Model(**values))
     if model.spec is None:
         guide.spec = None
     return guide

@@ -9,8 +9,7 @@ from typing import Any
 import yaml
 
 from w2s_chains.backend.loading.env_files import read_user_file
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 PRESETS = "W2S_PRESETS"
 """Names a YAML file with more of them, of the form of ``presets.yaml``."""

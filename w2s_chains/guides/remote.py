@@ -8,16 +8,17 @@ import threading
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
-from w2s_chains.backend.remote.server import Server, ServerOptions
-from w2s_chains.backend.text.template import Template
+from w2s_chains.backend.remote.server import Server
 from w2s_chains.backend.text.tokenizer import common_prefix
+from w2s_chains.core.contracts import Guide
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import ConfigError, ServerError
+from w2s_chains.guides.config import RemoteGuideConfig
 
 _PROBE = (
     "Once upon a time there was a small house by the sea, and in it lived an old man who wrote "
@@ -31,23 +32,7 @@ _CLOSE = 0.1
 """Nats between two readings of the same token, on whatever device."""
 
 
-class RemoteGuideConfig(ServerOptions):
-    """A guide behind an OpenAI-compatible server that tells log-probabilities of prompts (vLLM).
-
-    Attributes:
-        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
-        template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
-            format here: a conversation is read as plain text.
-        end: The token that ends a turn of this model, as text, such as ``</s>``. It counts where
-            the proposer ended its turn; without it, ends are not scored.
-    """
-
-    base_url: str = Field()  # there is no default here
-    template: Template = "{prompt}"
-    end: str | None = Field(default=None, min_length=1)
-
-
-class RemoteGuide:
+class RemoteGuide(Guide):
     """Loglikelihoods of partial answers from a server.
 
     Text goes over the wire, tokenised anew there each time, and the server reads prompt and answer
@@ -70,10 +55,10 @@ class RemoteGuide:
 
         Raises:
             ConfigError: The package openai (or tenacity) is missing.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._adopt(RemoteGuideConfig.model_validate({"model": model, **options}), key)
+        self._adopt(RemoteGuideConfig(model=model, **options), key)
 
     @classmethod
     def from_spec(cls, spec: RemoteGuideConfig) -> RemoteGuide:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
+from langchain_core.caches import BaseCache
+from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.language_models.base import LangSmithParams
 from pydantic import ConfigDict, Field, model_validator
 
-from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.config.describe import describe, of_parts, write_config
-from w2s_chains.config.files import load_config
-from w2s_chains.config.flat_options import sections_of
-from w2s_chains.config.problems import clear_errors
-from w2s_chains.config.sections import GenerationSection, ModelType, W2SConfig
+from w2s_chains.config.arguments import GuidedArguments, ProposerLike
+from w2s_chains.config.files import config_of, load_config, write_config
+from w2s_chains.config.flat_options import constructor_arguments
+from w2s_chains.config.sections import GenerationConfig, ModelType, build_parts
+from w2s_chains.core.configs import config_errors
+from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.plugins import did_you_mean
+from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import (
     Constraint,
     MaxTokens,
@@ -33,12 +35,11 @@ from w2s_chains.core.sampling import (
     Temperature,
     TopK,
     TopP,
+    fork,
 )
-from w2s_chains.core.scoring import BaseGuidePair, Scorer
-from w2s_chains.core.streams import fork
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
 _VERSIONS: dict[str, str] = {}
@@ -47,13 +48,35 @@ for _name in ("w2s_chains", "torch", "transformers"):
         _VERSIONS[_name] = version(_name)
 
 
+class Arguments(GuidedArguments, total=False):
+    """Keyword arguments of a guided model but the proposer: its own, and LangChain's."""
+
+    engine: Engine
+    name: str | None
+    cache: BaseCache | bool | None
+    verbose: bool
+    callbacks: Callbacks
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+    custom_get_token_ids: Callable[[str], list[int]] | None
+
+
+class GivenArguments(Arguments, total=False):
+    """Keyword arguments that win over those of a config."""
+
+    proposer: ProposerLike
+
+
 class Assembled(BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:
-        proposer: The large model.
-        scorer: The value of partial answers; None for strategies that need none.
-        guide: The pair for token-level steering; by default the scorer's.
+        proposer: The large model: its name (hub id, local folder, GGUF file, ``embedded:NAME``), a
+            ``Model`` or another config, a mapping, or a ``Proposer`` that is ready.
+        guides: The tuned and the untuned guide: ``Guides``, the name of a preset, a mapping, or a
+            ``GuidePair`` that is ready; by default the scorer's.
+        scorer: The value of partial answers: a config, a mapping, a type, or a ``Scorer`` that is
+            ready; by default the log-ratio of the guides. None for strategies that need none.
         strategy: How to search; an object, or a mapping with a ``type``.
         n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
         constraint: What form an answer must have, such as ``Constraint.regex("yes|no")``.
@@ -74,7 +97,7 @@ class Assembled(BaseLanguageModel[Any]):
 
     proposer: Proposer = Field(exclude=True, repr=False)
     scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
-    guide: BaseGuidePair | None = Field(default=None, exclude=True, repr=False)
+    guides: BaseGuidePair | None = Field(default=None, exclude=True, repr=False)
     engine: Engine = Field(default_factory=shared_engine, exclude=True, repr=False)
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     max_tokens: MaxTokens = 256
@@ -88,17 +111,25 @@ class Assembled(BaseLanguageModel[Any]):
     constraint: Constraint | None = None
     progress: bool = False
 
-    def __init__(self, **fields: Any) -> None:
-        """Put parts together; see the attributes.
+    def __init__(self, proposer: ProposerLike, **fields: Unpack[Arguments]) -> None:
+        """Load the models that are named, and put the parts together; see the attributes.
 
         Raises:
-            ConfigError: A field is misspelt or out of range.
+            ConfigError: A field is misspelt or out of range, or a part is missing.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot do what a search needs.
         """
-        with clear_errors(type(self), fields, type(self).__name__):
-            super().__init__(**fields)
+        cls = type(self)
+        values = _renamed({"proposer": proposer, **fields})
+        for name in values:
+            if name not in cls.model_fields:
+                hint = did_you_mean(name, cls.model_fields)
+                raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
+        with config_errors(cls, values, cls.__name__):
+            super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        with clear_errors(type(self), {name: value}, type(self).__name__):
+        with config_errors(type(self), {name: value}, type(self).__name__):
             super().__setattr__(name, value)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -125,71 +156,64 @@ class Assembled(BaseLanguageModel[Any]):
     # Ways to make one.
 
     @classmethod
-    def from_pretrained(
-        cls, proposer: str, *, tuned: str | None = None, untuned: str | None = None, **options: Any
+    def from_config(
+        cls, config: str | Path | Mapping[str, Any], **fields: Unpack[GivenArguments]
     ) -> Self:
-        """Load the models by name and put everything together.
-
-        Args:
-            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
-            tuned: The small tuned model, likewise.
-            untuned: The small model that ``tuned`` was tuned from.
-            **options: Fields of this class, and fields of ``Model`` behind ``proposer_``,
-                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
-                ``proposer_template="Review: {prompt}"``, ``proposer_device_map="auto"``,
-                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models but
-                those of ``guide="zephyr"`` or ``guide={...}``, which is a section ``guide``.
-
-        Raises:
-            ConfigError: An option is misspelt or out of range, or only one guide is given.
-            ModelNotFoundError: A model cannot be found.
-            UnsupportedModelError: A model cannot branch.
-        """
-        sections, fields = sections_of(proposer, tuned, untuned, options)
-        cls._refuse_unknown(fields)
-        if "guide" in sections and "guide" in fields:
-            raise ConfigError(
-                "guide is given, and so are tuned or untuned; leave out guide, or the names"
-            )
-        return cls._build(load_config(sections, cls.config_type), fields)
-
-    @classmethod
-    def from_config(cls, config: str | Path | Mapping[str, Any], **fields: Any) -> Self:
         """Read a YAML file, or a mapping of the same form.
 
         Args:
-            config: Sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``; a
+            config: Sections ``proposer``, ``guides``, ``scorer``, ``strategy``, ``generation``; a
                 ``type`` must be the one of this class.
-            **fields: Fields of this class; they win over the file, and parts that are given here
+            **fields: Arguments of this class, which win over the config; parts that are given here
                 are not loaded.
 
         Raises:
             ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
                 with file and line.
             ModelNotFoundError: A model cannot be found.
-            UnsupportedModelError: A model cannot branch.
+            UnsupportedModelError: A model cannot do what a search needs.
         """
-        cls._refuse_unknown(fields)
-        return cls._build(load_config(config, cls.config_type), fields)
-
-    @classmethod
-    def _refuse_unknown(cls, fields: Mapping[str, Any]) -> None:
-        for name in fields:
-            if name not in cls.model_fields:
-                raise ConfigError(f"unknown field {name!r}{did_you_mean(name, cls.model_fields)}")
-
-    @classmethod
-    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
-        if config.type != cls.config_type:
+        found = load_config(config, cls.config_type)
+        if found.type != cls.config_type:
             raise ConfigError(
-                f"the config is of type {config.type!r}, but a {cls.__name__} is of type "
+                f"the config is of type {found.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
-        in_config = {"strategy", *GenerationSection.model_fields}
-        settings = {name: value for name, value in fields.items() if name in in_config}
-        config = config.overridden(settings)
-        others = {name: value for name, value in fields.items() if name not in in_config}
-        return cls(**{**config.build(given=others), **others})
+        given: dict[str, Any] = _renamed({**fields})
+        return cls(**{**found.fields(), **given})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        proposer: str,
+        *,
+        tuned: str | None = None,
+        untuned: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load models by name, with flat options. Deprecated: call the class itself.
+
+        Args:
+            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
+            tuned: The small tuned model, likewise.
+            untuned: The small model that ``tuned`` was tuned from.
+            **options: Arguments of this class, and options of ``Model`` behind ``proposer_``,
+                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
+                ``proposer_chat=True``; ``device`` and ``dtype`` without prefix mean all of them.
+
+        Raises:
+            ConfigError: An option is misspelt or out of range, or only one guide is given.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot do what a search needs.
+        """
+        name = cls.__name__
+        warnings.warn(
+            f"{name}.from_pretrained goes with the next release; write {name}(proposer=Model(...), "
+            "guides=Guides(...))",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls(**constructor_arguments(proposer, tuned, untuned, options))
 
     def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
         """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
@@ -201,11 +225,17 @@ class Assembled(BaseLanguageModel[Any]):
             ConfigError: A part was built by hand, so that no config can name it; or the file cannot
                 be written.
         """
-        generation = GenerationSection(**self._sampling().model_dump(), n=self.n)
-        config = of_parts(
-            self.proposer, self.scorer, self.guide, self.strategy, generation, self.config_type
+        generation = GenerationConfig(**self._sampling().model_dump(), n=self.n)
+        config = config_of(
+            self.proposer, self.guides, self.scorer, self.strategy, generation, self.config_type
         )
         return write_config(config, path)
+
+    @property
+    def guide(self) -> BaseGuidePair | None:
+        """The old name of ``guides``; it goes with the next release."""
+        warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=2)
+        return self.guides
 
     # What LangChain asks for.
 
@@ -216,7 +246,7 @@ class Assembled(BaseLanguageModel[Any]):
     @property
     def model_name(self) -> str:
         """The name of the large model, for people; the cache's key is exact."""
-        spec = getattr(self.proposer, "spec", None)
+        spec = Proposer.of(self.proposer).spec
         return str(getattr(spec, "model", type(self.proposer).__name__))
 
     @property
@@ -224,9 +254,9 @@ class Assembled(BaseLanguageModel[Any]):
         """Everything an answer depends on: LangChain's caches use it as their key."""
         return {
             "model_name": self.model_name,
-            "proposer": describe(self.proposer),
-            "scorer": describe(self.scorer),
-            "guide": describe(self.guide),
+            "proposer": key_of(self.proposer),
+            "scorer": key_of(self.scorer),
+            "guides": key_of(self.guides),
             "strategy": {"class": repr(type(self.strategy)), **self.strategy.model_dump()},
             **self._sampling().model_dump(),
             "n": self.n,
@@ -238,22 +268,22 @@ class Assembled(BaseLanguageModel[Any]):
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
         params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
-        guides = model.scorer if model.guide is None else model.guide
+        guides = model.scorer if model.guides is None else model.guides
         more = {
             "ls_model_name": params.get("ls_model_name", self.model_name),
             "ls_temperature": model.temperature,
             "ls_max_tokens": model.max_tokens,
             "w2s_strategy": model.strategy.model_dump(mode="json"),
-            "w2s_guides": describe(guides),
+            "w2s_guides": key_of(guides),
         }
         params.update(more)  # type: ignore[typeddict-item]
         return params
 
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text for the large model, if it is a local one."""
-        tokens = getattr(self.proposer, "tokenizer", None)
-        if self.custom_get_token_ids is None and isinstance(tokens, Tokenizer):
-            return tokens.encode(text)
+        tokenizer = Proposer.of(self.proposer).tokenizer
+        if self.custom_get_token_ids is None and tokenizer is not None:
+            return tokenizer.encode(text)
         return super().get_token_ids(text)
 
     # What one call makes of it.
@@ -287,13 +317,12 @@ class Assembled(BaseLanguageModel[Any]):
             ConfigError: The strategy needs a part that is not there.
             PromptError: A prompt does not fit one of the models.
         """
-        guides = getattr(self.scorer, "pair", None) if self.guide is None else self.guide
         job = partial(
             Job,
             strategy=self.strategy,
             proposer=self.proposer,
             scorer=self.scorer,
-            guides=guides,
+            guides=self.guides,
             sampling=self._sampling(),
             constraint=self._constraint(),
         )
@@ -304,3 +333,13 @@ class Assembled(BaseLanguageModel[Any]):
             jobs[-1].check()
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
+
+
+def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Arguments under their names of today."""
+    if "guide" not in fields:
+        return fields
+    if "guides" in fields:
+        raise ConfigError("guide is the old name of guides, and both are given; leave out guide")
+    warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=4)
+    return {("guides" if name == "guide" else name): value for name, value in fields.items()}

@@ -28,10 +28,10 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.config.sections import ModelType
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Finished
-from w2s_chains.core.proposing import Constrainable
+from w2s_chains.core.parts import Proposer
 from w2s_chains.langchain.generation import answer_info
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import CallReader, read_whole
@@ -116,21 +116,15 @@ class ChatW2S(ToolCalling, BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile:
         profile: dict[str, Any] = {"name": self.model_name, "temperature": True}
         profile |= {"text_inputs": True, "text_outputs": True, **dict.fromkeys(_NOT_TEXT, False)}
-        formed = isinstance(self.proposer, Constrainable)
-        called = (
-            formed and getattr(getattr(self.proposer, "tokenizer", None), "chat", True) is not None
-        )
+        proposer = Proposer.of(self.proposer)
+        formed = Proposer.offered(self.proposer, "check_constraint")
+        called = formed and (proposer.tokenizer is None or proposer.tokenizer.chat is not None)
         profile |= {"tool_calling": called, "tool_choice": called, "structured_output": formed}
-        limits = [part.lm.max_positions for part in self._local_models()]
-        known = [limit for limit in limits if limit is not None]
-        if known:
+        guides = None if self.guides is None else BaseGuidePair.of(self.guides)
+        limits = [proposer.max_positions, None if guides is None else guides.max_positions]
+        if known := [limit for limit in limits if limit is not None]:
             profile["max_input_tokens"] = min(known)
         return cast("ModelProfile", profile)
-
-    def _local_models(self) -> list[LocalModel]:
-        pairs = (self.guide, getattr(self.scorer, "pair", None))
-        guides = [getattr(pair, role, None) for pair in pairs for role in ("tuned", "untuned")]
-        return [part for part in (self.proposer, *guides) if isinstance(part, LocalModel)]
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any

@@ -16,8 +16,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
-from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.parts import Proposer
+from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.job import check_constraint
 from w2s_chains.errors import ConfigError
@@ -165,14 +165,14 @@ class ToolCalling(Guided):
 
     @property
     def _call_format(self) -> CallFormat:
-        return getattr(self.proposer, "call_format", DEFAULT_CALLS)
+        return Proposer.of(self.proposer).call_format
 
     def _check_form(self) -> None:
         """Refuse now what would fail in every call."""
         if (constraint := self._constraint()) is not None:
             check_constraint(constraint, self.proposer, self._sampling())
-        text = getattr(self.proposer, "tokenizer", None)
-        if self.tools and text is not None and text.chat is None:
+        tokenizer = Proposer.of(self.proposer).tokenizer
+        if self.tools and tokenizer is not None and tokenizer.chat is None:
             raise ConfigError(
                 f"the proposer {self.model_name!r} reads no chat template that could tell it of "
                 "tools; set chat to true for it, or use with_structured_output"

@@ -23,11 +23,9 @@ from w2s_chains.backend.constrained.tool_calls import (
     tool_call,
     tool_call_or_json,
 )
-from w2s_chains.backend.text.call_format import CallFormat
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.core.prompts import Tool
+from w2s_chains.core.prompts import CallFormat, Tool
 from w2s_chains.core.sampling import Constraint
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 AnyTool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 

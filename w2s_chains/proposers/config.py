@@ -1,37 +1,35 @@
-"""What a config says about a proposer that is no Hugging Face model."""
+"""The section ``proposer`` of a config: its base class, its built-in types, how it is built."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel
 
-from w2s_chains.backend.text.template import Template
-from w2s_chains.core.plugins import Plugin
-from w2s_chains.core.proposing import Proposer
+from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.configs import Plugin
+from w2s_chains.core.parts import Proposer
+from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError
-
-if TYPE_CHECKING:
-    from w2s_chains.proposers.langchain import LangChainProposer
 
 
 class ProposerConfig(Plugin):
-    """The section ``proposer`` of a config.
+    """The section ``proposer`` of a config, for anything but a Hugging Face model in this process.
 
-    Third parties subclass it and register the class under the entry point group
-    ``w2s_chains.proposers``. A class with a method ``propose`` is the proposer itself; one that
-    loads a model or opens a connection overrides ``build``, and what it builds keeps this object as
+    Other packages subclass it and register the class under the entry point group
+    ``w2s_chains.proposers``. A class with a method ``propose`` is the proposer itself. One that
+    loads a model or opens a connection overrides ``build``; what it builds keeps this object as
     ``spec``, so that it can be written to YAML again:
 
-        class Served(ProposerConfig):
+        class ServedConfig(ProposerConfig):
             type: Literal["served"] = "served"
             url: str
 
             def build(self) -> Proposer:
                 return ServedProposer(spec=self)
 
-    For what a proposer may have besides ``propose`` see ``Checks``, ``Steerable`` and
-    ``Constrainable`` in ``w2s_chains.contracts``.
+    What a proposer may have besides ``propose`` is declared on ``Proposer``.
     """
 
     def build(self) -> Proposer:
@@ -45,24 +43,48 @@ class ProposerConfig(Plugin):
         raise ConfigError(f"proposer {self.type!r} has neither a method propose nor a method build")
 
 
-class LangChainConfig(ProposerConfig):
-    """A chat model of any provider that LangChain knows; for whole answers, as best_of_n.
+class ProposerSlot(Slot[BaseModel]):
+    """Holds a ``Model``, which is the default, or a ``ProposerConfig``; a string is a model."""
 
-    Attributes:
-        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; keys
-            are where the provider's package looks for them.
-        template: Text in which ``{prompt}`` is replaced literally.
-        timeout: Seconds that one call may take.
-        max_concurrency: Calls under way at once.
+    def holds(self, value: object) -> bool:
+        return isinstance(value, Model | ProposerConfig)
+
+
+PROPOSERS: Mapping[str, type[Model] | str] = {
+    "huggingface": Model,
+    "langchain": "w2s_chains.proposers.langchain:LangChainConfig",
+    "openai": "w2s_chains.proposers.openai:OpenAIConfig",
+}
+"""The built-in types; a new one is one line here."""
+
+PROPOSER = ProposerSlot(
+    kind="proposer",
+    base=BaseModel,
+    builtins=PROPOSERS,
+    group="w2s_chains.proposers",
+    default="huggingface",
+    shorthand="model",
+)
+
+AnyProposer = Annotated[Model | ProposerConfig, PROPOSER]
+"""A config slot for a proposer."""
+
+
+build_proposer = PROPOSER.build
+
+
+def load_proposer(config: Model | ProposerConfig, load: Any) -> Proposer:
+    """The proposer that a config describes.
+
+    Args:
+        config: The section ``proposer``.
+        load: A ``Loader``: models with equal weights are loaded once.
+
+    Raises:
+        W2SError: Whatever is wrong with the model or its server.
     """
+    if isinstance(config, ProposerConfig):
+        return config.build()
+    from w2s_chains.proposers.huggingface import HuggingFaceProposer  # brings torch
 
-    type: Literal["langchain"] = "langchain"
-    model: str = Field(min_length=1)
-    template: Template = "{prompt}"
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
-    max_concurrency: int = Field(default=16, ge=1)
-
-    def build(self) -> LangChainProposer:
-        from w2s_chains.proposers.langchain import LangChainProposer
-
-        return LangChainProposer.from_spec(self)
+    return load(HuggingFaceProposer, config)

@@ -10,14 +10,13 @@ from weakref import WeakKeyDictionary
 from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
 from w2s_chains.backend.lm.steering import SteeringPair, require_steering
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
 from w2s_chains.backend.text.stop_strings import find_stop
 from w2s_chains.core.asks import Expand
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import Constraint, SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair
-from w2s_chains.core.streams import fork
+from w2s_chains.core.parts import Proposer
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Prompt
+from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -28,11 +27,13 @@ _salt = functools.lru_cache(maxsize=1024)(fork)
 """Seed and prompt as one number; every row of every chunk asks for it."""
 
 
-class HuggingFaceProposer(LocalModel):
+class HuggingFaceProposer(LocalModel, Proposer):
     """Continues hypotheses with any ``AutoModelForCausalLM``.
 
     The prompt is read once, however many hypotheses grow from it, and so is every accepted token.
     """
+
+    cache_key = LocalModel.cache_key  # a subclass may answer otherwise
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit into the model's context."""

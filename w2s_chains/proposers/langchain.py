@@ -7,20 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pydantic import Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
 from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.template import Template
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams
-from w2s_chains.core.streams import fork, noise_key
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams, fork, noise_key
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
-from w2s_chains.proposers.config import LangChainConfig
+from w2s_chains.proposers.config import ProposerConfig
 
 _POLL = 0.05
 """Seconds until a cancelled search is let go while its model is silent."""
@@ -39,7 +41,28 @@ _SPARE = 4
 """Tokens that a server (llama.cpp) may add to what it was asked for, to end a character."""
 
 
-class LangChainProposer:
+class LangChainConfig(ProposerConfig):
+    """A chat model of any provider that LangChain knows; for whole answers, as best_of_n.
+
+    Attributes:
+        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; keys
+            are where the provider's package looks for them.
+        template: Text in which ``{prompt}`` is replaced literally.
+        timeout: Seconds that one call may take.
+        max_concurrency: Calls under way at once.
+    """
+
+    type: Literal["langchain"] = "langchain"
+    model: str = Field(min_length=1)
+    template: Template = "{prompt}"
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    max_concurrency: int = Field(default=16, ge=1)
+
+    def build(self) -> LangChainProposer:
+        return LangChainProposer.from_spec(self)
+
+
+class LangChainProposer(Proposer):
     """Whole answers of any LangChain model, and chunks of an LLM that can be told their length.
 
     A call names ``max_tokens`` and ``seed`` where the model has such fields, and other settings of
@@ -53,7 +76,7 @@ class LangChainProposer:
         slice_tokens: None: a chunk is one call, however long it is.
     """
 
-    slice_tokens: int | None = None
+    slice_tokens = None
 
     def __init__(
         self,

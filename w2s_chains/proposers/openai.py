@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from w2s_chains.backend.loading.config import ModelName
 from w2s_chains.backend.loading.load import load_tokens
-from w2s_chains.backend.loading.spec import ModelName
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
 from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe
 from w2s_chains.backend.remote.server import Server, ServerOptions
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import CancelledError, ConfigError
@@ -47,7 +48,7 @@ class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
         return OpenAIProposer.from_spec(self)
 
 
-class OpenAIProposer:
+class OpenAIProposer(Proposer):
     """Continues hypotheses through the completions API.
 
     A hypothesis goes on exactly where it stopped: by token ids where the server takes and returns
@@ -59,7 +60,7 @@ class OpenAIProposer:
         slice_tokens: None: a chunk is one call, however long it is.
     """
 
-    slice_tokens: int | None = None
+    slice_tokens = None
 
     def __init__(self, model: str, *, api_key: str | SecretStr | None = None, **options: Any):
         """Connect to a model.
@@ -73,7 +74,7 @@ class OpenAIProposer:
         Raises:
             ConfigError: The package openai (or tenacity) is missing.
             ModelNotFoundError: There is no such tokenizer.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         self._adopt(OpenAIConfig(model=model, **options), api_key)
 

@@ -17,7 +17,7 @@ from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.streams import fork, noise_key
+from w2s_chains.core.sampling import fork, noise_key
 from w2s_chains.errors import ServerError
 
 _REPLACEMENT = "\ufffd"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo, create_model
 
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
-from w2s_chains.core.plugins import Plugin
+from w2s_chains.core.configs import Plugin
+from w2s_chains.core.slots import Slot
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -78,3 +79,46 @@ class FunctionReward(Reward):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         return list(self.function(prompts, answers))
+
+
+def _wrap_function(name: str, found: Any) -> type[Reward] | None:
+    """A class for a function that an entry point names."""
+    if not callable(found) or isinstance(found, type):
+        return None
+    kept = Field(default=found, exclude=True, repr=False)
+    return create_model(name, __base__=FunctionReward, type=(str, name), function=(Any, kept))
+
+
+class RewardSlot(Slot[Reward]):
+    """Takes a function ``(prompts, answers) -> list[float]`` too; a string is a type."""
+
+    def coerce(self, value: Any) -> Any:
+        if callable(value) and not isinstance(value, Reward):
+            name = getattr(value, "__name__", type(value).__name__)
+            return FunctionReward(type=name.strip("<>"), function=cast("RewardFunction", value))
+        return super().coerce(value)
+
+
+REWARDS: Mapping[str, str] = {
+    "classifier": "w2s_chains.rewards.sequence_classifier:SequenceClassifier",
+    "value_head": "w2s_chains.rewards.value_head:ValueHead",
+    "text_classifier": "w2s_chains.rewards.text_classifier:TextClassifier",
+    "vader": "w2s_chains.rewards.text:Vader",
+    "length": "w2s_chains.rewards.text:Length",
+    "repetition": "w2s_chains.rewards.text:Repetition",
+    "loglikelihood": "w2s_chains.rewards.loglikelihood:Loglikelihood",
+}
+"""The built-in types; a new one is one line here."""
+
+REWARD = RewardSlot(
+    kind="reward",
+    base=Reward,
+    builtins=REWARDS,
+    group="w2s_chains.rewards",
+    wrap=_wrap_function,
+)
+
+AnyReward = Annotated[Reward, REWARD]
+"""A config slot for a reward."""
+
+build_reward = REWARD.build

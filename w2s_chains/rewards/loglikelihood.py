@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import preview
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.rewards.base import Reward
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.scoring import Guide
+from w2s_chains.core.parts import Parts, Proposer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
 
@@ -31,6 +31,9 @@ class AdjustedScorerConfig(ScorerConfig):
 
     base_weight: Weight = 0.0
     repetition_penalty: Penalty = 0.0
+
+    def written(self, chat: bool = False) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_defaults=True, context={"chat": chat})
 
 
 def repeated_ngrams(text: str) -> int:
@@ -58,22 +61,18 @@ def tokens(hypothesis: Hypothesis) -> int:
     return max(hypothesis.n_tokens + hypothesis.ended, 1)
 
 
-def require_loglikelihood(proposer: object) -> Guide:
-    """The proposer, as something that tells loglikelihoods.
+def require_loglikelihood(proposer: object) -> Proposer:
+    """The proposer, if it can tell loglikelihoods.
 
     Raises:
         ConfigError: It cannot.
     """
-    if not isinstance(proposer, Guide):
-        raise ConfigError(
-            f"the score needs the proposer's own loglikelihood, which the proposer "
-            f"{type(proposer).__name__} cannot tell; use a HuggingFaceProposer, or leave out "
-            "base_weight and scorers of type 'loglikelihood'"
-        )
-    return proposer
+    if not Proposer.offered(proposer, "loglikelihood"):
+        Proposer.of(proposer).loglikelihood(())  # refuses
+    return cast("Proposer", proposer)
 
 
-def require_base(proposer: object | None, base_weight: float) -> Guide | None:
+def require_base(proposer: object | None, base_weight: float) -> Proposer | None:
     """What ``base_weight`` weighs; None where it is 0.
 
     Raises:
@@ -89,10 +88,23 @@ def require_base(proposer: object | None, base_weight: float) -> Guide | None:
     return require_loglikelihood(proposer)
 
 
+def require_same_base(scorer: object, base: Proposer | None, beside: Parts | None) -> None:
+    """Refuse to write a scorer into a config whose proposer is not the one that it reads.
+
+    Raises:
+        ConfigError: It takes the loglikelihood of another proposer.
+    """
+    if base is not None and beside is not None and base is not beside.proposer:
+        raise ConfigError(
+            f"the scorer ({type(scorer).__name__}) takes the loglikelihood of another proposer "
+            "than the one of this model, and a config names one"
+        )
+
+
 def adjusted(
     scores: Sequence[float],
     hypotheses: Sequence[Hypothesis],
-    base: Guide | None,
+    base: Proposer | None,
     base_weight: float,
     repetition_penalty: float,
 ) -> list[float]:

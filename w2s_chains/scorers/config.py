@@ -1,32 +1,22 @@
-"""What a config says about the scorer."""
+"""The section ``scorer`` of a config: its base class and its built-in types."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from w2s_chains.core.plugins import Plugin
-from w2s_chains.core.proposing import Proposer
-from w2s_chains.core.scoring import BaseGuidePair, Scorer
+from w2s_chains.core.configs import Plugin
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.parts import Parts, Scorer
+from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a scorer may be built from.
-
-    Attributes:
-        proposer: The large model.
-        guides: What the section ``guide`` describes, loaded; None without one.
-    """
-
-    proposer: Proposer
-    guides: BaseGuidePair | None = None
+from w2s_chains.guides.config import Guides
 
 
 class ScorerConfig(Plugin):
     """The section ``scorer`` of a config.
 
-    Third parties subclass it and register the class under the entry point group
+    Other packages subclass it and register the class under the entry point group
     ``w2s_chains.scorers``. A class with a method ``score`` is the scorer itself:
 
         class Short(ScorerConfig):
@@ -43,7 +33,7 @@ class ScorerConfig(Plugin):
 
     @property
     def needs_guides(self) -> bool:
-        """Whether there must be a section ``guide``."""
+        """Whether there must be a section ``guides``."""
         return False
 
     def preview(self) -> None:
@@ -53,6 +43,10 @@ class ScorerConfig(Plugin):
             W2SError: A model is missing, or an option does not fit it.
         """
 
+    def own_guides(self) -> Sequence[Guides]:
+        """The guide pairs that the scorer loads besides that of the section ``guides``."""
+        return ()
+
     def build_from(self, parts: Parts) -> Scorer:
         """The scorer, from whatever it needs; raises like ``build``."""
         return self.build(parts.guides)
@@ -61,7 +55,7 @@ class ScorerConfig(Plugin):
         """The scorer.
 
         Args:
-            guides: What the section ``guide`` describes, loaded; None without one.
+            guides: What the section ``guides`` describes, loaded; None without one.
 
         Raises:
             ConfigError: The class has neither this method nor ``score``.
@@ -69,3 +63,24 @@ class ScorerConfig(Plugin):
         if isinstance(self, Scorer):
             return self
         raise ConfigError(f"scorer {self.type!r} has neither a method score nor a method build")
+
+
+SCORERS: Mapping[str, str] = {
+    "llm_judge": "w2s_chains.scorers.llm_judge:LLMJudgeConfig",
+    "log_ratio": "w2s_chains.scorers.log_ratio:LogRatioConfig",
+    "loglikelihood": "w2s_chains.scorers.loglikelihood:LoglikelihoodConfig",
+    "mixture": "w2s_chains.scorers.mixture:MixtureConfig",
+    "reward_model": "w2s_chains.scorers.reward_model:RewardModelConfig",
+}
+"""The built-in types; a new one is one line here."""
+
+SCORER = Slot(
+    kind="scorer",
+    base=ScorerConfig,
+    builtins=SCORERS,
+    group="w2s_chains.scorers",
+    default="log_ratio",
+)
+
+AnyScorer = Annotated[ScorerConfig, SCORER]
+"""A config slot for a scorer."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Scorer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
 
 
-class RememberingScorer(ABC):
+class RememberingScorer(Scorer):
     """A scorer that looks at every hypothesis once, and forgets it when the search does."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
-from w2s_chains.core.scoring import BaseGuidePair
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.scorers.config import ScorerConfig
 from w2s_chains.scorers.functions import RunnableScorer
 

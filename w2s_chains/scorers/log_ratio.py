@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair, Checks
 from w2s_chains.errors import ScorerError
-from w2s_chains.scorers.adjustments import AdjustedScorerConfig, adjusted, require_base, tokens
-from w2s_chains.scorers.config import Parts
+from w2s_chains.scorers.adjustments import (
+    AdjustedScorerConfig,
+    adjusted,
+    require_base,
+    require_same_base,
+    tokens,
+)
 
 
 class LogRatioConfig(AdjustedScorerConfig):
@@ -37,7 +42,7 @@ class LogRatioConfig(AdjustedScorerConfig):
         )
 
 
-class LogRatioScorer:
+class LogRatioScorer(Scorer):
     """log p_tuned(y|x) - log p_untuned(y|x), in nats (Zhou et al., 2024).
 
     Summed over the tokens of the whole partial answer y, so that siblings of one length compare;
@@ -70,7 +75,7 @@ class LogRatioScorer:
 
         Raises:
             ConfigError: ``base_weight`` without a proposer that tells loglikelihoods.
-            pydantic.ValidationError: A number is out of range.
+            ConfigError: A number is out of range.
         """
         self.pair = pair
         self.options = LogRatioConfig(
@@ -80,8 +85,16 @@ class LogRatioScorer:
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if one of the guides cannot read the prompt."""
-        if isinstance(self.pair, Checks):
-            self.pair.check(prompt, sampling)
+        BaseGuidePair.of(self.pair).check(prompt, sampling)
+
+    def to_config(self, beside: Parts | None = None) -> LogRatioConfig:
+        """The section ``scorer``; raises like ``Scorer.to_config``."""
+        require_same_base(self, self.base, beside)
+        return self.options
+
+    def cache_key(self) -> str:
+        """The options, the guides, and the proposer where its loglikelihood is added."""
+        return f"LogRatioScorer({self.options!r}, {key_of(self.pair)}, {key_of(self.base)})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         options = self.options

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from w2s_chains.core.contracts import key_of
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import Checks
-from w2s_chains.scorers.adjustments import require_loglikelihood, tokens
-from w2s_chains.scorers.config import Parts, ScorerConfig
+from w2s_chains.scorers.adjustments import require_loglikelihood, require_same_base, tokens
+from w2s_chains.scorers.config import ScorerConfig
 
 
 class LoglikelihoodConfig(ScorerConfig):
@@ -28,7 +28,7 @@ class LoglikelihoodConfig(ScorerConfig):
         return LoglikelihoodScorer(parts.proposer, per_token=self.per_token)
 
 
-class LoglikelihoodScorer:
+class LoglikelihoodScorer(Scorer):
     """log p(y|x) of a model itself, in nats, whatever y was sampled with.
 
     That is at temperature 1, without filters, penalties and steering. With the proposer's
@@ -52,8 +52,16 @@ class LoglikelihoodScorer:
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the model cannot read the prompt."""
-        if isinstance(self.base, Checks):
-            self.base.check(prompt, sampling)
+        Proposer.of(self.base).check(prompt, sampling)
+
+    def to_config(self, beside: Parts | None = None) -> LoglikelihoodConfig:
+        """The section ``scorer``; raises like ``Scorer.to_config``."""
+        require_same_base(self, self.base, beside)
+        return self.options
+
+    def cache_key(self) -> str:
+        """The options and the model that is asked."""
+        return f"LoglikelihoodScorer({self.options!r}, {key_of(self.base)})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         found = self.base.loglikelihood(hypotheses)

@@ -3,16 +3,103 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
+from pydantic import AliasChoices, Field, field_validator
+
+from w2s_chains.core.configs import Config
+from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import Checks, ReadsTogether, Scorer
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.scorers.adjustments import AdjustedScorerConfig, adjusted, require_base
+from w2s_chains.guides.config import AnyGuides, Guides, load_guides
+from w2s_chains.scorers.adjustments import (
+    AdjustedScorerConfig,
+    Weight,
+    adjusted,
+    require_base,
+    require_same_base,
+)
+from w2s_chains.scorers.config import SCORER, SCORERS, ScorerConfig
+from w2s_chains.scorers.log_ratio import LogRatioConfig
+
+AnySingleScorer = Annotated[
+    ScorerConfig,
+    replace(SCORER, builtins={k: v for k, v in SCORERS.items() if k != "mixture"}),
+]
+"""A config slot for any scorer but a mixture."""
+
+
+class MixturePart(Config):
+    """One part of a mixture.
+
+    Attributes:
+        weight: What its score is multiplied with; a negative weight steers away.
+        scorer: What scores; the log-ratio of the guides unless it says otherwise.
+        guides: Guides of its own; by default those of the section ``guides``.
+    """
+
+    weight: Weight = 1.0
+    scorer: AnySingleScorer = LogRatioConfig()
+    guides: Annotated[AnyGuides | None, Field(validation_alias=AliasChoices("guides", "guide"))] = (
+        None
+    )
+
+    @field_validator("scorer", mode="before")
+    @classmethod
+    def _no_mixture(cls, value: Any) -> Any:
+        named = value.get("type") if isinstance(value, Mapping) else value
+        if named == "mixture" or isinstance(value, MixtureConfig):
+            raise _nested()
+        return value
+
+
+class MixtureConfig(AdjustedScorerConfig):
+    """A weighted sum of scores, such as the log-ratios of several pairs of guides.
+
+    Attributes:
+        parts: What is added up.
+    """
+
+    type: Literal["mixture"] = "mixture"
+    parts: Annotated[tuple[MixturePart, ...], Field(min_length=1)]
+
+    @property
+    def needs_guides(self) -> bool:
+        return any(part.scorer.needs_guides and part.guides is None for part in self.parts)
+
+    def preview(self) -> None:
+        for part in self.parts:
+            part.scorer.preview()
+
+    def own_guides(self) -> Sequence[Guides]:
+        return [part.guides for part in self.parts if part.guides is not None]
+
+    def for_chat(self) -> Self:
+        parts = [
+            part
+            if part.guides is None
+            else part.model_copy(update={"guides": part.guides.for_chat()})
+            for part in self.parts
+        ]
+        return self.model_copy(update={"parts": tuple(parts)})
+
+    def build_from(self, parts: Parts) -> MixtureScorer:
+        return MixtureScorer(
+            [Weighted(self._built(part, parts), part.weight) for part in self.parts],
+            proposer=parts.proposer,
+            base_weight=self.base_weight,
+            repetition_penalty=self.repetition_penalty,
+        )
+
+    def _built(self, part: MixturePart, parts: Parts) -> Scorer:
+        if part.guides is not None:
+            parts = replace(parts, guides=load_guides(part.guides, parts.load))
+        return part.scorer.build_from(parts)
 
 
 class Weighted(NamedTuple):
@@ -27,7 +114,7 @@ class Weighted(NamedTuple):
     weight: float = 1.0
 
 
-class MixtureScorer:
+class MixtureScorer(Scorer):
     """A weighted sum of scores, such as the log-ratios of several pairs of guides.
 
     The score is
@@ -61,7 +148,7 @@ class MixtureScorer:
         Raises:
             ConfigError: There are no parts, one is no scorer, or a weight is no finite number;
                 ``base_weight`` without a proposer that tells loglikelihoods.
-            pydantic.ValidationError: An option is out of range.
+            ConfigError: An option is out of range.
         """
         self.parts = tuple(_weighted(part) for part in parts)
         if not self.parts:
@@ -74,22 +161,37 @@ class MixtureScorer:
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if a part cannot read the prompt."""
         for part in self.parts:
-            if isinstance(part.scorer, Checks):
-                part.scorer.check(prompt, sampling)
+            Scorer.of(part.scorer).check(prompt, sampling)
 
     @property
     def partial(self) -> bool:
         """Whether every part can score a text that goes on."""
-        return all(getattr(part.scorer, "partial", True) for part in self.parts)
+        return all(Scorer.of(part.scorer).partial for part in self.parts)
+
+    def to_config(self, beside: Parts | None = None) -> MixtureConfig:
+        """The section ``scorer``; a part names its guides where they are not those ``beside``.
+
+        Raises:
+            ConfigError: A part was built by hand, is a mixture itself, or reads another proposer.
+        """
+        require_same_base(self, self.base, beside)
+        return MixtureConfig(
+            parts=tuple(_part_config(part, beside) for part in self.parts),
+            base_weight=self.options.base_weight,
+            repetition_penalty=self.options.repetition_penalty,
+        )
+
+    def cache_key(self) -> str:
+        """The options, and the weight and key of every part."""
+        parts = [(part.weight, key_of(part.scorer)) for part in self.parts]
+        return f"MixtureScorer({self.options!r}, {key_of(self.base)}, {parts})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
         asked = [part for part in self.parts if part.weight]
-        pairs = [getattr(part.scorer, "pair", None) for part in asked]
-        for pair in pairs:
-            if isinstance(pair, ReadsTogether):
-                pair.read_together(pairs, hypotheses)
-                break
+        pairs = [pair for part in asked if (pair := Scorer.of(part.scorer).pair) is not None]
+        for pair in pairs[:1]:
+            BaseGuidePair.of(pair).read_together(pairs, hypotheses)
         for part in asked:
             own = part.scorer.score(hypotheses)
             if len(own) != len(hypotheses):
@@ -118,3 +220,18 @@ def _weighted(part: Any) -> Weighted:
     if not finite:
         raise ConfigError(f"the weight of a part of a mixture is {weight}; give a finite number")
     return Weighted(scorer, weight)
+
+
+def _part_config(part: Weighted, beside: Parts | None) -> MixturePart:
+    scorer = Scorer.of(part.scorer)
+    if isinstance(part.scorer, MixtureScorer):
+        raise _nested()
+    shared = scorer.pair is None or (beside is not None and scorer.pair is beside.guides)
+    guides = None if shared else BaseGuidePair.of(scorer.pair).to_config()
+    return MixturePart(weight=part.weight, scorer=scorer.to_config(beside), guides=guides)
+
+
+def _nested() -> ConfigError:
+    return ConfigError(
+        "a part of a mixture is a mixture itself; multiply its weights and list its parts"
+    )

@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 from w2s_chains.backend.classifiers.judge import Judge
 from w2s_chains.backend.classifiers.load import load_judge, preview_judge
 from w2s_chains.backend.classifiers.log_odds import LogOdds
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair
 from w2s_chains.errors import PromptError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
 from w2s_chains.scorers.functions import RememberingScorer
@@ -68,9 +69,17 @@ class RewardModelScorer(RememberingScorer):
                 batch_size, max_length, truncate, tokenizer, device, dtype, ...
 
         Raises:
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         return cls(RewardModelConfig(model=model, **options))
+
+    def to_config(self, beside: Parts | None = None) -> RewardModelConfig:
+        """The section ``scorer``."""
+        return self.options
+
+    def cache_key(self) -> str:
+        """Everything that the options say."""
+        return f"RewardModelScorer({self.options!r})"
 
     @property
     def partial(self) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.plugins import Plugin
 
 Search = Generator[Ask, Any, Hypothesis]
 
@@ -25,8 +25,8 @@ class SearchStrategy(Plugin, ABC):
 
     @property
     def token_steering(self) -> float:
-        """Weight of the guides at every token; not 0 where the proposer has to be steered."""
-        return getattr(self, "steering", 0.0)
+        """Weight of the guides at every token; 0 where the proposer samples as it is."""
+        return 0.0
 
     @property
     def needs_scorer(self) -> bool:
@@ -42,7 +42,7 @@ class SearchStrategy(Plugin, ABC):
         """What choosing adds at most to KL(answers || samples of the proposer), in nats.
 
         Strategies whose mean over answers is such a bound override this; see
-        ``search.divergence``.
+        ``search.kl_bounds``.
 
         Args:
             rounds: How many times the strategy had asked for children when it got the answer.

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
+from w2s_chains.search.kl_bounds import best_of
 
 
 class BestOfN(SearchStrategy):
@@ -26,6 +26,10 @@ class BestOfN(SearchStrategy):
     steering: float = Field(default=0.0, allow_inf_nan=False)
 
     @property
+    def token_steering(self) -> float:
+        return self.steering
+
+    @property
     def branches(self) -> int:
         return self.n
 
@@ -34,7 +38,7 @@ class BestOfN(SearchStrategy):
         return False
 
     def kl_bound(self, rounds: int) -> float:
-        return divergence.best_of(self.n)
+        return best_of(self.n)
 
     def search(self, root: Hypothesis) -> Search:
         answers = distinct((yield from expand([root], self.n, None, self.steering)))

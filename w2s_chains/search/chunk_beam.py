@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
+from w2s_chains.search.kl_bounds import best_of, chunk_beam
 
 
 class ChunkBeamSearch(SearchStrategy):
@@ -36,6 +36,10 @@ class ChunkBeamSearch(SearchStrategy):
     return_best: Literal["beam", "finished"] = "beam"
 
     @property
+    def token_steering(self) -> float:
+        return self.steering
+
+    @property
     def branches(self) -> int:
         return self.width * self.successors
 
@@ -45,8 +49,8 @@ class ChunkBeamSearch(SearchStrategy):
 
     def kl_bound(self, rounds: int) -> float:
         if self.chunk_tokens is None:
-            return divergence.best_of(self.width * self.successors)
-        return divergence.chunk_beam(self.width, self.successors, rounds)
+            return best_of(self.width * self.successors)
+        return chunk_beam(self.width, self.successors, rounds)
 
     def search(self, root: Hypothesis) -> Search:
         beam = [root]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
+
+from w2s_chains.core.configs import Config
 
 
-class AnswerTemplate(BaseModel):
+class AnswerTemplate(Config):
     """What a judge reads.
 
     Attributes:
         template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: str = "{answer}"
 

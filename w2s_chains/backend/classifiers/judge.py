@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from w2s_chains.backend.loading.spec import ModelName, Placement
+from w2s_chains.backend.loading.config import ModelName, Placement
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.errors import ConfigError, PromptError
 

@@ -15,9 +15,8 @@ from transformers import (
 
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions, ValueHeadWeights, longest_text
 from w2s_chains.backend.loading.locate import check_complete, check_safe, clear_errors_of, locate
-from w2s_chains.backend.loading.spec import device_of, options_of
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def preview_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> PreTrainedConfig:

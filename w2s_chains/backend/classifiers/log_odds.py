@@ -10,9 +10,8 @@ from pydantic import model_validator
 
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions
-from w2s_chains.core.plugins import did_you_mean
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 class JudgedText(AnswerTemplate, JudgeOptions):

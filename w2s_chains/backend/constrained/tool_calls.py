@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, relocated
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 

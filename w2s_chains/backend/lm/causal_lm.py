@@ -13,13 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters
 from w2s_chains.backend.lm.attention import grouped
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
-
-DEFAULT_TOKEN_BUDGET = 16_384
-"""Columns of one batch: rows times the longest row, cached tokens included."""
 
 T = TypeVar("T")
 R = TypeVar("R")

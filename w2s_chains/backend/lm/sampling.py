@@ -12,8 +12,7 @@ from torch import Tensor
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
 from w2s_chains.backend.lm.logits import log_exponential, tiles
-from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.streams import noise_key
+from w2s_chains.core.sampling import SamplingParams, noise_key
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import GrammarState

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.backend.lm.paths import Paths, read_together
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import ConfigError
 
@@ -37,20 +38,20 @@ class SteeringPair:
             paths.keep(hypothesis, segment)
 
 
-def require_steering(guides: object, vocabulary: str) -> SteeringPair:
+def require_steering(guides: BaseGuidePair | None, vocabulary: str) -> SteeringPair:
     """The pair as a steering pair.
 
     Raises:
         ConfigError: There are no guides, they are not local models, or their vocabulary is not
             the proposer's.
     """
-    both = [getattr(getattr(guides, name, None), "paths", None) for name in ("tuned", "untuned")]
-    tuned, untuned = both
-    if not isinstance(tuned, Paths) or not isinstance(untuned, Paths):
+    both = None if guides is None else BaseGuidePair.of(guides).local_models()
+    if both is None:
         raise ConfigError(
-            "token-level steering needs a GuidePair of two local models; pass one as guide=..., or "
-            "use a strategy without steering (chunk_beam, best_of_n)"
+            "token-level steering needs a GuidePair of two local models; pass one as guides=..., "
+            "or use a strategy without steering (chunk_beam, best_of_n)"
         )
+    tuned, untuned = (model.paths for model in both)
     for name, paths in (("tuned", tuned), ("untuned", untuned)):
         if paths.tokenizer.vocabulary != vocabulary:
             raise ConfigError(

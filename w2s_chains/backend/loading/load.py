@@ -15,6 +15,7 @@ from transformers import (
 
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.causal_lm import CausalLM, check_branchable
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.locate import (
     check_complete,
     check_safe,
@@ -22,11 +23,10 @@ from w2s_chains.backend.loading.locate import (
     locate,
     locate_adapter,
 )
-from w2s_chains.backend.loading.spec import Model, device_of, options_of
+from w2s_chains.backend.loading.placement import device_of, options_of
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def load(spec: Model) -> tuple[CausalLM, Tokenizer]:

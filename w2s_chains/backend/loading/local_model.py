@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
-from w2s_chains.backend.lm.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM
+from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
+from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.paths import Paths
+from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.contracts import by_hand, unique_key
 
 
 class LocalModel:
@@ -34,7 +37,7 @@ class LocalModel:
         tokenizer: Any,
         *,
         template: str = "{prompt}",
-        chat: bool = False,
+        chat: bool | Literal["auto"] = False,
         system: str | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
     ) -> None:
@@ -47,20 +50,26 @@ class LocalModel:
         self._adopt(CausalLM(model, token_budget), tokens(model, tokenizer, how), None)
 
     @classmethod
-    def from_pretrained(cls, model: str, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        adapter: str | os.PathLike[str] | None = None,
+        **options: Unpack[ModelFields],
+    ) -> Self:
         """Load a model.
 
         Args:
             model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-            **options: Fields of ``Model``: template, chat, system, device, device_map, dtype,
-                quantization_config, attn_implementation, revision, token_budget.
+            adapter: A LoRA adapter on top of it: hub id or local folder.
+            **options: The other fields of ``Model``: template, chat, system, device, ...
 
         Raises:
             ModelNotFoundError: The reference leads nowhere.
             UnsupportedModelError: The model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        return cls.from_spec(Model(model=model, **options))
+        return cls.from_spec(Model(model, adapter=adapter, **options))
 
     @classmethod
     def from_spec(cls, spec: Model) -> Self:
@@ -85,6 +94,27 @@ class LocalModel:
         self = cls.__new__(cls)
         self._adopt(*share(other.lm, other.tokenizer, spec), spec)
         return self
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens of prompt and answer together; None where the model has no limit."""
+        return self.lm.max_positions
+
+    def cache_key(self) -> str:
+        """The class and everything that ``spec`` says; unique for a model wrapped by hand."""
+        if self.spec is None:
+            return unique_key(self)
+        return f"{type(self).__name__}({self.spec.model_dump(exclude_defaults=True)})"
+
+    def to_config(self) -> Model:
+        """What this model was loaded from; its ``chat`` is written out.
+
+        Raises:
+            ConfigError: It was wrapped by hand.
+        """
+        if self.spec is None:
+            raise by_hand(self)
+        return self.spec.model_copy(update={"chat": self.spec.chat})  # given from now on
 
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         self.lm, self.tokenizer, self.spec = lm, tokenizer, spec

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from w2s_chains.backend.remote.event_loop import later
 from w2s_chains.backend.remote.replies import Reply
+from w2s_chains.core.configs import Config
 from w2s_chains.errors import ConfigError, ServerError, brief
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Status codes after which another attempt may succeed."""
 
 
-class ServerOptions(BaseModel):
+class ServerOptions(Config):
     """Where a model is served, and how patiently it is called.
 
     Attributes:
@@ -42,8 +43,6 @@ class ServerOptions(BaseModel):
             where the server asks for it (Retry-After), 30 at most.
         max_concurrency: Calls under way at once.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str = "https://api.openai.com/v1"
     model: str = Field(min_length=1)

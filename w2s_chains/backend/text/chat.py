@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
-from w2s_chains.core.prompts import Message, Tool, ToolCall
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
 from w2s_chains.errors import PromptError
 
 _TOOLS = """\

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from w2s_chains.core.configs import Config
 
 
 def _has_slot(value: str) -> str:
@@ -19,7 +22,7 @@ Template = Annotated[
 """Text in which ``{prompt}`` is replaced literally."""
 
 
-class PromptTemplate(BaseModel):
+class PromptTemplate(Config):
     """How one model reads a prompt.
 
     Attributes:
@@ -30,11 +33,19 @@ class PromptTemplate(BaseModel):
         system: System message put first, where the prompt brings none. Needs ``chat``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     template: Template = "{prompt}"
     chat: bool | Literal["auto"] = False
     system: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chat_by_default(cls, values: Any, info: ValidationInfo) -> Any:
+        """In a chat model's config (by context) "auto" stands where nothing is said."""
+        wanted = (info.context or {}).get("chat")
+        return {"chat": wanted, **values} if wanted and isinstance(values, Mapping) else values
+
+    def for_chat(self) -> Self:
+        return self if "chat" in self.model_fields_set else self.model_copy(update={"chat": "auto"})
 
     @model_validator(mode="after")
     def _system_needs_chat(self) -> PromptTemplate:

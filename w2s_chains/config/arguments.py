@@ -1,0 +1,46 @@
+"""What the constructors of a guided model take, for type checkers and editors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.parts import Proposer, Scorer
+from w2s_chains.core.sampling import Constraint
+from w2s_chains.guides.config import Guides
+from w2s_chains.proposers.config import ProposerConfig
+from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.search import SearchStrategy
+
+ProposerLike = str | os.PathLike[str] | Mapping[str, Any] | Model | ProposerConfig | Proposer
+"""The name of a model, a config or a mapping of its fields, or a proposer that is ready."""
+
+GuidesLike = str | Mapping[str, Any] | Guides | BaseGuidePair
+"""The name of a preset, ``Guides`` or a mapping of their fields, or a pair that is ready."""
+
+ScorerLike = str | Mapping[str, Any] | ScorerConfig | Scorer
+"""A type, a config or a mapping of its fields, or a scorer that is ready."""
+
+StrategyLike = str | Mapping[str, Any] | SearchStrategy
+"""A type, a mapping with a ``type``, or a strategy."""
+
+
+class GuidedArguments(TypedDict, total=False):
+    """Keyword arguments of every guided model but the proposer; see ``GuidedModel``."""
+
+    guides: GuidesLike | None
+    scorer: ScorerLike | None
+    strategy: StrategyLike
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int | None
+    repetition_penalty: float
+    stop: str | Sequence[str] | None
+    seed: int | None
+    n: int
+    constraint: Constraint | None
+    progress: bool

@@ -1,0 +1,185 @@
+"""The registry of plug-in parts: which classes a slot of a config may hold, and how they are found.
+
+A ``Slot`` is the one place that knows a kind of part: its base class, the built-in types, the
+default and the entry point group. It is also the annotation of a config field,
+
+    strategy: Annotated[SearchStrategy, STRATEGIES]
+
+from which come building and coercion, the choices in error messages, and the JSON schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from w2s_chains.errors import ConfigError, did_you_mean
+
+C = TypeVar("C", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slot(Generic[C]):
+    """A kind of part that a config can name, with every class that may stand there.
+
+    Attributes:
+        kind: What it is called in messages, such as "strategy".
+        base: What its classes subclass.
+        builtins: The built-in classes by type. A string "module:Class" is imported when it is
+            first needed.
+        group: The entry point group in which installed packages register their classes.
+        default: The type of a mapping that names none.
+        shorthand: The field that a bare string stands for: ``"best_of_n"`` is
+            ``{type: best_of_n}``, a bare string in the proposer's slot is a model.
+        wrap: Makes a class of what an entry point holds, where that is not one.
+    """
+
+    kind: str
+    base: type[C]
+    builtins: Mapping[str, type[C] | str]
+    group: str | None = None
+    default: str | None = None
+    shorthand: str = "type"
+    wrap: Callable[[str, Any], type[C] | None] = lambda name, found: None
+
+    # Which classes there are.
+
+    @property
+    def entry_points(self) -> Mapping[str, EntryPoint]:
+        """What installed packages register for this slot, by name; nothing is imported yet."""
+        if self.group is None:
+            return MappingProxyType({})
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def find(self, name: str) -> type[C]:
+        """The class of this type: built in, or registered by an installed package.
+
+        Nothing else is ever imported because a config names it.
+
+        Raises:
+            ConfigError: There is no such type (with the choices), its package cannot be imported,
+                or it is not a class that a config can build.
+        """
+        if name in self.builtins:
+            return self._builtin(name)
+        points = self.entry_points
+        if name not in points:
+            hint = did_you_mean(name, [*self.builtins, *points])
+            raise ConfigError(f"unknown {self.kind} type {name!r}{hint}")
+        try:
+            found = points[name].load()
+        except Exception as error:  # other people's packages raise anything
+            raise ConfigError(
+                f"{self.kind} {name!r} cannot be imported from {points[name].value!r}: {error!r}; "
+                "repair or remove the package that brings it"
+            ) from error
+        found = self.wrap(name, found) or found
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            raise ConfigError(
+                f"{self.kind} {name!r} is {found!r}, which a config cannot build; it must be a "
+                "pydantic model"
+            )
+        return found  # type: ignore[return-value]  # what it holds is checked where it is built
+
+    def all(self) -> dict[str, type[C]]:
+        """Every class by its type: the built-in ones, then those of installed packages.
+
+        Raises:
+            ConfigError: The package of one cannot be imported.
+        """
+        return {name: self.find(name) for name in [*self.builtins, *sorted(self.entry_points)]}
+
+    def _builtin(self, name: str) -> type[C]:
+        found = self.builtins[name]
+        if not isinstance(found, str):
+            return found
+        module, _, attribute = found.partition(":")
+        return getattr(import_module(module), attribute)
+
+    # From what a user wrote to an object.
+
+    def build(self, value: Any, context: Any = None) -> C:
+        """The object for what a user wrote: an object as it is, a mapping by its ``type``.
+
+        Args:
+            value: An object of this slot, a mapping, or a bare string (see ``shorthand``).
+            context: Passed on to pydantic's validation.
+
+        Raises:
+            ConfigError: The mapping names no type, or an unknown one.
+            pydantic.ValidationError: A field is misspelt or out of range.
+        """
+        value = self.coerce(value)
+        if self.holds(value):
+            return value
+        if isinstance(value, Mapping):
+            found = self.class_of(value).model_validate(dict(value), context=context)
+            if self.holds(found):
+                return found
+        raise ConfigError(f"{self.article} is {self._expected}; this is {value!r}")
+
+    def holds(self, value: object) -> bool:
+        """Whether an object may stand in this slot as it is."""
+        return isinstance(value, self.base)
+
+    def coerce(self, value: Any) -> Any:
+        """A bare string as the mapping it stands for; anything else as it is."""
+        return {self.shorthand: value} if isinstance(value, str) else value
+
+    def class_of(self, value: Any) -> type[C]:
+        """The class that an object or a mapping in this slot belongs to; raises like ``find``."""
+        if not isinstance(value, Mapping):
+            return type(value) if self.holds(value) else self.base
+        name = value.get("type", self.default)
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.article} is {self._expected}")
+        return self.find(name)
+
+    @cached_property
+    def article(self) -> str:
+        return ("an " if self.kind[0] in "aeiou" else "a ") + self.kind
+
+    @property
+    def _expected(self) -> str:
+        choices = did_you_mean("", [*self.builtins, *self.entry_points])
+        return f"an object, or a mapping with a field 'type'{choices}"
+
+    # What pydantic asks of an annotation.
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def validate(value: Any, info: core_schema.ValidationInfo[Any]) -> C:
+            return self.build(value, info.context)
+
+        return core_schema.with_info_plain_validator_function(validate)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(TypeAdapter(self.json_type()).core_schema)
+
+    def json_type(self) -> Any:
+        """All classes as one discriminated union, for the JSON schema; raises like ``all``."""
+        found = self.all()
+        one_of: Any = Union[tuple(found.values())]  # noqa: UP007
+        if len(found) > 1:
+            one_of = Annotated[one_of, Field(discriminator="type")]
+        if self.shorthand != "type":
+            return one_of | Annotated[str, Field(min_length=1)]
+        enough = tuple(name for name, cls in found.items() if not _required(cls))
+        return one_of | Literal[enough] if enough else one_of
+
+
+def _required(cls: type[BaseModel]) -> bool:
+    """Whether a type alone does not say enough."""
+    return any(field.is_required() for name, field in cls.model_fields.items() if name != "type")
