@@ -70,6 +70,6 @@ def brief(error: BaseException | str) -> str:
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """End an error message with the closest choice, and with all of them."""
-    choices = sorted(choices)
+    choices = sorted(set(choices))
     close = difflib.get_close_matches(name, choices, n=1)
     return (f"; did you mean {close[0]!r}?" if close else "") + f" (choices: {', '.join(choices)})"

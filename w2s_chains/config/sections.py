@@ -115,6 +115,11 @@ class W2SConfig(PartsConfig):
         return said | {name: getattr(generation, name) for name in generation.model_fields_set}
 
 
+def is_described(fields: Mapping[str, Any]) -> bool:
+    """Whether a part among these arguments has to be built, rather than being ready."""
+    return any(isinstance(fields.get(name), _WRITTEN) for name in _SLOTS)
+
+
 def build_parts(
     fields: Mapping[str, Any],
     kind: ModelType = "llm",
@@ -135,7 +140,7 @@ def build_parts(
         ModelNotFoundError: A reference leads nowhere.
         UnsupportedModelError: A model cannot do what a search needs.
     """
-    described = {n: v for n, v in fields.items() if n in _SLOTS and isinstance(v, _WRITTEN)}
+    described = {name: value for name, value in fields.items() if is_described({name: value})}
     with config_errors(PartsConfig, described, source):
         config = PartsConfig.model_validate({"type": kind, **described})
     proposer, guides = (
@@ -172,5 +177,5 @@ def build_parts(
 def _check_guides(scoring: ScorerConfig | None, guides: object | None) -> None:
     if scoring is not None and scoring.needs_guides and guides is None:
         raise ConfigError(
-            f"scorer {scoring.type!r} needs guides; give guides with tuned and untuned"
+            f"scorer {scoring.type!r} needs guides: give guides with tuned and untuned"
         )

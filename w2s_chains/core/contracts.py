@@ -32,6 +32,9 @@ class Contract(ABC):
     required: ClassVar[str]
     """The method that makes an object a part of this kind."""
 
+    role: ClassVar[str] = "part"
+    """What a part of this kind is called in messages."""
+
     spec: BaseModel | None = None
 
     @classmethod
@@ -63,7 +66,7 @@ class Contract(ABC):
         """
         config = _config_of(self)
         if config is None:
-            raise by_hand(self)
+            raise by_hand(self, self.role)
         return config
 
     def cache_key(self) -> str:
@@ -95,6 +98,7 @@ class Guide(Contract):
     """One small model, which says how likely it finds a text."""
 
     required = "loglikelihood"
+    role = "guide"
 
     @abstractmethod
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
@@ -120,6 +124,7 @@ class BaseGuidePair(Contract):
     """A tuned and an untuned guide, read together."""
 
     required = "loglikelihoods"
+    role = "guide pair"
 
     @abstractmethod
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
@@ -174,11 +179,11 @@ def _config_of(part: Contract) -> BaseModel | None:
     return itself if isinstance(itself, BaseModel) else part.spec
 
 
-def by_hand(part: object) -> ConfigError:
+def by_hand(part: object, role: str) -> ConfigError:
     """The error for a part that no config can name."""
     return ConfigError(
-        f"the {part.__class__.__name__} was built by hand, so that no config can name it; load it by "
-        "name, or have a config build it, to write it to YAML"
+        f"the {role} ({part.__class__.__name__}) was built by hand, so that no config can name it; "
+        "load it by name, or have a config build it, to write it to YAML"
     )
 
 

@@ -40,6 +40,7 @@ class Proposer(Contract):
     """
 
     required = "propose"
+    role = "proposer"
 
     slice_tokens: int | None = 16
     tokenizer: PromptTokenizer | None = None
@@ -131,6 +132,7 @@ class Scorer(Contract):
     """
 
     required = "score"
+    role = "scorer"
 
     pair: BaseGuidePair | None = None
     partial: bool = True
@@ -151,4 +153,4 @@ class Scorer(Contract):
         Raises:
             ConfigError: It was built by hand, or from other parts than those.
         """
-        return super().to_config()
+        return Contract.to_config(self)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -125,7 +124,7 @@ class Slot(Generic[C]):
             found = self.class_of(value).model_validate(dict(value), context=context)
             if self.holds(found):
                 return found
-        raise ConfigError(f"{self.article} is {self._expected}; this is {value!r}")
+        raise ConfigError(f"{self._expected}; got {value!r}")
 
     def holds(self, value: object) -> bool:
         """Whether an object may stand in this slot as it is."""
@@ -141,17 +140,16 @@ class Slot(Generic[C]):
             return type(value) if self.holds(value) else self.base
         name = value.get("type", self.default)
         if not isinstance(name, str):
-            raise ConfigError(f"{self.article} is {self._expected}")
+            raise ConfigError(self._expected)
         return self.find(name)
-
-    @cached_property
-    def article(self) -> str:
-        return ("an " if self.kind[0] in "aeiou" else "a ") + self.kind
 
     @property
     def _expected(self) -> str:
         choices = did_you_mean("", [*self.builtins, *self.entry_points])
-        return f"an object, or a mapping with a field 'type'{choices}"
+        return (
+            f"a {self.kind} is an instance of {self.base.__name__}, or a mapping with a field 'type'"
+            f"{choices}"
+        )
 
     # What pydantic asks of an annotation.
 

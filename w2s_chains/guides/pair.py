@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
+from pydantic import BaseModel
+
 from w2s_chains.backend.lm.paths import read_together
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
 from w2s_chains.backend.text.template import PromptTemplate
-from w2s_chains.core.contracts import BaseGuidePair, Guide, key_of
+from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
@@ -186,8 +188,11 @@ class GuidePair(BaseGuidePair):
         Raises:
             ConfigError: A guide was built by hand.
         """
-        tuned, untuned = (Guide.of(guide).to_config() for guide in (self.tuned, self.untuned))
-        return Guides(cast("GuideSpec", tuned), cast("GuideSpec", untuned))
+        tuned, untuned = (
+            cast("GuideSpec", _config_of(f"{role} guide", guide))
+            for role, guide in (("tuned", self.tuned), ("untuned", self.untuned))
+        )
+        return Guides(tuned, untuned)
 
     def cache_key(self) -> str:
         """The keys of both guides."""
@@ -245,6 +250,13 @@ class GuidePair(BaseGuidePair):
         paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
         for hypothesis, count in read_together(paths, hypotheses, scored=True):
             hypothesis.usage.guide_tokens += count
+
+
+def _config_of(role: str, guide: Guide) -> BaseModel:
+    guide = Guide.of(guide)
+    if guide.spec is None:
+        raise by_hand(guide, role)
+    return guide.to_config()
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

@@ -20,7 +20,8 @@ from pydantic import ConfigDict, Field, model_validator
 from w2s_chains.config.arguments import GuidedArguments, ProposerLike
 from w2s_chains.config.files import config_of, load_config, write_config
 from w2s_chains.config.flat_options import constructor_arguments
-from w2s_chains.config.sections import GenerationConfig, ModelType, build_parts
+from w2s_chains.config.sections import GenerationConfig, ModelType, build_parts, is_described
+from w2s_chains.core.asks import Expand
 from w2s_chains.core.configs import config_errors
 from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
@@ -126,6 +127,8 @@ class Assembled(BaseLanguageModel[Any]):
                 hint = did_you_mean(name, cls.model_fields)
                 raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
         with config_errors(cls, values, cls.__name__):
+            if is_described(values):  # refuse what is wrong elsewhere before a model is loaded
+                cls(**{**values, "proposer": _Unloaded(), "guides": None, "scorer": None})
             super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -333,6 +336,13 @@ class Assembled(BaseLanguageModel[Any]):
             jobs[-1].check()
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
+
+
+class _Unloaded(Proposer):
+    """Stands for a proposer while everything else is checked."""
+
+    def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:
+        raise AssertionError("it never answers")
 
 
 def _renamed(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel
-
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.core.configs import Plugin
 from w2s_chains.core.parts import Proposer
@@ -43,7 +41,7 @@ class ProposerConfig(Plugin):
         raise ConfigError(f"proposer {self.type!r} has neither a method propose nor a method build")
 
 
-class ProposerSlot(Slot[BaseModel]):
+class ProposerSlot(Slot[Any]):
     """Holds a ``Model``, which is the default, or a ``ProposerConfig``; a string is a model."""
 
     def holds(self, value: object) -> bool:
@@ -59,7 +57,7 @@ PROPOSERS: Mapping[str, type[Model] | str] = {
 
 PROPOSER = ProposerSlot(
     kind="proposer",
-    base=BaseModel,
+    base=ProposerConfig,
     builtins=PROPOSERS,
     group="w2s_chains.proposers",
     default="huggingface",

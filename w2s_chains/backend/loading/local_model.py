@@ -13,10 +13,10 @@ from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.core.contracts import by_hand, unique_key
+from w2s_chains.core.contracts import Contract, by_hand, unique_key
 
 
-class LocalModel:
+class LocalModel(Contract):
     """Shared by the Hugging Face proposer and guide.
 
     Attributes:
@@ -113,7 +113,7 @@ class LocalModel:
             ConfigError: It was wrapped by hand.
         """
         if self.spec is None:
-            raise by_hand(self)
+            raise by_hand(self, self.role)
         return self.spec.model_copy(update={"chat": self.spec.chat})  # given from now on
 
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
