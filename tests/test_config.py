@@ -32,8 +32,9 @@ from w2s_chains import (
 from w2s_chains.cli import app
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.errors import ConfigError, did_you_mean
-from w2s_chains.search import STRATEGIES, STRATEGY
+from w2s_chains.core.plugins import did_you_mean, find_plugin
+from w2s_chains.errors import ConfigError
+from w2s_chains.search import STRATEGIES
 
 PROMPT = "The movie was great"
 
@@ -465,7 +466,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "chunk_beam": "tests.test_config:Patient",
     }
     monkeypatch.setattr(
-        "w2s_chains.core.slots.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in values.items()
@@ -499,7 +500,7 @@ def test_strategies_of_other_packages(
 def test_nothing_is_imported_for_names_that_are_no_entry_points() -> None:
     for name in ("os.system", "tests.test_config:Patient", ""):
         with pytest.raises(ConfigError, match="unknown strategy type"):
-            STRATEGY.find(name)
+            find_plugin("strategies", name, {})
 
 
 def test_did_you_mean() -> None:

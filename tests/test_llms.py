@@ -38,7 +38,7 @@ from w2s_chains import (
     SearchStrategy,
 )
 from w2s_chains.backend.lm.kv import Segment
-from w2s_chains.core.contracts import key_of
+from w2s_chains.config.describe import describe
 from w2s_chains.errors import ConfigError, ScorerError, W2SError
 
 PROMPT = "The movie was great"
@@ -493,8 +493,8 @@ def test_two_configurations_never_share_a_cache_entry(llm: W2SLLM, pair: GuidePa
 @pytest.mark.parametrize("kind", [ByLength, Slotted])
 def test_a_part_made_where_another_died_has_another_name(kind: Any) -> None:
     part = kind(1.0)
-    assert key_of(part) == key_of(part)
-    assert len({key_of(kind(1.0)) for _ in range(50)}) == 50
+    assert describe(part) == describe(part)
+    assert len({describe(kind(1.0)) for _ in range(50)}) == 50
 
 
 def test_per_call_overrides_never_get_a_stale_hit(llm: W2SLLM) -> None:

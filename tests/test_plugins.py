@@ -32,9 +32,10 @@ from w2s_chains import (
     Scorer,
 )
 from w2s_chains.cli import app
+from w2s_chains.config.describe import describe
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.core.contracts import key_of
+from w2s_chains.core.plugins import find_plugin
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorers import LogRatioConfig, ScorerConfig
@@ -325,7 +326,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "huggingface": "tests.test_plugins:Echo",
     }
     monkeypatch.setattr(
-        "w2s_chains.core.slots.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in points.items()
@@ -377,7 +378,7 @@ def test_nothing_is_imported_for_names_that_are_no_entry_points(kind: str) -> No
     assert "this" not in sys.modules  # a module that prints when it is imported
     for name in ("os.system", "this", "this:s", "tests.test_plugins:Constant", ""):
         with pytest.raises(ConfigError, match="unknown"):
-            Slot(kind="part", base=BaseModel, builtins={}, group=f"w2s_chains.{kind}").find(name)
+            find_plugin(kind, name, {})
     assert "this" not in sys.modules
 
 
@@ -395,8 +396,8 @@ def test_the_built_in_types(tiny_folders: dict[str, Path], values: Any) -> None:
 
 def test_parts_are_told_apart(plugins: None, pair: GuidePair) -> None:
     one, two = Constant(value=1.0), Constant(value=2.0)
-    assert key_of(one) == key_of(Constant(value=1.0))
-    assert len({key_of(part) for part in (one, two, Echo(), Echo(word="x"), Empty())}) == 5
+    assert describe(one) == describe(Constant(value=1.0))
+    assert len({describe(part) for part in (one, two, Echo(), Echo(word="x"), Empty())}) == 5
     assert isinstance(one, Scorer)
     assert isinstance(Echo(), Proposer)
     llm = W2SLLM(proposer=Echo(word="y"), scorer=one, guide=pair)

@@ -30,8 +30,8 @@ from w2s_chains import (
 )
 from w2s_chains.comparison.checks import Models, check_study
 from w2s_chains.comparison.study import make_study
+from w2s_chains.config.describe import describe
 from w2s_chains.config.files import load_config
-from w2s_chains.core.contracts import key_of
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 from w2s_chains.scorers import ScorerConfig
 
@@ -234,7 +234,7 @@ def test_a_function_by_an_entry_point(
         EntryPoint("exclaiming", "tests.test_scorer_section:Exclaiming", "w2s_chains.scorers")
     ]
     monkeypatch.setattr(
-        "w2s_chains.core.slots.entry_points",
+        "w2s_chains.core.plugins.entry_points",
         lambda group: points if group == "w2s_chains.scorers" else [],
     )
     own = {"type": "exclaiming", "weight": 2.0}
@@ -359,7 +359,7 @@ def test_the_schema_explains_the_scorers() -> None:
 
 
 def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFaceProposer) -> None:
-    same = [key_of(MixtureScorer([(LogRatioScorer(pair), 1.0)])) for _ in range(2)]
+    same = [describe(MixtureScorer([(LogRatioScorer(pair), 1.0)])) for _ in range(2)]
     assert same[0] == same[1]
     others = [
         MixtureScorer([(LogRatioScorer(pair.swapped()), 1.0)]),
@@ -370,4 +370,4 @@ def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFac
             HuggingFaceProposer(proposer.lm.model, proposer.tokenizer.hf_tokenizer)
         ),
     ]
-    assert len({same[0], *map(key_of, others)}) == 6
+    assert len({same[0], *map(describe, others)}) == 6

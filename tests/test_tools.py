@@ -55,7 +55,7 @@ from w2s_chains.backend.constrained.tool_calls import (
     tool_call,
     tool_call_or_json,
 )
-from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
+from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
 from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.errors import ConfigError, ConstraintError
 from w2s_chains.langchain.tools import CallReader, read_whole, tool_dicts

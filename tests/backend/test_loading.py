@@ -16,8 +16,8 @@ from transformers import GPT2Config, MambaConfig, MambaForCausalLM, T5Config
 
 from tests import tiny
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
-from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load, preview
+from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 

@@ -27,7 +27,7 @@ from w2s_chains import (
 )
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.core.contracts import key_of
+from w2s_chains.config.describe import describe
 from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import CancelledError, ConfigError, PromptError, ServerError
 from w2s_chains.proposers import OpenAIConfig, OpenAIProposer
@@ -524,10 +524,10 @@ def test_yaml_makes_it_and_says_it_again(tmp_path: Path, monkeypatch: pytest.Mon
         assert "very-secret" not in text
         again = load(tmp_path / "w2s.yaml")
         assert again.invoke("x") == words("<x>", 5)
-        assert key_of(again.proposer) == key_of(llm.proposer)
+        assert describe(again.proposer) == describe(llm.proposer)
         other = load(config(server, template="{prompt}!"))
-        assert key_of(other.proposer) != key_of(llm.proposer), "control"
-        assert "very-secret" not in f"{key_of(llm.proposer)} {llm!r} {llm.proposer!r}"
+        assert describe(other.proposer) != describe(llm.proposer), "control"
+        assert "very-secret" not in f"{describe(llm.proposer)} {llm!r} {llm.proposer!r}"
 
 
 def test_a_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:

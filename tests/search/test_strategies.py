@@ -7,11 +7,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
 from w2s_chains.core.asks import Commit, Expand, Score
 from w2s_chains.core.hypothesis import common_ancestor
-from w2s_chains.errors import ConfigError
 from w2s_chains.search import build_strategy
 from w2s_chains.search.base import distinct, top
 from w2s_chains.testing import drive
@@ -230,7 +230,7 @@ def test_common_ancestor():
     ],
 )
 def test_wrong_settings_name_the_field(make, field):
-    with pytest.raises(ConfigError, match=field):
+    with pytest.raises(ValidationError, match=field):
         make()
 
 
@@ -247,5 +247,5 @@ def test_wrong_settings_name_the_field(make, field):
 )
 def test_a_strategy_is_its_own_config(strategy):
     assert build_strategy(strategy.model_dump()) == strategy
-    with pytest.raises(ConfigError):
+    with pytest.raises(ValidationError):
         strategy.type = "other"

@@ -8,7 +8,6 @@ from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import preview
 from w2s_chains.backend.loading.local_model import Loader
 from w2s_chains.comparison.study import Entry, Study
-from w2s_chains.config.sections import build_parts
 from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.langchain.llms import W2SLLM
 
@@ -24,7 +23,7 @@ class Models:
         if isinstance(config, W2SLLM):
             return config
         self._load.keep(config.models())
-        return W2SLLM(**build_parts(config.fields(), load=self._load))
+        return W2SLLM(**config.build(load=self._load))
 
     def clear(self) -> None:
         """Make room for the rewards."""

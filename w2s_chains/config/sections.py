@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
@@ -106,6 +107,17 @@ class W2SConfig(PartsConfig):
         pairs += () if self.scoring is None else self.scoring.own_guides()
         specs = (self.proposer, *(spec for pair in pairs for spec in pair.specs()))
         return [spec for spec in specs if isinstance(spec, Model)]
+
+    def build(
+        self, given: Mapping[str, Any] = MappingProxyType({}), load: Loader | None = None
+    ) -> dict[str, Any]:
+        """The arguments of ``W2SLLM`` or ``ChatW2S``, with the models loaded.
+
+        Args:
+            given: Arguments that win over this config; parts among them are not loaded.
+            load: See ``build_parts``, which raises alike.
+        """
+        return build_parts({**self.fields(), **given}, self.type or "llm", "config", load)
 
     def fields(self) -> dict[str, Any]:
         """What is said here, as keyword arguments of ``W2SLLM`` or ``ChatW2S``."""

@@ -112,7 +112,7 @@ class Assembled(BaseLanguageModel[Any]):
     constraint: Constraint | None = None
     progress: bool = False
 
-    def __init__(self, proposer: ProposerLike, **fields: Unpack[Arguments]) -> None:
+    def __init__(self, proposer: ProposerLike | None = None, **fields: Unpack[Arguments]) -> None:
         """Load the models that are named, and put the parts together; see the attributes.
 
         Raises:
@@ -121,7 +121,8 @@ class Assembled(BaseLanguageModel[Any]):
             UnsupportedModelError: A model cannot do what a search needs.
         """
         cls = type(self)
-        values = _renamed({"proposer": proposer, **fields})
+        given = {} if proposer is None else {"proposer": proposer}
+        values = _renamed({**given, **fields})
         for name in values:
             if name not in cls.model_fields:
                 hint = did_you_mean(name, cls.model_fields)
@@ -132,8 +133,20 @@ class Assembled(BaseLanguageModel[Any]):
             super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        with config_errors(type(self), {name: value}, type(self).__name__):
-            super().__setattr__(name, value)
+        changed = self._followed({name: value})
+        with config_errors(type(self), changed, type(self).__name__):
+            for field in changed:
+                super().__setattr__(field, changed[field])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        return super().model_copy(update=self._followed(update or {}), deep=deep)
+
+    def _followed(self, update: Mapping[str, Any]) -> dict[str, Any]:
+        """An update of fields, with which guides that are the scorer's change together."""
+        changed = dict(update)
+        if "scorer" in changed and "guides" not in changed and self.guides is _pair(self.scorer):
+            changed["guides"] = _pair(changed["scorer"])
+        return changed
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "model_name", self.model_name
@@ -336,6 +349,10 @@ class Assembled(BaseLanguageModel[Any]):
             jobs[-1].check()
             jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
         return jobs
+
+
+def _pair(scorer: object | None) -> BaseGuidePair | None:
+    return None if scorer is None else Scorer.of(scorer).pair
 
 
 class _Unloaded(Proposer):

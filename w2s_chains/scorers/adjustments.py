@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 
 NGRAM = 3
 """Words of the sequences whose repetition is penalised."""
@@ -20,7 +20,7 @@ Weight = Annotated[float, Field(allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-class AdjustedScorerConfig(ScorerConfig):
+class AdjustedScorerConfig(BuiltInScorerConfig):
     """What the large model and the text itself add to a score.
 
     Attributes:
@@ -31,9 +31,6 @@ class AdjustedScorerConfig(ScorerConfig):
 
     base_weight: Weight = 0.0
     repetition_penalty: Penalty = 0.0
-
-    def written(self, chat: bool = False) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_defaults=True, context={"chat": chat})
 
 
 def repeated_ngrams(text: str) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from w2s_chains.core.configs import Plugin
+from w2s_chains.core.configs import Config, Plugin
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.parts import Parts, Scorer
 from w2s_chains.core.slots import Slot
@@ -63,6 +63,13 @@ class ScorerConfig(Plugin):
         if isinstance(self, Scorer):
             return self
         raise ConfigError(f"scorer {self.type!r} has neither a method score nor a method build")
+
+
+class BuiltInScorerConfig(ScorerConfig):
+    """A scorer of this package, whose defaults stay what they are: files leave them out."""
+
+    def written(self, chat: bool = False) -> dict[str, Any]:
+        return Config.written(self, chat)
 
 
 SCORERS: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
 from w2s_chains.core.contracts import BaseGuidePair
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RunnableScorer
 
 
@@ -21,7 +21,7 @@ def _names_both(template: str) -> str:
     return template
 
 
-class LLMJudgeConfig(ScorerConfig):
+class LLMJudgeConfig(BuiltInScorerConfig):
     """The number with which a chat model of any provider that LangChain knows answers.
 
     Attributes:

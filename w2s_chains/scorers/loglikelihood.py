@@ -11,10 +11,10 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.scorers.adjustments import require_loglikelihood, require_same_base, tokens
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 
 
-class LoglikelihoodConfig(ScorerConfig):
+class LoglikelihoodConfig(BuiltInScorerConfig):
     """log p(y|x) of the section `proposer` itself, in nats: vanilla beam search.
 
     Attributes:

@@ -49,6 +49,10 @@ class MixturePart(Config):
         None
     )
 
+    def written(self, chat: bool = False) -> dict[str, Any]:
+        own = {} if self.guides is None else {"guides": self.guides.written(chat)}
+        return {"weight": self.weight, "scorer": self.scorer.written(chat), **own}
+
     @field_validator("scorer", mode="before")
     @classmethod
     def _no_mixture(cls, value: Any) -> Any:
@@ -87,6 +91,9 @@ class MixtureConfig(AdjustedScorerConfig):
             for part in self.parts
         ]
         return self.model_copy(update={"parts": tuple(parts)})
+
+    def written(self, chat: bool = False) -> dict[str, Any]:
+        return {**super().written(chat), "parts": [part.written(chat) for part in self.parts]}
 
     def build_from(self, parts: Parts) -> MixtureScorer:
         return MixtureScorer(

@@ -15,11 +15,11 @@ from w2s_chains.core.parts import Parts
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import PromptError, ScorerError
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RememberingScorer
 
 
-class RewardModelConfig(ScorerConfig, LogOdds):
+class RewardModelConfig(BuiltInScorerConfig, LogOdds):
     """A Hugging Face sequence classifier: log p(positive) - log p(negative), or its single output.
 
     Attributes:
