@@ -11,7 +11,7 @@ import torch
 import yaml
 from filelock import FileLock
 
-from tests.conftest import PROMPTS
+from tests.helpers.studies import PROMPTS
 from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Prompt, Sampling
 from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
@@ -330,7 +330,7 @@ def test_bad_studies_are_refused_before_anything_is_written(
 def test_steering_with_a_foreign_vocabulary_is_refused_early(
     study: Path, tmp_path: Path, tiny_folders: dict[str, Path]
 ) -> None:
-    from tests import tiny
+    from tests.helpers import tiny
 
     folder = tmp_path / "foreign"
     tiny.gpt2(360, seed=2).save_pretrained(folder)

@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cookbook.paper import prepare
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
 from w2s_chains.comparison import compare, load_study
 from w2s_chains.errors import UnsupportedModelError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     ChatW2S,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 from w2s_chains.rewards import (
     REWARDS,

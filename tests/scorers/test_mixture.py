@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     CallableScorer,
     ChunkBeamSearch,

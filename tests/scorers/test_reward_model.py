@@ -10,8 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests import tiny
-from tests.rewards.test_models import CHAT, _decoder
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     BestOfN,
@@ -47,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     models: dict[str, tuple[Any, Any]] = {
         "two": (tiny.distilbert_classifier(len(words)), words),
         "single": (tiny.distilbert_classifier(len(words), ("LABEL_0",), seed=3), words),
-        "decoder": (_decoder(pad_token_id=3), letters),
+        "decoder": (tiny.llama_reward(pad_token_id=3), letters),
     }
     for name, (model, tokenizer) in models.items():
         model.save_pretrained(root / name)
@@ -115,7 +114,7 @@ def test_cached_equals_uncached(folders: Any) -> None:
 
 def test_chat_turns_are_closed_where_they_ended(folders: Any) -> None:
     scorer = RewardModelScorer.from_pretrained(folders["decoder"], chat=True)
-    closed = [CHAT.format("The movie", text) for text in TEXTS]
+    closed = [tiny.EXCHANGE.format("The movie", text) for text in TEXTS]
     opened = [text.removesuffix("<|im_end|>\n") for text in closed]
     finished, going_on = (by_hand(folders["decoder"], t)[:, 0].tolist() for t in (closed, opened))
     assert scorer.score(nodes("eos")) == pytest.approx(finished, abs=1e-4)
@@ -129,7 +128,9 @@ def test_chat_turns_are_closed_where_they_ended(folders: Any) -> None:
 def test_a_whole_conversation_is_rendered(folders: Any) -> None:
     turns = (Message(role="system", content="Be kind."), Message(role="user", content="The movie"))
     h = Hypothesis.root(Prompt(messages=turns)).extend(" was great", finish_reason="eos")
-    text = "<|im_start|>system\nBe kind.<|im_end|>\n" + CHAT.format("The movie", " was great")
+    text = "<|im_start|>system\nBe kind.<|im_end|>\n" + tiny.EXCHANGE.format(
+        "The movie", " was great"
+    )
     scorer = RewardModelScorer.from_pretrained(folders["decoder"], chat=True)
     expected = by_hand(folders["decoder"], [text])[0].tolist()
     assert scorer.score([h]) == pytest.approx(expected, abs=1e-4)

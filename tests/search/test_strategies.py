@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
 from w2s_chains.core.asks import Commit, Expand, Score
-from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.search import build_strategy
 from w2s_chains.search.base import distinct, top
 from w2s_chains.testing import drive
@@ -205,16 +204,6 @@ def test_rejected_branches_are_dropped_before_the_next_step():
         pass
     assert max(counts) <= 2 * len(counts), "only the beam and its ancestors stay"
     assert len(alive) > 3 * max(counts)
-
-
-def test_common_ancestor():
-    root = Hypothesis.root("")
-    a = root.extend("a")
-    b, c = a.extend("b"), a.extend("c")
-    assert common_ancestor([b.extend("x"), c]) is a
-    assert common_ancestor([b]) is b
-    assert common_ancestor([b, a]) is a
-    assert common_ancestor([b, root.extend("z")]) is root
 
 
 @pytest.mark.parametrize(
