@@ -146,7 +146,7 @@ def test_faults_in_parts_of_another_package(tmp_path: Path, site: Path) -> None:
             "'shorter'; did you mean 'short'? (choices: llm_judge, log_ratio, lo",
         ),
         ("strategy", {"type": "two_rounds", "n": 0}, "strategy.n: Input should be greater than or"),
-        ("scorer", {"type": "weighted_log_ratio"}, "'weighted_log_ratio' needs a section guide"),
+        ("scorer", {"type": "weighted_log_ratio"}, "'weighted_log_ratio' needs guides"),
     ]
     files = [
         written(tmp_path / f"{i}.yaml", **{"proposer": DICE, "scorer": SHORT, section: values})
@@ -177,7 +177,7 @@ def test_a_scorer_of_another_package_reads_the_guides(
     assert same["config"] == {**built_in["config"], "scorer": weighted}
     assert other["score"] != same["score"], "control"
     assert short["score"] == -2.0 * len("12345")
-    assert set(short["config"]["guide"]) == {"tuned", "untuned"}, "they steer"
+    assert set(short["config"]["guides"]) == {"tuned", "untuned"}, "they steer"
 
 
 def test_a_comparison_with_parts_of_another_package(tmp_path: Path, site: Path) -> None:

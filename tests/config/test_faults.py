@@ -92,7 +92,7 @@ def test_other_broken_files(tmp_path: Path, text: str, parts: list[str]) -> None
 
 def test_a_scorer_needs_guides(tiny_folders: dict[str, Path]) -> None:
     config = {"proposer": {"model": str(tiny_folders["proposer"])}, "scorer": {}}
-    with pytest.raises(ConfigError, match="needs a section guide"):
+    with pytest.raises(ConfigError, match="needs guides"):
         W2SLLM.from_config(config)
 
 
@@ -111,8 +111,8 @@ def test_anchors_and_merges_work(tiny_folders: dict[str, Path], tmp_path: Path) 
         f"guide:\n  tuned: *model\n  untuned:\n    <<: *model\n    token_budget: 600\n"
     )
     config = load_config(path)
-    assert config.guide is not None
-    tuned: Any = config.guide.tuned
-    untuned: Any = config.guide.untuned
+    assert config.guides is not None
+    tuned: Any = config.guides.tuned
+    untuned: Any = config.guides.untuned
     assert tuned == config.proposer
     assert (untuned.model, untuned.token_budget) == (tuned.model, 600)

@@ -27,14 +27,14 @@ def test_the_published_schema_is_the_one_that_the_command_prints() -> None:
 def test_the_schema_explains_itself() -> None:
     root: Any = schema().schema
     kinds = root["$defs"]
-    assert root["properties"]["strategy"]["discriminator"]["mapping"] == {
+    assert root["properties"]["strategy"]["anyOf"][0]["discriminator"]["mapping"] == {
         name: f"#/$defs/{strategy.__name__}" for name, strategy in STRATEGIES.items()
     }
     for name, strategy in STRATEGIES.items():
         assert kinds[strategy.__name__]["properties"]["type"]["const"] == name
         assert "type" in kinds[strategy.__name__]["required"]
-    assert kinds["HuggingFace"]["properties"]["type"]["const"] == "huggingface"
-    assert "type" not in kinds["HuggingFace"]["required"]
+    assert kinds["Model"]["properties"]["type"]["const"] == "huggingface"
+    assert "type" not in kinds["Model"]["required"]
     assert kinds["LogRatioConfig"]["properties"]["type"]["const"] == "log_ratio"
     for name, kind in [*kinds.items(), ("W2SConfig", root)]:
         assert len(kind["description"]) > 20, name

@@ -25,9 +25,9 @@ from w2s_chains import (
     Scorer,
 )
 from w2s_chains.cli import app
-from w2s_chains.config.describe import describe
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
+from w2s_chains.core.contracts import key_of
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import ProposerConfig
 from w2s_chains.scorers import LogRatioConfig, ScorerConfig
@@ -103,7 +103,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "huggingface": "tests.config.test_plugins:Echo",
     }
     monkeypatch.setattr(
-        "w2s_chains.core.plugins.entry_points",
+        "w2s_chains.core.slots.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in points.items()
@@ -164,15 +164,15 @@ def test_the_built_in_types(tiny_folders: dict[str, Path], values: Any) -> None:
 
 def test_parts_are_told_apart(plugins: None, pair: GuidePair) -> None:
     one, two = Constant(value=1.0), Constant(value=2.0)
-    assert describe(one) == describe(Constant(value=1.0))
-    assert len({describe(part) for part in (one, two, Echo(), Echo(word="x"), Empty())}) == 5
+    assert key_of(one) == key_of(Constant(value=1.0))
+    assert len({key_of(part) for part in (one, two, Echo(), Echo(word="x"), Empty())}) == 5
     assert isinstance(one, Scorer)
     assert isinstance(Echo(), Proposer)
     llm = W2SLLM(proposer=Echo(word="y"), scorer=one, guide=pair)
     assert llm.invoke("x") == "y"
     with pytest.raises(ConfigError, match=r"tuned guide .* was built by hand"):
         llm.to_config()
-    values = llm.model_copy(update={"guide": None}).to_config()
+    values = llm.model_copy(update={"guides": None}).to_config()
     assert values["proposer"] == {"type": "echo", "word": "y"}
     assert values["scorer"] == {"type": "constant", "value": 1.0}
     assert W2SLLM.from_config(values).invoke("x") == "y"
@@ -183,11 +183,11 @@ def test_guides_that_a_scorer_does_not_tell_of_are_written(
 ) -> None:
     sections = {"proposer": {"type": "echo"}, "guide": guides(tiny_folders)}
     llm = W2SLLM.from_config({**sections, "scorer": {"type": "loaded"}})
-    assert isinstance(llm.guide, GuidePair)
-    assert set(llm.to_config()["guide"]) == {"tuned", "untuned"}
+    assert isinstance(llm.guides, GuidePair)
+    assert set(llm.to_config()["guides"]) == {"tuned", "untuned"}
     steered = W2SLLM.from_config({**sections, "scorer": None})
     assert steered.scorer is None
-    assert isinstance(steered.guide, GuidePair)
+    assert isinstance(steered.guides, GuidePair)
 
 
 def test_a_strategy_tells_what_a_proposer_cannot(plugins: None) -> None:

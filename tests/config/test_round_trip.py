@@ -62,7 +62,7 @@ def test_yaml_round_trip(file: Path, tmp_path: Path) -> None:
     assert copy.invoke(PROMPT) == llm.invoke(PROMPT)
     assert W2SLLM.from_config(values)._identifying_params == llm._identifying_params
     assert "的" in again.read_text(encoding="utf-8")
-    assert list(values) == ["proposer", "guide", "scorer", "strategy", "generation"]
+    assert list(values) == ["proposer", "guides", "scorer", "strategy", "generation"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_fields_win_over_the_file_and_given_parts_are_not_loaded(
         temperature=0, tags=["mine"],
     )  # fmt: skip
     assert loaded == []
-    assert (llm.proposer, llm.scorer, llm.guide) == (proposer, scorer, pair)
+    assert (llm.proposer, llm.scorer, llm.guides) == (proposer, scorer, pair)
     assert (llm.strategy, llm.temperature, llm.tags) == (Sampling(), 0.0, ["mine"])
     assert llm.max_tokens == 8
     assert isinstance(llm.invoke(PROMPT), str)
@@ -151,8 +151,8 @@ def test_a_given_pair_takes_the_place_of_the_guides(
     assert isinstance(llm.scorer, LogRatioScorer)
     assert llm.scorer.pair is pair
     unguided = W2SLLM.from_config(file, guide=None)
-    assert (unguided.guide, unguided.scorer) == (None, None)
-    with pytest.raises(ConfigError, match="guide is given, and so are tuned or untuned"):
+    assert (unguided.guides, unguided.scorer) == (None, None)
+    with pytest.raises(ConfigError, match="guides are given, and so are tuned or untuned"):
         W2SLLM.from_pretrained(
             str(tiny_folders["proposer"]), tuned=str(tiny_folders["tuned"]),
             untuned=str(tiny_folders["untuned"]), guide=pair,
@@ -174,7 +174,7 @@ def test_hand_built_parts_cannot_be_written(
         r"proposer \(HuggingFaceProposer\)": {"proposer": proposer},
         r"tuned guide \(HuggingFaceGuide\)": {"scorer": scorer},
         r"scorer \(Own\)": {"scorer": Own(loaded.scorer.pair)},
-        r"different pairs": {"guide": pair},
+        r"different pairs": {"guides": pair},
     }
     for told, changed in cases.items():
         with pytest.raises(ConfigError, match=told):
@@ -189,18 +189,18 @@ def test_what_is_written_is_what_is_there(file: Path) -> None:
     pair = loaded.scorer.pair
     assert isinstance(pair, GuidePair)
     steered = loaded.model_copy(
-        update={"scorer": None, "guide": pair, "strategy": EmulatedFineTuning()}
+        update={"scorer": None, "guides": pair, "strategy": EmulatedFineTuning()}
     )
     values = steered.to_config()
     assert values["scorer"] is None
     again = W2SLLM.from_config(values)
     assert again.scorer is None
-    assert again.guide is not None
+    assert again.guides is not None
     assert again._identifying_params == steered._identifying_params
     assert again.invoke(PROMPT) == steered.invoke(PROMPT)
     assert forwards(again) > 0
     swapped = loaded.model_copy(update={"scorer": LogRatioScorer(pair.swapped())})
-    guide = swapped.to_config()["guide"]
+    guide = swapped.to_config()["guides"]
     assert guide["tuned"]["model"].endswith("untuned")
     base = loaded.model_copy(update={"scorer": None, "strategy": Sampling()})
     assert set(base.to_config()) == {"proposer", "strategy", "generation"}

@@ -30,8 +30,8 @@ from w2s_chains import (
 )
 from w2s_chains.comparison.checks import Models, check_study
 from w2s_chains.comparison.study import make_study
-from w2s_chains.config.describe import describe
 from w2s_chains.config.files import load_config
+from w2s_chains.core.contracts import key_of
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 from w2s_chains.scorers import ScorerConfig
 
@@ -80,7 +80,7 @@ def test_a_mixture_is_the_sum_of_its_parts(whole: dict[str, Any]) -> None:
     assert isinstance(other, LogRatioScorer)
     assert isinstance(reward, RewardModelScorer)
     assert isinstance(likely, LoglikelihoodScorer)
-    assert own.pair is llm.guide
+    assert own.pair is llm.guides
     assert likely.base is llm.proposer, "loaded once"
     assert isinstance(own.pair, GuidePair)
     assert isinstance(other.pair, GuidePair)
@@ -105,7 +105,7 @@ def test_yaml_round_trip(whole: dict[str, Any], tmp_path: Path) -> None:
     written = values["scorer"]
     assert written["repetition_penalty"] == 0.5
     assert all(part.keys() >= {"weight", "scorer"} for part in written["parts"])
-    assert ["guide" in part for part in written["parts"]] == [False, True, False, False]
+    assert ["guides" in part for part in written["parts"]] == [False, True, False, False]
     assert written["parts"][0]["scorer"] == {"type": "log_ratio", "per_token": True}
     schema().validate(values)
 
@@ -232,7 +232,7 @@ def test_a_function_by_an_entry_point(
 ) -> None:
     points = [EntryPoint("exclaiming", "tests.config.test_scorer:Exclaiming", "w2s_chains.scorers")]
     monkeypatch.setattr(
-        "w2s_chains.core.plugins.entry_points",
+        "w2s_chains.core.slots.entry_points",
         lambda group: points if group == "w2s_chains.scorers" else [],
     )
     own = {"type": "exclaiming", "weight": 2.0}
@@ -258,7 +258,7 @@ def test_a_function_by_an_entry_point(
         ("{type: mixture, parts: []}", "5: scorer.parts: .*at least 1 item"),
         ("{type: mixture, parts: [{}], part: []}", "5: scorer.part: unknown field; did you mean"),
         ("{type: mixture, parts: [{wait: 1}]}",
-         "5: scorer.parts.0.wait: unknown field.* \\(choices: guide, scorer, weight\\)"),
+         "5: scorer.parts.0.wait: unknown field.* \\(choices: guides, scorer, weight\\)"),
         ("{type: mixture, parts: [{weight: .inf}]}", "5: scorer.parts.0.weight: .*finite number"),
         ("{type: mixture, parts: [{}, {weight: x}]}", "5: scorer.parts.1.weight: .*valid number"),
         ("{type: mixture, parts: [{scorer: {type: nope}}]}",
@@ -299,7 +299,7 @@ def test_what_is_missing_is_told_before_anything_is_loaded(
 
     monkeypatch.setattr("w2s_chains.backend.loading.local_model.LocalModel.from_spec", no_loading)
     wanted: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"type": "mixture", "parts": [{}]}, ConfigError, "'mixture' needs a section guide"),
+        ({"type": "mixture", "parts": [{}]}, ConfigError, "'mixture' needs guides"),
         ({"type": "reward_model", "model": judge}, ConfigError, "has the labels"),
         ({"type": "reward_model", "model": str(tmp_path / "no")}, ModelNotFoundError, "neither a"),
     ]
@@ -357,7 +357,7 @@ def test_the_schema_explains_the_scorers() -> None:
 
 
 def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFaceProposer) -> None:
-    same = [describe(MixtureScorer([(LogRatioScorer(pair), 1.0)])) for _ in range(2)]
+    same = [key_of(MixtureScorer([(LogRatioScorer(pair), 1.0)])) for _ in range(2)]
     assert same[0] == same[1]
     others = [
         MixtureScorer([(LogRatioScorer(pair.swapped()), 1.0)]),
@@ -368,4 +368,4 @@ def test_described_by_what_they_score_with(pair: GuidePair, proposer: HuggingFac
             HuggingFaceProposer(proposer.lm.model, proposer.tokenizer.hf_tokenizer)
         ),
     ]
-    assert len({same[0], *map(describe, others)}) == 6
+    assert len({same[0], *map(key_of, others)}) == 6

@@ -12,7 +12,6 @@ from tests.helpers.configs import refused
 from tests.helpers.llms import PROMPT
 from w2s_chains import W2SLLM, ChunkBeamSearch, Sampling
 from w2s_chains.config.files import load_config
-from w2s_chains.core.plugins import find_plugin
 from w2s_chains.errors import ConfigError
 
 
@@ -37,7 +36,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "chunk_beam": "tests.config.test_strategy_plugins:Patient",
     }
     monkeypatch.setattr(
-        "w2s_chains.core.plugins.entry_points",
+        "w2s_chains.core.slots.entry_points",
         lambda group: [
             EntryPoint(name, value, group)
             for name, value in values.items()
@@ -71,4 +70,4 @@ def test_strategies_of_other_packages(
 def test_nothing_is_imported_for_names_that_are_no_entry_points() -> None:
     for name in ("os.system", "tests.config.test_strategy_plugins:Patient", ""):
         with pytest.raises(ConfigError, match="unknown strategy type"):
-            find_plugin("strategies", name, {})
+            STRATEGY.find(name)

@@ -181,8 +181,10 @@ def test_the_settings_are_those_of_the_paper() -> None:
             if strategy.type == "best_of_n":
                 assert kind == f"best-of-{strategy.n}" or label.endswith(f"best-of-{strategy.n}")
             if strategy.type == "emulated_fine_tuning":
-                assert config.guide is not None
-                kinds = {STAND_INS[spec.model] for spec in (config.proposer, *config.guide.specs())}
+                assert config.guides is not None
+                kinds = {
+                    STAND_INS[spec.model] for spec in (config.proposer, *config.guides.specs())
+                }
                 assert len(kinds) == 1, "only where the vocabulary is shared"
         assert next(iter(study.configs.values())).strategy.type == "sampling", "the baseline"
 

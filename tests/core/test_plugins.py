@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+from pydantic import BaseModel
 
-from w2s_chains.core.plugins import did_you_mean, find_plugin
-from w2s_chains.errors import ConfigError
+from w2s_chains.core.slots import Slot
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def test_did_you_mean() -> None:
@@ -20,5 +21,5 @@ def test_nothing_is_imported_for_names_that_are_no_entry_points(kind: str) -> No
     assert "this" not in sys.modules  # a module that prints when it is imported
     for name in ("os.system", "this", "this:s", "tests.config.test_plugins:Constant", ""):
         with pytest.raises(ConfigError, match="unknown"):
-            find_plugin(kind, name, {})
+            Slot(kind="part", base=BaseModel, builtins={}, group=f"w2s_chains.{kind}").find(name)
     assert "this" not in sys.modules

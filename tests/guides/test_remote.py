@@ -188,10 +188,10 @@ class _AsText:
     """A local guide that is told no token ids."""
 
     def __init__(self, guide: HuggingFaceGuide) -> None:
-        self.guide = guide
+        self.guides = guide
 
     def loglikelihood(self, hypotheses: list[Hypothesis]) -> list[float]:
-        return self.guide.loglikelihood(
+        return self.guides.loglikelihood(
             [
                 Hypothesis.root(h.prompt).extend(
                     h.response, None, finish_reason=h.finish_reason or "length"

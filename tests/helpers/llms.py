@@ -45,7 +45,7 @@ def forwards(llm: W2SLLM) -> int:
     """Passes of all three models so far."""
     assert isinstance(llm.proposer, HuggingFaceProposer)
     count = llm.proposer.lm.counters.forwards
-    pair = getattr(llm.scorer, "pair", None) or llm.guide
+    pair = getattr(llm.scorer, "pair", None) or llm.guides
     for guide in (pair.tuned, pair.untuned) if isinstance(pair, GuidePair) else ():
         assert isinstance(guide, HuggingFaceGuide)
         count += guide.lm.counters.forwards

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from w2s_chains import Prompt
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import W2SError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from w2s_chains.backend.text.call_format import CallFormat
+from w2s_chains.core.prompts import CallFormat
 
 DAYS = {"type": "integer", "minimum": 1, "maximum": 9}
 TOOLS: dict[str, dict[str, Any]] = {

@@ -31,7 +31,7 @@ from w2s_chains import (
     SearchStrategy,
 )
 from w2s_chains.backend.constrained.compile import byte_matcher
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.langchain.tools import tool_dicts
 

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.openai_proposer import words
 from tests.helpers.served import Server, Tiny, Words, serve
 from w2s_chains import W2SLLM, ChatW2S, load
-from w2s_chains.config.describe import describe
+from w2s_chains.core.contracts import key_of
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import OpenAIConfig, OpenAIProposer
 
@@ -36,10 +36,10 @@ def test_yaml_makes_it_and_says_it_again(tmp_path: Path, monkeypatch: pytest.Mon
         assert "very-secret" not in text
         again = load(tmp_path / "w2s.yaml")
         assert again.invoke("x") == words("<x>", 5)
-        assert describe(again.proposer) == describe(llm.proposer)
+        assert key_of(again.proposer) == key_of(llm.proposer)
         other = load(config(server, template="{prompt}!"))
-        assert describe(other.proposer) != describe(llm.proposer), "control"
-        assert "very-secret" not in f"{describe(llm.proposer)} {llm!r} {llm.proposer!r}"
+        assert key_of(other.proposer) != key_of(llm.proposer), "control"
+        assert "very-secret" not in f"{key_of(llm.proposer)} {llm!r} {llm.proposer!r}"
 
 
 def test_a_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from tests.helpers import tiny
@@ -323,9 +322,9 @@ def test_a_model_that_is_nowhere_or_cannot_judge(
 
 
 def test_two_renderings_or_none_are_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ValidationError, match="chat renders prompt and answer by itself"):
+    with pytest.raises(ConfigError, match="chat renders prompt and answer by itself"):
         _starling(folders, template="{prompt}{answer}")
-    with pytest.raises(ValidationError, match=r"give a template with '\{prompt\}'"):
+    with pytest.raises(ConfigError, match=r"give a template with '\{prompt\}'"):
         _ultra(folders, template="{answer}")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from tests.helpers import tiny
 from w2s_chains.errors import ConfigError, ModelNotFoundError
@@ -51,7 +51,7 @@ def test_a_template_says_what_is_judged() -> None:
     assert Length(template="{prompt} and {answer}").score(["a b"], ["c"]) == [4]
     odd = Length(template="{prompt}{answer}")
     assert odd.texts(["{answer}"], ["{prompt}"]) == ["{answer}{prompt}"]  # replaced once, literally
-    with pytest.raises(ValidationError, match="answer"):
+    with pytest.raises(ConfigError, match="answer"):
         Length(template="{prompt}")
 
 
@@ -164,15 +164,15 @@ def test_functions_and_classes_of_other_packages(monkeypatch) -> None:
         EntryPoint("broken", "no_such_module:x", group),
         EntryPoint("number", f"{__name__}:group_of_numbers", group),
     ]
-    monkeypatch.setattr("w2s_chains.core.plugins.entry_points", lambda group: points)
+    monkeypatch.setattr("w2s_chains.core.slots.entry_points", lambda group: points)
     assert Slot(reward="one").reward.score(["p"], ["a"]) == [1.0]
     assert Slot(reward={"type": "one", "name": "uno"}).reward.column == "uno"
     assert Slot(reward={"type": "shouting", "factor": 3}).reward.score([""], ["A"]) == [3.0]
-    with pytest.raises(ValidationError, match="cannot be imported"):
+    with pytest.raises(ConfigError, match="cannot be imported"):
         Slot(reward="broken")
-    with pytest.raises(ValidationError, match="cannot be imported"):
+    with pytest.raises(ConfigError, match="cannot be imported"):
         Slot(reward="number")
-    with pytest.raises(ValidationError, match="did you mean 'one'"):
+    with pytest.raises(ConfigError, match="did you mean 'one'"):
         Slot(reward="on")
 
 
@@ -182,5 +182,5 @@ def test_a_plain_function_is_a_reward_called_after_itself() -> None:
     assert reward.score(["p", "q"], ["a", "b"]) == [1.0, 1.0]
     with pytest.raises(ConfigError, match="reward"):
         build_reward({"name": "x"})
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         Slot(reward=3)

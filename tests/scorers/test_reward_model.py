@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.helpers import tiny
@@ -202,8 +201,8 @@ def test_what_is_refused(folders: Any, tmp_path: Path) -> None:
         (ConfigError, {"positive": "GOOD"}, "'GOOD', but that is none of the labels"),
         (ConfigError, {}, "has the labels"),
         (ConfigError, {"chat": True, "positive": 1}, "has no chat template"),
-        (ValidationError, {"template": "{promt}"}, "has no '{answer}'"),
-        (ValidationError, {"positve": 1}, "Extra inputs are not permitted"),
+        (ConfigError, {"template": "{promt}"}, "has no '{answer}'"),
+        (ConfigError, {"positve": 1}, "Extra inputs are not permitted"),
     ]
     for kind, options, told in wrong:
         with pytest.raises(kind, match=told):

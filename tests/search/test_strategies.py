@@ -7,10 +7,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
 from w2s_chains.core.asks import Commit, Expand, Score
+from w2s_chains.errors import ConfigError
 from w2s_chains.search import build_strategy
 from w2s_chains.search.base import distinct, top
 from w2s_chains.testing import drive
@@ -219,7 +219,7 @@ def test_rejected_branches_are_dropped_before_the_next_step():
     ],
 )
 def test_wrong_settings_name_the_field(make, field):
-    with pytest.raises(ValidationError, match=field):
+    with pytest.raises(ConfigError, match=field):
         make()
 
 
@@ -236,5 +236,5 @@ def test_wrong_settings_name_the_field(make, field):
 )
 def test_a_strategy_is_its_own_config(strategy):
     assert build_strategy(strategy.model_dump()) == strategy
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         strategy.type = "other"

@@ -12,7 +12,7 @@ from tests.helpers.schemas import PERSON
 from tests.helpers.tool_calls import LLAMA, TOOLS, calls
 from w2s_chains.backend.constrained.compile import check_constraint
 from w2s_chains.backend.constrained.tool_calls import text_or_tool_call, tool_call_or_json
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 from w2s_chains.errors import ConstraintError
 
 

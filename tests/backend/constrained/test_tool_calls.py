@@ -15,7 +15,7 @@ from w2s_chains.backend.constrained.compile import check_constraint
 from w2s_chains.backend.constrained.grammar import Grammar
 from w2s_chains.backend.constrained.schemas import closed, relocated
 from w2s_chains.backend.constrained.tool_calls import text_or_tool_call, tool_call
-from w2s_chains.backend.text.call_format import CallFormat
+from w2s_chains.core.prompts import CallFormat
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 

@@ -16,9 +16,9 @@ from w2s_chains import (
     Hypothesis,
     SamplingParams,
 )
-from w2s_chains.backend.lm.causal_lm import DEFAULT_TOKEN_BUDGET
+from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.logits import log_exponential
-from w2s_chains.core.streams import noise_key
+from w2s_chains.core.sampling import noise_key
 
 PROMPT = "The movie was great and"
 

@@ -14,8 +14,8 @@ from transformers import GPT2Config, T5Config
 from tests.helpers import tiny
 from tests.helpers.loading import as_prompt, refused
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load, preview
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 # What works.

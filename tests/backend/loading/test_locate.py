@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.helpers.loading import refused
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 
 

@@ -11,8 +11,8 @@ from transformers import MambaConfig, MambaForCausalLM
 from tests.helpers import tiny
 from tests.helpers.loading import as_prompt, refused
 from w2s_chains import W2SLLM, HuggingFaceProposer
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.errors import ConfigError, UnsupportedModelError
 
 

@@ -10,7 +10,7 @@ from langchain_core.caches import InMemoryCache
 from tests.helpers.llms import PROMPT, forwards
 from tests.helpers.variants import ByLength, Slotted, variants
 from w2s_chains import W2SLLM, GuidePair, Sampling
-from w2s_chains.config.describe import describe
+from w2s_chains.core.contracts import key_of
 
 
 def test_two_configurations_never_share_a_cache_entry(llm: W2SLLM, pair: GuidePair) -> None:
@@ -40,8 +40,8 @@ def test_two_configurations_never_share_a_cache_entry(llm: W2SLLM, pair: GuidePa
 @pytest.mark.parametrize("kind", [ByLength, Slotted])
 def test_a_part_made_where_another_died_has_another_name(kind: Any) -> None:
     part = kind(1.0)
-    assert describe(part) == describe(part)
-    assert len({describe(kind(1.0)) for _ in range(50)}) == 50
+    assert key_of(part) == key_of(part)
+    assert len({key_of(kind(1.0)) for _ in range(50)}) == 50
 
 
 def test_per_call_overrides_never_get_a_stale_hit(llm: W2SLLM) -> None:

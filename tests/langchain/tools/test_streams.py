@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage
 
 from tests.helpers.tools import TALK, Weather, add, called, every_strategy, streamed
 from w2s_chains import ChatW2S, SearchStrategy
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS
+from w2s_chains.core.prompts import DEFAULT_CALLS
 from w2s_chains.langchain.tools import CallReader, read_whole
 
 

@@ -28,7 +28,7 @@ from tests.helpers.tools import (
     streamed,
 )
 from w2s_chains import ChatW2S, SearchStrategy
-from w2s_chains.backend.text.call_format import CallFormat
+from w2s_chains.core.prompts import CallFormat
 from w2s_chains.errors import ConstraintError
 
 # Structured output.

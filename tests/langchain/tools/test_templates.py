@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from tests.helpers.tools import STRATEGIES, add, called, schema_of, seen, streamed, tiny_proposer
 from w2s_chains import ChatW2S, LogRatioScorer, Sampling
 from w2s_chains.backend.constrained.tool_calls import tool_call
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 
 TURNS = (
     "{% if tools %}<|im_start|>system\nTOOLS {{ tools | tojson }}<|im_end|>\n{% endif %}"
