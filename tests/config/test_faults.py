@@ -70,7 +70,7 @@ def test_a_fault_in_a_mapping_has_its_path() -> None:
         ("- 1\n- 2\n", ["a config is a mapping"]),
         ("just text", ["a config is a mapping"]),
         ("{}", ["proposer: this field is missing"]),
-        ("proposer:\n", ["proposer", "valid dictionary"]),
+        ("proposer:\n", ["proposer: a proposer is", "or a mapping", "got None"]),
         ("proposer: {model: x}\nguide: {tuned: a}\n", ["guide.untuned: this field is missing"]),
         ("proposer: {model: ''}\n", ["proposer.model", "at least 1 character"]),
         ("proposer: {model: x, 3: y}\n", ["proposer", "Keys should be strings"]),

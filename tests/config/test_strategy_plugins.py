@@ -13,6 +13,7 @@ from tests.helpers.llms import PROMPT
 from w2s_chains import W2SLLM, ChunkBeamSearch, Sampling
 from w2s_chains.config.files import load_config
 from w2s_chains.errors import ConfigError
+from w2s_chains.search import STRATEGY
 
 
 class Patient(Sampling):

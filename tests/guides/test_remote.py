@@ -207,7 +207,7 @@ def test_from_yaml_and_back(tiny_folders: dict[str, Any]) -> None:
     values = {"proposer": {"model": str(tiny_folders["proposer"])}, "guide": guide}
     llm = W2SLLM.from_config(values)
     written = llm.to_config()
-    assert written["guide"]["tuned"] == tuned
+    assert written["guides"]["tuned"] == tuned
     again = W2SLLM.from_config(written)
     assert again._identifying_params == llm._identifying_params
     other = W2SLLM.from_config({**values, "guide": {**guide, "tuned": {**tuned, "model": "b"}}})

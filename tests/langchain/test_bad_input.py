@@ -299,7 +299,7 @@ def test_parts_of_the_wrong_kind(proposer: HuggingFaceProposer) -> None:
     refused(ConfigError, lambda: W2SLLM(proposer=proposer, scorer=3), ["scorer", "Scorer", "3"])
     refused(ConfigError, lambda: W2SLLM(), ["proposer", "missing"])
     model = "embedded:reviews-tuned"
-    refused(ConfigError, lambda: W2SLLM.from_pretrained(model, tuned=model), ["guide.untuned"])
+    refused(ConfigError, lambda: W2SLLM.from_pretrained(model, tuned=model), ["guides.untuned"])
     refused(
         ConfigError,
         lambda: W2SLLM.from_pretrained(model, guide_chat=True),

@@ -202,7 +202,7 @@ def test_what_is_refused(folders: Any, tmp_path: Path) -> None:
         (ConfigError, {}, "has the labels"),
         (ConfigError, {"chat": True, "positive": 1}, "has no chat template"),
         (ConfigError, {"template": "{promt}"}, "has no '{answer}'"),
-        (ConfigError, {"positve": 1}, "Extra inputs are not permitted"),
+        (ConfigError, {"positve": 1}, "unknown field; did you mean 'positive'"),
     ]
     for kind, options, told in wrong:
         with pytest.raises(kind, match=told):

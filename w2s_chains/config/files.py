@@ -12,7 +12,7 @@ import yaml
 from w2s_chains.config.sections import GenerationConfig, ModelType, W2SConfig
 from w2s_chains.config.yaml_lines import line_of, read_yaml
 from w2s_chains.core.configs import config_errors
-from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.contracts import BaseGuidePair, config_of
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.errors import ConfigError
 from w2s_chains.search import SearchStrategy
@@ -37,7 +37,7 @@ def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None =
         return W2SConfig.model_validate({"type": kind, **values})
 
 
-def config_of(
+def describe(
     proposer: Proposer,
     guides: BaseGuidePair | None,
     scorer: Scorer | None,
@@ -60,9 +60,9 @@ def config_of(
     beside = Parts(proposer=proposer, guides=guides)
     return W2SConfig(
         type=kind,
-        proposer=Proposer.of(proposer).to_config(),
-        guides=None if guides is None else BaseGuidePair.of(guides).to_config(),
-        scorer=None if scorer is None else Scorer.of(scorer).to_config(beside),
+        proposer=config_of(proposer, Proposer),
+        guides=None if guides is None else config_of(guides, BaseGuidePair),
+        scorer=None if scorer is None else config_of(scorer, Scorer, beside=beside),
         strategy=strategy,
         generation=generation,
     )

@@ -49,9 +49,7 @@ def constructor_arguments(
     arguments["proposer"] = {"model": proposer, **everywhere, **models["proposer"]}
     if tuned is not None or untuned is not None:
         if arguments.keys() & {"guide", "guides"}:
-            raise ConfigError(
-                "guides are given, and so are tuned or untuned; leave out the one or the other"
-            )
+            raise ConfigError("guides are given, and so are tuned or untuned; give one of them")
         arguments["guides"] = {
             role: {"model": model, **everywhere, **models["guide"], **models[role]}
             for role, model in (("tuned", tuned), ("untuned", untuned))

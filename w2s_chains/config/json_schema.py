@@ -43,12 +43,12 @@ class _Documented(GenerateJsonSchema):
         found = super().model_schema(schema)
         found["description"] = _summary(cls)
         properties = found.get("properties", {})
-        for name, field in cls.model_fields.items():
-            for alias in aliases(field)[1:]:
-                properties[alias] = {**properties[name], "deprecated": True}
         for name, text in _attributes(cls).items():
             if name in properties:
                 properties[name].setdefault("description", text)
+        for name, field in cls.model_fields.items():
+            for alias in aliases(field)[1:]:
+                properties[alias] = {**properties[name], "deprecated": True}
         if issubclass(cls, Plugin) and cls is not SCORER.find("log_ratio"):
             found["required"] = ["type", *found.get("required", ())]
         if issubclass(cls, SamplingParams):

@@ -215,10 +215,12 @@ def _slots(field: FieldInfo) -> Iterator[Slot[Any] | type[BaseModel]]:
     yield from slots or _held(field.annotation)
 
 
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def _held(annotation: Any) -> Iterator[Slot[Any] | type[BaseModel]]:
-    if isinstance(annotation, Slot):
-        yield annotation
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, Slot) or _is_model(annotation):
         yield annotation
     else:
         parts = get_args(annotation)

@@ -90,8 +90,34 @@ def key_of(part: object | None) -> str | None:
     """
     if part is None:
         return None
-    said_by = next((base for base in type(part).__mro__ if "cache_key" in base.__dict__), Contract)
-    return Contract.of(part).cache_key() if said_by in (Contract, type(part)) else unique_key(part)
+    if _said_by(part, "cache_key") in (type(part), Contract):
+        return Contract.of(part).cache_key()
+    return unique_key(part)
+
+
+def config_of(part: object, contract: type[Contract], **beside: Any) -> Any:
+    """The config that builds a part again.
+
+    A subclass does not count as its base, which would be built instead, unless it defines
+    ``to_config`` itself.
+
+    Args:
+        part: The part.
+        contract: What kind of part it is.
+        **beside: Passed on to ``to_config``.
+
+    Raises:
+        ConfigError: It was built by hand, so that no config can name it.
+    """
+    own = contract.of(part)
+    if _said_by(part, "to_config") not in (type(part), contract, Contract):
+        raise by_hand(own, own.role)
+    return own.to_config(**beside)
+
+
+def _said_by(part: object, name: str) -> type:
+    """The class of a part that defines ``name``; ``Contract`` where none does."""
+    return next((base for base in type(part).__mro__ if name in base.__dict__), Contract)
 
 
 class Guide(Contract):

@@ -32,9 +32,9 @@ class Proposer(Contract):
     """The large frozen model: continues hypotheses.
 
     Attributes:
-        slice_tokens: Most tokens that one call samples: between two slices of a longer chunk, answers
-            that ended leave the batch and new searches join it. None asks for the whole chunk at
-            once, for proposers that cannot go on where they stopped, or that pay for every call.
+        slice_tokens: Most tokens that one call samples. Between two slices of a longer chunk,
+            answers that ended leave the batch and new searches join it. None asks for the whole
+            chunk at once, for proposers that cannot go on where they stopped or pay per call.
         tokenizer: Its tokenizer, where it is known here.
         call_format: How its chat template writes the call of a tool.
     """
@@ -73,8 +73,8 @@ class Proposer(Contract):
             ConfigError: They cannot, or this proposer cannot be steered, which is the default.
         """
         raise ConfigError(
-            f"the strategy steers every token, which the proposer {self.__class__.__name__} cannot; use "
-            "a HuggingFaceProposer, or a strategy without steering"
+            f"the strategy steers every token, which the proposer {self.__class__.__name__} cannot; "
+            "use a HuggingFaceProposer, or a strategy without steering"
         )
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
@@ -85,8 +85,8 @@ class Proposer(Contract):
             ConstraintError: It cannot keep to this one, or not within ``max_tokens``.
         """
         raise ConfigError(
-            f"the proposer {self.__class__.__name__} cannot keep its answers to a form, which tools "
-            "and structured output need; use a HuggingFaceProposer"
+            f"the proposer {self.__class__.__name__} cannot keep its answers to a form, which "
+            "tools and structured output need; use a HuggingFaceProposer"
         )
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:

@@ -147,8 +147,8 @@ class Slot(Generic[C]):
     def _expected(self) -> str:
         choices = did_you_mean("", [*self.builtins, *self.entry_points])
         return (
-            f"a {self.kind} is an instance of {self.base.__name__}, or a mapping with a field 'type'"
-            f"{choices}"
+            f"a {self.kind} is an instance of {self.base.__name__}, or a mapping with a field "
+            f"'type'{choices}"
         )
 
     # What pydantic asks of an annotation.

@@ -18,7 +18,9 @@ class HuggingFaceGuide(LocalModel, Guide):
     another one the text is, tokenised anew, and the longest common token prefix is reused.
     """
 
-    cache_key = LocalModel.cache_key  # a subclass may answer otherwise
+    # Said here, since a subclass may answer otherwise.
+    to_config = LocalModel.to_config
+    cache_key = LocalModel.cache_key
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit into the model's context.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, cast
-
-from pydantic import BaseModel
+from typing import Any
 
 from w2s_chains.backend.lm.paths import read_together
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
 from w2s_chains.backend.text.template import PromptTemplate
-from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, key_of
+from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
@@ -20,7 +18,6 @@ from w2s_chains.errors import ConfigError, PromptError
 from w2s_chains.guides.config import (
     AdapterPair,
     Guides,
-    GuideSpec,
     PresetPair,
     PromptPair,
     RemoteGuideConfig,
@@ -188,11 +185,10 @@ class GuidePair(BaseGuidePair):
         Raises:
             ConfigError: A guide was built by hand.
         """
-        tuned, untuned = (
-            cast("GuideSpec", _config_of(f"{role} guide", guide))
-            for role, guide in (("tuned", self.tuned), ("untuned", self.untuned))
-        )
-        return Guides(tuned, untuned)
+        for role, guide in (("tuned", self.tuned), ("untuned", self.untuned)):
+            if Guide.of(guide).spec is None:
+                raise by_hand(guide, f"{role} guide")
+        return Guides(config_of(self.tuned, Guide), config_of(self.untuned, Guide))
 
     def cache_key(self) -> str:
         """The keys of both guides."""
@@ -250,13 +246,6 @@ class GuidePair(BaseGuidePair):
         paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
         for hypothesis, count in read_together(paths, hypotheses, scored=True):
             hypothesis.usage.guide_tokens += count
-
-
-def _config_of(role: str, guide: Guide) -> BaseModel:
-    guide = Guide.of(guide)
-    if guide.spec is None:
-        raise by_hand(guide, role)
-    return guide.to_config()
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

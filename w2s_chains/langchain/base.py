@@ -18,7 +18,7 @@ from langchain_core.language_models.base import LangSmithParams
 from pydantic import ConfigDict, Field, model_validator
 
 from w2s_chains.config.arguments import GuidedArguments, ProposerLike
-from w2s_chains.config.files import config_of, load_config, write_config
+from w2s_chains.config.files import describe, load_config, write_config
 from w2s_chains.config.flat_options import constructor_arguments
 from w2s_chains.config.sections import GenerationConfig, ModelType, build_parts, is_described
 from w2s_chains.core.asks import Expand
@@ -195,8 +195,12 @@ class Assembled(BaseLanguageModel[Any]):
                 f"the config is of type {found.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
-        given: dict[str, Any] = _renamed({**fields})
-        return cls(**{**found.fields(), **given})
+        given = _renamed({**fields})
+        arguments = {**found.fields(), **given}
+        if given.get("guides", ...) is None and found.scoring and found.scoring.needs_guides:
+            arguments.setdefault("scorer", None)
+            arguments["scorer"] = given.get("scorer")
+        return cls(**arguments)
 
     @classmethod
     def from_pretrained(
@@ -242,7 +246,7 @@ class Assembled(BaseLanguageModel[Any]):
                 be written.
         """
         generation = GenerationConfig(**self._sampling().model_dump(), n=self.n)
-        config = config_of(
+        config = describe(
             self.proposer, self.guides, self.scorer, self.strategy, generation, self.config_type
         )
         return write_config(config, path)

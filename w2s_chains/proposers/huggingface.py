@@ -33,7 +33,9 @@ class HuggingFaceProposer(LocalModel, Proposer):
     The prompt is read once, however many hypotheses grow from it, and so is every accepted token.
     """
 
-    cache_key = LocalModel.cache_key  # a subclass may answer otherwise
+    # Said here, since a subclass may answer otherwise.
+    to_config = LocalModel.to_config
+    cache_key = LocalModel.cache_key
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit into the model's context."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AliasChoices, Field, field_validator
 
 from w2s_chains.core.configs import Config
-from w2s_chains.core.contracts import BaseGuidePair, key_of
+from w2s_chains.core.contracts import BaseGuidePair, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
@@ -234,8 +234,10 @@ def _part_config(part: Weighted, beside: Parts | None) -> MixturePart:
     if isinstance(part.scorer, MixtureScorer):
         raise _nested()
     shared = scorer.pair is None or (beside is not None and scorer.pair is beside.guides)
-    guides = None if shared else BaseGuidePair.of(scorer.pair).to_config()
-    return MixturePart(weight=part.weight, scorer=scorer.to_config(beside), guides=guides)
+    guides = None if shared else config_of(scorer.pair, BaseGuidePair)
+    return MixturePart(
+        weight=part.weight, scorer=config_of(part.scorer, Scorer, beside=beside), guides=guides
+    )
 
 
 def _nested() -> ConfigError:

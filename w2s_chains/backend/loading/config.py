@@ -79,7 +79,7 @@ class ModelOptions(PromptTemplate, Placement):
         token_budget: Most tokens of one batch, cached ones included.
     """
 
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict[str, Any])
     token_budget: int = Field(default=DEFAULT_TOKEN_BUDGET, ge=1)
 
     def __hash__(self) -> int:
