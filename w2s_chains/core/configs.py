@@ -27,14 +27,14 @@ FindLine = Callable[[Sequence[str]], int | None]
 """Takes the path of a value and returns the line where it is written."""
 
 
-class Config(BaseModel, frozen=True, extra="forbid"):
+class Config(BaseModel):
     """Base of what a user writes, in YAML or in Python: frozen, and strict about its fields.
 
     Raises:
         ConfigError: A field is misspelt, missing or out of range.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def __init__(self, **fields: Any) -> None:
         with config_errors(type(self), fields, type(self).__name__):

@@ -26,7 +26,8 @@ class Contract(ABC):
     """Base of all contracts.
 
     Attributes:
-        spec: The config that this part was built from; None if it was built by hand.
+        spec: The config that this part was built from, a pydantic model; None if it was built by
+            hand.
     """
 
     required: ClassVar[str]
@@ -35,7 +36,7 @@ class Contract(ABC):
     role: ClassVar[str] = "part"
     """What a part of this kind is called in messages."""
 
-    spec: BaseModel | None = None
+    spec: Any = None
 
     @classmethod
     def __subclasshook__(cls, other: type) -> bool:
@@ -180,23 +181,24 @@ class _Defaulted:
     """Any object seen through a contract: what it does not declare, the contract's defaults say."""
 
     def __init__(self, part: object, contract: type[Contract]) -> None:
-        self._part = part
+        self.part = part
         self._contract = contract
 
     @property
-    def __class__(self) -> type:  # so that defaults speak of the part, not of this view
-        return type(self._part)
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # Defaults speak of the part, not of this view of it.
+        return type(self.part)
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return getattr(self._part, name)
+            return getattr(self.part, name)
         except AttributeError:
             default = inspect.getattr_static(self._contract, name)
             return default.__get__(self) if hasattr(default, "__get__") else default
 
 
 def _itself(part: Any) -> Any:
-    return part._part if type(part) is _Defaulted else part
+    return part.part if type(part) is _Defaulted else part
 
 
 def _config_of(part: Contract) -> BaseModel | None:

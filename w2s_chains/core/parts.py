@@ -20,8 +20,9 @@ from w2s_chains.errors import ConfigError
 class PromptTokenizer(Protocol):
     """What a proposer's tokenizer tells about prompts."""
 
-    chat: object | None
-    """The chat template that prompts are rendered with; None reads their plain text."""
+    @property
+    def chat(self) -> object | None:
+        """The chat template that prompts are rendered with; None reads their plain text."""
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without special tokens."""
@@ -35,7 +36,7 @@ class Proposer(Contract):
         slice_tokens: Most tokens that one call samples. Between two slices of a longer chunk,
             answers that ended leave the batch and new searches join it. None asks for the whole
             chunk at once, for proposers that cannot go on where they stopped or pay per call.
-        tokenizer: Its tokenizer, where it is known here.
+        tokenizer: Its tokenizer, a ``PromptTokenizer``, where it is known here; else None.
         call_format: How its chat template writes the call of a tool.
     """
 
@@ -43,7 +44,7 @@ class Proposer(Contract):
     role = "proposer"
 
     slice_tokens: int | None = 16
-    tokenizer: PromptTokenizer | None = None
+    tokenizer: Any = None
     call_format: CallFormat = DEFAULT_CALLS
 
     @abstractmethod
@@ -127,14 +128,14 @@ class Scorer(Contract):
     """The value of a partial answer; higher is better.
 
     Attributes:
-        pair: The guides that it reads, if any.
+        pair: The ``BaseGuidePair`` that it reads, if any.
         partial: Whether it can score a text that goes on; otherwise whole answers only.
     """
 
     required = "score"
     role = "scorer"
 
-    pair: BaseGuidePair | None = None
+    pair: Any = None
     partial: bool = True
 
     @abstractmethod

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -137,7 +137,7 @@ class Slot(Generic[C]):
     def class_of(self, value: Any) -> type[C]:
         """The class that an object or a mapping in this slot belongs to; raises like ``find``."""
         if not isinstance(value, Mapping):
-            return type(value) if self.holds(value) else self.base
+            return cast("type[C]", type(value)) if self.holds(value) else self.base
         name = value.get("type", self.default)
         if not isinstance(name, str):
             raise ConfigError(self._expected)

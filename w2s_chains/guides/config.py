@@ -87,7 +87,7 @@ class Guides(ModelOptions):
         Raises:
             ConfigError: An option is misspelt or out of range.
         """
-        super().__init__(tuned=tuned, untuned=untuned, **options)
+        Config.__init__(self, tuned=tuned, untuned=untuned, **options)
 
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -193,7 +193,7 @@ class PresetPair(ModelOptions):
 
     def guides(self) -> Guides:
         own = {name: getattr(self, name) for name in self.model_fields_set - {"preset"}}
-        return cast("Guides", GUIDES.build({"chat": False, **preset(self.preset), **own}))
+        return GUIDES.build({"chat": False, **preset(self.preset), **own})
 
 
 _FORMS: Mapping[type[BaseModel], frozenset[str]] = {

@@ -256,7 +256,12 @@ def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
             "or leave the option out"
         )
     known = Model(model="loaded", chat=model.tokenizer.template.chat)
-    values = {**dict(model.spec or known), "template": "{prompt}", "system": None, **changes}
+    values: dict[str, Any] = {
+        **dict(model.spec or known),
+        "template": "{prompt}",
+        "system": None,
+        **changes,
+    }
     guide = HuggingFaceGuide.sharing(model, Model(**values))
     if model.spec is None:
         guide.spec = None

@@ -6,6 +6,7 @@ import itertools
 import math
 import threading
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
@@ -44,7 +45,7 @@ class RemoteGuide(Guide):
     """
 
     def __init__(
-        self, model: str, *, api_key: str | SecretStr | None = None, **options: object
+        self, model: str, *, api_key: str | SecretStr | None = None, **options: Any
     ) -> None:
         """Connect to a model.
 

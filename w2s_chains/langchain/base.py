@@ -25,7 +25,7 @@ from w2s_chains.core.asks import Expand
 from w2s_chains.core.configs import config_errors
 from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.parts import Proposer, Scorer
+from w2s_chains.core.parts import PromptTokenizer, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import (
     Constraint,
@@ -129,7 +129,8 @@ class Assembled(BaseLanguageModel[Any]):
                 raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
         with config_errors(cls, values, cls.__name__):
             if is_described(values):  # refuse what is wrong elsewhere before a model is loaded
-                cls(**{**values, "proposer": _Unloaded(), "guides": None, "scorer": None})
+                stands: dict[str, Any] = {"proposer": _Unloaded(), "guides": None, "scorer": None}
+                cls(**{**values, **stands})
             super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -301,7 +302,7 @@ class Assembled(BaseLanguageModel[Any]):
 
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text for the large model, if it is a local one."""
-        tokenizer = Proposer.of(self.proposer).tokenizer
+        tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
         if self.custom_get_token_ids is None and tokenizer is not None:
             return tokenizer.encode(text)
         return super().get_token_ids(text)
@@ -318,7 +319,8 @@ class Assembled(BaseLanguageModel[Any]):
         if not changed:
             return self
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**{**fields, **changed})
+        arguments: dict[str, Any] = {**fields, **changed}
+        return type(self)(**arguments)
 
     def _sampling(self) -> SamplingParams:
         return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})

@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
-from w2s_chains.core.parts import Proposer
+from w2s_chains.core.parts import PromptTokenizer, Proposer
 from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.job import check_constraint
@@ -171,7 +171,7 @@ class ToolCalling(Guided):
         """Refuse now what would fail in every call."""
         if (constraint := self._constraint()) is not None:
             check_constraint(constraint, self.proposer, self._sampling())
-        tokenizer = Proposer.of(self.proposer).tokenizer
+        tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
         if self.tools and tokenizer is not None and tokenizer.chat is None:
             raise ConfigError(
                 f"the proposer {self.model_name!r} reads no chat template that could tell it of "

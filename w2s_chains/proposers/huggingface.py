@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
 from w2s_chains.backend.lm.steering import SteeringPair, require_steering
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
-from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Prompt
+from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
 
@@ -33,6 +36,11 @@ class HuggingFaceProposer(LocalModel, Proposer):
     The prompt is read once, however many hypotheses grow from it, and so is every accepted token.
     """
 
+    def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
+        super()._adopt(lm, tokenizer, spec)
+        if tokenizer.chat is not None:
+            self.call_format = tokenizer.chat.call_format
+
     # Said here, since a subclass may answer otherwise.
     to_config = LocalModel.to_config
     cache_key = LocalModel.cache_key
@@ -48,11 +56,6 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
         """Raise ConstraintError if ``constraint`` cannot be kept, or not within ``max_tokens``."""
         self._grammars.compile(constraint).check(sampling.max_tokens)
-
-    @property
-    def call_format(self) -> CallFormat:
-        """How this model writes the call of a tool."""
-        return DEFAULT_CALLS if self.tokenizer.chat is None else self.tokenizer.chat.call_format
 
     @functools.cached_property
     def _grammars(self) -> Grammars:

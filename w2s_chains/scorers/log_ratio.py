@@ -77,7 +77,7 @@ class LogRatioScorer(Scorer):
             ConfigError: ``base_weight`` without a proposer that tells loglikelihoods.
             ConfigError: A number is out of range.
         """
-        self.pair = pair
+        self.pair: BaseGuidePair = pair
         self.options = LogRatioConfig(
             base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
         )

@@ -164,16 +164,12 @@ class MixtureScorer(Scorer):
             type="mixture", base_weight=base_weight, repetition_penalty=repetition_penalty
         )
         self.base = require_base(proposer, base_weight)
+        self.partial = all(Scorer.of(part.scorer).partial for part in self.parts)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if a part cannot read the prompt."""
         for part in self.parts:
             Scorer.of(part.scorer).check(prompt, sampling)
-
-    @property
-    def partial(self) -> bool:
-        """Whether every part can score a text that goes on."""
-        return all(Scorer.of(part.scorer).partial for part in self.parts)
 
     def to_config(self, beside: Parts | None = None) -> MixtureConfig:
         """The section ``scorer``; a part names its guides where they are not those ``beside``.

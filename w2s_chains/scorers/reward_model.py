@@ -57,6 +57,7 @@ class RewardModelScorer(RememberingScorer):
         super().__init__()
         options.preview()
         self.options = options
+        self.partial = options.partial
         self._judge: Judge = load_judge(options)
 
     @classmethod
@@ -80,11 +81,6 @@ class RewardModelScorer(RememberingScorer):
     def cache_key(self) -> str:
         """Everything that the options say."""
         return f"RewardModelScorer({self.options!r})"
-
-    @property
-    def partial(self) -> bool:
-        """Whether it can score a text that goes on."""
-        return self.options.partial
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer are longer than the model reads.

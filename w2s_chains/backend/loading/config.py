@@ -112,7 +112,7 @@ class Model(ModelOptions):
             ConfigError: An option is misspelt or out of range.
         """
         given: dict[str, Any] = {"model": model, **options}
-        super().__init__(**(given if adapter is None else {**given, "adapter": adapter}))
+        Config.__init__(self, **(given if adapter is None else {**given, "adapter": adapter}))
 
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
 
