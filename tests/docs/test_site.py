@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
+from langchain_core.language_models import BaseChatModel
 
 import w2s_chains
 from tests.docs.blocks import ROOT
@@ -63,6 +64,13 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
         for kind in [getattr(w2s_chains, name)]
     }  # fmt: skip
     assert names - anchors == set()
+
+
+def test_every_field_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api" / "models.md").read_text("utf-8")
+    own = w2s_chains.ChatW2S.model_fields.keys() - BaseChatModel.model_fields.keys()
+    assert "strategy" in own
+    assert {name for name in own if f"`{name}`" not in page} == set()
 
 
 def test_every_option_is_in_the_reference() -> None:
