@@ -73,6 +73,24 @@ def test_every_field_is_in_the_reference() -> None:
     assert {name for name in own if f"`{name}`" not in page} == set()
 
 
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("guides/gpu.md", "Model"),
+        ("guides/server.md", "OpenAIConfig"),
+        ("guides/search.md", "ChunkBeamSearch"),
+        ("guides/search.md", "BestOfN"),
+        ("guides/search.md", "EmulatedFineTuning"),
+        ("guides/scorer.md", "LogRatioConfig"),
+        ("configuration.md", "SamplingParams"),
+    ],
+)
+def test_every_field_is_in_its_guide(page: str, name: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    fields = getattr(w2s_chains, name).model_fields.keys() - {"type"}
+    assert {field for field in fields if f"`{field}`" not in text} == set()
+
+
 def test_every_option_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "api" / "cli.md").read_text("utf-8")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
