@@ -32,7 +32,6 @@ LACKS = {
     "hub": ("ModelNotFoundError", ""),
     "GPU": ("ConfigError", "cannot be used on this machine"),
     "server": ("ServerError", ""),
-    "package": ("ModuleNotFoundError|ImportError|ConfigError", "install"),
 }
 """What a page may say that a block needs: the error that it must end in here, and its message."""
 
@@ -136,7 +135,7 @@ class PageRun:
         except Exception as error:
             for name, message in known.values():
                 kinds = {kind.__name__ for kind in type(error).__mro__}
-                if kinds & set(name.split("|")) and message in str(error):
+                if name in kinds and message in str(error):
                     return
             raise
         raise BlockError(f"{block.place}: it works here, so take away {block.needs!r}")
