@@ -61,6 +61,11 @@ BAD = {
     "no output": ("```text\n3\n```\n", "no block above"),
     "yaml field": ("```yaml\nstrategy: {type: best_of_n, m: 4}\n```\n", "page.md:2"),
     "yaml section": ("```yaml\nstratgy: {type: best_of_n}\n```\n", "stratgy"),
+    "group": ('```toml\n[project.entry-points."w2s_chains.beams"]\na = "b:c"\n```\n', "beams"),
+    "entry point": (
+        '```toml\n[project.entry-points."w2s_chains.scorers"]\na = "no_package:c"\n```\n',
+        "no_package",
+    ),
     "language": ("```\nx\n```\n", "nobody checks"),
     "target": ("```bash\nmake coffee\n```\n", "coffee"),
     "extra": ("```bash\npip install '.[coffee]'\n```\n", "coffee"),
