@@ -1,4 +1,4 @@
-"""The two figures and the README's table, from the committed rows.
+"""The two figures and the table of docs/results.md, from the committed rows.
 
 python -m cookbook.controlled_sentiment.figures
 """
@@ -87,8 +87,8 @@ def headline(rows: Rows) -> list[str]:
     return [name for name in rows if not name.startswith("chunk beam") or name in kept]
 
 
-def readme_table(rows: Rows) -> str:
-    """The table in the README: gold against the base, and against best-of-16."""
+def results_table(rows: Rows) -> str:
+    """The table in docs/results.md: gold against the base, and against best-of-16."""
     flat = [row for own in rows.values() for row in own]
     over_base, over_best = (
         {line.config: line for line in summarize(flat, list(rows), ["gold", "vader"], name).lines}
@@ -140,7 +140,7 @@ def errorbar(
 def draw_figures(folder: Path = RESULTS) -> None:
     """Make everything from the rows in a folder, into that folder."""
     rows = read(folder)
-    write_file(folder / "readme_table.md", readme_table(rows).encode())
+    write_file(folder / "table.md", results_table(rows).encode())
     save(main_figure(rows), folder / "main.png")
     save(ablation_figure(rows), folder / "ablation.png")
 
