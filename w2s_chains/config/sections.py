@@ -15,7 +15,7 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError
-from w2s_chains.guides.config import GUIDES, AnyGuides, Guides, load_guides
+from w2s_chains.guides.config import GUIDES, AnyGuides, Guides
 from w2s_chains.proposers.config import (
     PROPOSER,
     AnyProposer,
@@ -179,7 +179,9 @@ def build_parts(
     if isinstance(proposer, Model | ProposerConfig):
         proposer = load_proposer(proposer, load)
     if isinstance(guides, Guides):
-        guides = load_guides(guides, load)
+        from w2s_chains.guides.pair import GuidePair  # brings torch
+
+        guides = GuidePair.from_guides(guides, load)
     if isinstance(scorer, ScorerConfig):
         scorer = scorer.build_from(
             Parts(proposer=cast("Proposer", proposer), guides=guides, load=load)

@@ -185,7 +185,7 @@ class _Defaulted:
         self._contract = contract
 
     @property
-    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Defaults speak of the part, not of this view of it.
         return type(self.part)
 

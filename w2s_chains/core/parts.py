@@ -74,8 +74,9 @@ class Proposer(Contract):
             ConfigError: They cannot, or this proposer cannot be steered, which is the default.
         """
         raise ConfigError(
-            f"the strategy steers every token, which the proposer {self.__class__.__name__} cannot; "
-            "use a HuggingFaceProposer, or a strategy without steering"
+            "the strategy steers every token, which the proposer "
+            f"{self.__class__.__name__} cannot; use a HuggingFaceProposer, or a strategy without "
+            "steering"
         )
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:

@@ -12,7 +12,6 @@ from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, Mod
 from w2s_chains.backend.remote.server import ServerOptions
 from w2s_chains.backend.text.template import Template
 from w2s_chains.core.configs import Config
-from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.presets import preset, presets
@@ -238,22 +237,6 @@ GUIDES = GuidesSlot(kind="guide pair", base=BaseModel, builtins={}, shorthand="p
 
 
 build_guide = GUIDES.build
-
-
-def load_guides(guides: Guides, load: Any = None) -> BaseGuidePair:
-    """Load what ``guides`` describe.
-
-    Args:
-        guides: The section ``guides``.
-        load: A ``Loader``: models with equal weights are loaded once.
-
-    Raises:
-        W2SError: Whatever is wrong with a model or its server.
-    """
-    from w2s_chains.guides.pair import GuidePair  # brings torch
-
-    return GuidePair.from_guides(guides, load)
-
 
 AnyGuides = Annotated[Guides, GUIDES]
 """A config slot for a guide pair, in any form."""

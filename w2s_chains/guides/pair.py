@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from w2s_chains.backend.lm.paths import read_together
@@ -60,7 +60,7 @@ class GuidePair(BaseGuidePair):
         return cls.from_guides(Guides(tuned, untuned, **options))
 
     @classmethod
-    def from_guides(cls, guides: Guides, load: Loader | None = None) -> GuidePair:
+    def from_guides(cls, guides: Guides, load: Callable[..., Any] | None = None) -> GuidePair:
         """Load what ``guides`` describe; equal weights are loaded once.
 
         Args:

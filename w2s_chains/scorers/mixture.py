@@ -16,7 +16,7 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.guides.config import AnyGuides, Guides, load_guides
+from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
     Weight,
@@ -105,7 +105,9 @@ class MixtureConfig(AdjustedScorerConfig):
 
     def _built(self, part: MixturePart, parts: Parts) -> Scorer:
         if part.guides is not None:
-            parts = replace(parts, guides=load_guides(part.guides, parts.load))
+            from w2s_chains.guides.pair import GuidePair  # brings torch
+
+            parts = replace(parts, guides=GuidePair.from_guides(part.guides, parts.load))
         return part.scorer.build_from(parts)
 
 
