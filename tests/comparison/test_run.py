@@ -81,7 +81,7 @@ def test_answers_are_those_of_the_llm_itself(llm: W2SLLM, tmp_path: Path) -> Non
 
 def test_loglikelihood_is_the_frozen_models_own(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"llm": llm}, PROMPTS, out=tmp_path, plots=False)
-    model, text = llm.proposer.lm.model, llm.proposer.text
+    model, text = llm.proposer.lm.model, llm.proposer.tokenizer
     for row in found.rows:
         prompt = text.prompt_ids(Prompt(text=row.prompt))
         ids = text.ids_with_response(Prompt(text=row.prompt), row.text)

@@ -156,7 +156,7 @@ def test_a_study_runs(
         assert row.text is not None
         assert not row.errors, row
         assert all(math.isfinite(row.rewards[column]) for column in rewards), row
-        guided = loaded.configs[row.config].guide is not None
+        guided = loaded.configs[row.config].guides is not None
         assert (row.guide_score is not None) == guided
     exported = [json.loads(file.read_text()) for file in (tmp_path / "out/alpaca_eval").iterdir()]
     assert len(exported) == len(loaded.configs)
@@ -227,7 +227,7 @@ def test_pickled_weights_become_safetensors(tmp_path: Path, shards: int) -> None
     assert not list((tmp_path / "new").glob("*.bin*"))
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "new", use_safetensors=True)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in weights)
-    assert HuggingFaceGuide.from_pretrained(str(tmp_path / "new")).text.vocabulary
+    assert HuggingFaceGuide.from_pretrained(str(tmp_path / "new")).tokenizer.vocabulary
 
 
 PAIRS = [

@@ -159,8 +159,8 @@ def called(message: Any) -> list[tuple[str, dict[str, Any]]]:
 def seen(chat: ChatW2S, bound: Any) -> str:
     """The prompt as the proposer reads it, when a bound model is called."""
     model = chat._overridden(None, {k: v for k, v in bound.kwargs.items() if k in chat.call_fields})
-    text = chat.proposer.text
-    return text.tokenizer.decode(text.prompt_ids(model._prompt(TALK)))
+    text = chat.proposer.tokenizer
+    return text.hf_tokenizer.decode(text.prompt_ids(model._prompt(TALK)))
 
 
 TWO = (

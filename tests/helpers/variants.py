@@ -73,7 +73,7 @@ def variants(llm: W2SLLM, pair: GuidePair) -> dict[str, dict[str, Any]]:
         "strategy class with the same type": {"strategy": Mine()},
         "proposer": {"proposer": other},
         "swapped": {"scorer": LogRatioScorer(pair.swapped())},
-        "guide": {"guide": pair.swapped()},
+        "guides": {"guides": pair.swapped()},
         "no scorer": {"scorer": None},
         "weighted": {"scorer": Weighted(pair, 1.0)},
         "weighted otherwise": {"scorer": Weighted(pair, -1.0)},

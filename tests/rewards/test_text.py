@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tests.helpers import tiny
 from w2s_chains.errors import ConfigError, ModelNotFoundError
@@ -168,11 +168,11 @@ def test_functions_and_classes_of_other_packages(monkeypatch) -> None:
     assert Slot(reward="one").reward.score(["p"], ["a"]) == [1.0]
     assert Slot(reward={"type": "one", "name": "uno"}).reward.column == "uno"
     assert Slot(reward={"type": "shouting", "factor": 3}).reward.score([""], ["A"]) == [3.0]
-    with pytest.raises(ConfigError, match="cannot be imported"):
+    with pytest.raises(ValidationError, match="cannot be imported"):
         Slot(reward="broken")
-    with pytest.raises(ConfigError, match="cannot be imported"):
+    with pytest.raises(ValidationError, match="cannot be imported"):
         Slot(reward="number")
-    with pytest.raises(ConfigError, match="did you mean 'one'"):
+    with pytest.raises(ValidationError, match="did you mean 'one'"):
         Slot(reward="on")
 
 
@@ -182,5 +182,5 @@ def test_a_plain_function_is_a_reward_called_after_itself() -> None:
     assert reward.score(["p", "q"], ["a", "b"]) == [1.0, 1.0]
     with pytest.raises(ConfigError, match="reward"):
         build_reward({"name": "x"})
-    with pytest.raises(ConfigError):
+    with pytest.raises(ValidationError):
         Slot(reward=3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError, did_you_mean
+
+C = TypeVar("C", bound=BaseModel)
 
 FindLine = Callable[[Sequence[str]], int | None]
 """Takes the path of a value and returns the line where it is written."""
@@ -108,6 +110,22 @@ def config_errors(
         ordered = sorted(faults.items(), key=lambda item: item[0][0])
         lines = (f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered)
         raise ConfigError("\n".join(lines)) from error
+
+
+def built(slot: Slot[C], value: Any, context: Any = None) -> C:
+    """The object for what a user wrote in a slot, outside of any config.
+
+    Args:
+        slot: What kind of part it is.
+        value: An object, a mapping or a string; see ``Slot.build``.
+        context: Passed on to pydantic's validation.
+
+    Raises:
+        ConfigError: There is no such type, or a field is misspelt or out of range.
+    """
+    values = value if isinstance(value, Mapping) else {}
+    with config_errors(slot.class_of(values) if values else slot.base, values, slot.kind):
+        return slot.build(value, context)
 
 
 def _causes(error: ValidationError) -> list[Any]:

@@ -10,7 +10,7 @@ from which come building and coercion, the choices in error messages, and the JS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +26,28 @@ from w2s_chains.errors import ConfigError, did_you_mean
 C = TypeVar("C", bound=BaseModel)
 
 
+class LazyClasses(Mapping[str, type[Any]]):
+    """Classes by their names in a config; each is imported when it is first asked for."""
+
+    def __init__(self, **places: str) -> None:
+        """Name the classes.
+
+        Args:
+            **places: Where each class is, as "module:Class".
+        """
+        self.places = places
+
+    def __getitem__(self, name: str) -> type[Any]:
+        module, _, attribute = self.places[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slot(Generic[C]):
     """A kind of part that a config can name, with every class that may stand there.
@@ -33,8 +55,7 @@ class Slot(Generic[C]):
     Attributes:
         kind: What it is called in messages, such as "strategy".
         base: What its classes subclass.
-        builtins: The built-in classes by type. A string "module:Class" is imported when it is
-            first needed.
+        builtins: The built-in classes by type.
         group: The entry point group in which installed packages register their classes.
         default: The type of a mapping that names none.
         shorthand: The field that a bare string stands for: ``"best_of_n"`` is
@@ -44,7 +65,7 @@ class Slot(Generic[C]):
 
     kind: str
     base: type[C]
-    builtins: Mapping[str, type[C] | str]
+    builtins: Mapping[str, type[C]]
     group: str | None = None
     default: str | None = None
     shorthand: str = "type"
@@ -69,7 +90,7 @@ class Slot(Generic[C]):
                 or it is not a class that a config can build.
         """
         if name in self.builtins:
-            return self._builtin(name)
+            return self.builtins[name]
         points = self.entry_points
         if name not in points:
             hint = did_you_mean(name, [*self.builtins, *points])
@@ -96,13 +117,6 @@ class Slot(Generic[C]):
             ConfigError: The package of one cannot be imported.
         """
         return {name: self.find(name) for name in [*self.builtins, *sorted(self.entry_points)]}
-
-    def _builtin(self, name: str) -> type[C]:
-        found = self.builtins[name]
-        if not isinstance(found, str):
-            return found
-        module, _, attribute = found.partition(":")
-        return getattr(import_module(module), attribute)
 
     # From what a user wrote to an object.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Protocol, Self, Unpack, cast
 
 from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_v
 from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, ModelOptions
 from w2s_chains.backend.remote.server import ServerOptions
 from w2s_chains.backend.text.template import Template
-from w2s_chains.core.configs import Config
+from w2s_chains.core.configs import Config, built
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.presets import preset, presets
@@ -236,7 +237,7 @@ GUIDES = GuidesSlot(kind="guide pair", base=BaseModel, builtins={}, shorthand="p
 """The section ``guides`` of a config, in any form."""
 
 
-build_guide = GUIDES.build
+build_guide = partial(built, GUIDES)
 
 AnyGuides = Annotated[Guides, GUIDES]
 """A config slot for a guide pair, in any form."""

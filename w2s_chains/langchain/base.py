@@ -289,7 +289,7 @@ class Assembled(BaseLanguageModel[Any]):
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
         params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
-        guides = model.scorer if model.guides is None else model.guides
+        guides = model.guides if model.scorer is None else model.scorer
         more = {
             "ls_model_name": params.get("ls_model_name", self.model_name),
             "ls_temperature": model.temperature,

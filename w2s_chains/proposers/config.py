@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from w2s_chains.backend.loading.config import Model
-from w2s_chains.core.configs import Plugin
+from w2s_chains.core.configs import Plugin, built
 from w2s_chains.core.parts import Proposer
-from w2s_chains.core.slots import Slot
+from w2s_chains.core.slots import LazyClasses, Slot
 from w2s_chains.errors import ConfigError
 
 
@@ -48,11 +48,11 @@ class ProposerSlot(Slot[Any]):
         return isinstance(value, Model | ProposerConfig)
 
 
-PROPOSERS: Mapping[str, type[Model] | str] = {
-    "huggingface": Model,
-    "langchain": "w2s_chains.proposers.langchain:LangChainConfig",
-    "openai": "w2s_chains.proposers.openai:OpenAIConfig",
-}
+PROPOSERS = LazyClasses(
+    huggingface="w2s_chains.backend.loading.config:Model",
+    langchain="w2s_chains.proposers.langchain:LangChainConfig",
+    openai="w2s_chains.proposers.openai:OpenAIConfig",
+)
 """The built-in types; a new one is one line here."""
 
 PROPOSER = ProposerSlot(
@@ -68,7 +68,7 @@ AnyProposer = Annotated[Model | ProposerConfig, PROPOSER]
 """A config slot for a proposer."""
 
 
-build_proposer = PROPOSER.build
+build_proposer = partial(built, PROPOSER)
 
 
 def load_proposer(config: Model | ProposerConfig, load: Any) -> Proposer:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, ValidationInfo, create_model
 
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
-from w2s_chains.core.configs import Plugin
-from w2s_chains.core.slots import Slot
+from w2s_chains.core.configs import Plugin, built
+from w2s_chains.core.slots import LazyClasses, Slot
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -99,15 +100,15 @@ class RewardSlot(Slot[Reward]):
         return super().coerce(value)
 
 
-REWARDS: Mapping[str, str] = {
-    "classifier": "w2s_chains.rewards.sequence_classifier:SequenceClassifier",
-    "value_head": "w2s_chains.rewards.value_head:ValueHead",
-    "text_classifier": "w2s_chains.rewards.text_classifier:TextClassifier",
-    "vader": "w2s_chains.rewards.text:Vader",
-    "length": "w2s_chains.rewards.text:Length",
-    "repetition": "w2s_chains.rewards.text:Repetition",
-    "loglikelihood": "w2s_chains.rewards.loglikelihood:Loglikelihood",
-}
+REWARDS = LazyClasses(
+    classifier="w2s_chains.rewards.sequence_classifier:SequenceClassifier",
+    value_head="w2s_chains.rewards.value_head:ValueHead",
+    text_classifier="w2s_chains.rewards.text_classifier:TextClassifier",
+    vader="w2s_chains.rewards.text:Vader",
+    length="w2s_chains.rewards.text:Length",
+    repetition="w2s_chains.rewards.text:Repetition",
+    loglikelihood="w2s_chains.rewards.loglikelihood:Loglikelihood",
+)
 """The built-in types; a new one is one line here."""
 
 REWARD = RewardSlot(
@@ -121,4 +122,4 @@ REWARD = RewardSlot(
 AnyReward = Annotated[Reward, REWARD]
 """A config slot for a reward."""
 
-build_reward = REWARD.build
+build_reward = partial(built, REWARD)

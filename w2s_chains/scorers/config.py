@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from w2s_chains.core.configs import Config, Plugin
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.parts import Parts, Scorer
-from w2s_chains.core.slots import Slot
+from w2s_chains.core.slots import LazyClasses, Slot
 from w2s_chains.errors import ConfigError
 from w2s_chains.guides.config import Guides
 
@@ -72,13 +72,13 @@ class BuiltInScorerConfig(ScorerConfig):
         return Config.written(self, chat)
 
 
-SCORERS: Mapping[str, str] = {
-    "llm_judge": "w2s_chains.scorers.llm_judge:LLMJudgeConfig",
-    "log_ratio": "w2s_chains.scorers.log_ratio:LogRatioConfig",
-    "loglikelihood": "w2s_chains.scorers.loglikelihood:LoglikelihoodConfig",
-    "mixture": "w2s_chains.scorers.mixture:MixtureConfig",
-    "reward_model": "w2s_chains.scorers.reward_model:RewardModelConfig",
-}
+SCORERS = LazyClasses(
+    llm_judge="w2s_chains.scorers.llm_judge:LLMJudgeConfig",
+    log_ratio="w2s_chains.scorers.log_ratio:LogRatioConfig",
+    loglikelihood="w2s_chains.scorers.loglikelihood:LoglikelihoodConfig",
+    mixture="w2s_chains.scorers.mixture:MixtureConfig",
+    reward_model="w2s_chains.scorers.reward_model:RewardModelConfig",
+)
 """The built-in types; a new one is one line here."""
 
 SCORER = Slot(

@@ -15,6 +15,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.slots import LazyClasses
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
@@ -29,7 +30,12 @@ from w2s_chains.scorers.log_ratio import LogRatioConfig
 
 AnySingleScorer = Annotated[
     ScorerConfig,
-    replace(SCORER, builtins={k: v for k, v in SCORERS.items() if k != "mixture"}),
+    replace(
+        SCORER,
+        builtins=LazyClasses(
+            **{name: SCORERS.places[name] for name in SCORERS if name != "mixture"}
+        ),
+    ),
 ]
 """A config slot for any scorer but a mixture."""
 

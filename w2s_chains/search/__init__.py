@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 
+from w2s_chains.core.configs import built
 from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.core.slots import Slot
 from w2s_chains.search.base import (
@@ -38,7 +40,7 @@ STRATEGY = Slot(
 AnyStrategy = Annotated[SearchStrategy, STRATEGY]
 """A config slot for a strategy: takes an object, a mapping or a type, dumps every parameter."""
 
-build_strategy = STRATEGY.build
+build_strategy = partial(built, STRATEGY)
 
 
 __all__ = [

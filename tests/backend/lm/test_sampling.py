@@ -226,7 +226,10 @@ def test_what_steering_read_is_what_scoring_reads(proposer, pair):
     read_again = pair.tuned.lm.counters.tokens_read - before
     assert read_again <= sum(len(c.token_ids) + 1 for c in children if c.ended)
     fresh = GuidePair(
-        *(HuggingFaceGuide(g.lm.model, g.text.tokenizer) for g in (pair.tuned, pair.untuned))
+        *(
+            HuggingFaceGuide(g.lm.model, g.tokenizer.hf_tokenizer)
+            for g in (pair.tuned, pair.untuned)
+        )
     )
     for got, expected in zip(kept, fresh.loglikelihoods(children), strict=True):
         assert got == pytest.approx(expected, abs=1e-4)

@@ -74,7 +74,7 @@ def test_options_reach_the_model(
 
 def test_a_chat_model_needs_a_chat_template(folder: Path) -> None:
     _, text = load(Model(model=str(folder), chat=True, system="Be kind."))
-    rendered = text.tokenizer.decode(text.prompt_ids(as_prompt("hi")))
+    rendered = text.hf_tokenizer.decode(text.prompt_ids(as_prompt("hi")))
     assert rendered.startswith("<|im_start|>system\nBe kind.<|im_end|>")
     (folder / "chat_template.jinja").unlink()
     refused(ConfigError, "no chat template", "set chat to false", model=str(folder), chat=True)

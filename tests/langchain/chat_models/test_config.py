@@ -104,7 +104,7 @@ def test_from_pretrained_uses_chat_templates(tiny_folders: dict[str, Path]) -> N
         str(tiny_folders["proposer"]), proposer_chat=False, strategy=Sampling()
     )
     assert not uses_template(raw.proposer)
-    read = raw.proposer.text
+    read = raw.proposer.tokenizer
     assert (
         read.decode(read.prompt_ids(to_prompt(TALK)))
         == Prompt(messages=to_prompt(TALK).messages).plain_text

@@ -78,7 +78,7 @@ def test_the_score_is_that_of_the_text(
         seed=0,
     )  # fmt: skip
     fresh = GuidePair(
-        *(HuggingFaceGuide(g.lm.model, g.text.tokenizer) for g in both_guides(foreign_pair))
+        *(HuggingFaceGuide(g.lm.model, g.tokenizer.hf_tokenizer) for g in both_guides(foreign_pair))
     )
     result = llm.generate(PROMPTS[:6]).generations
     texts = [own[0].text for own in result]
