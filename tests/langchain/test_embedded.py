@@ -77,15 +77,15 @@ def test_chat_uses_the_chat_template() -> None:
         temperature=0,
     )  # fmt: skip
     assert isinstance(chat.proposer, HuggingFaceProposer)
-    text = chat.proposer.text
+    text = chat.proposer.tokenizer
     from w2s_chains import Prompt
 
-    rendered = text.tokenizer.decode(text.prompt_ids(Prompt(text="What is the capital of France?")))
+    rendered = text.hf_tokenizer.decode(text.prompt_ids(Prompt(text="What is the capital of France?")))
     assert rendered.endswith(
         "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert "Paris" in chat.invoke("What is the capital of France?")
-    assert text.tokenizer.decode([text.end_id]) == "<|im_end|>"
+    assert text.hf_tokenizer.decode([text.end_id]) == "<|im_end|>"
 
 
 def test_guides_are_small_and_shared(llm: W2SLLM) -> None:

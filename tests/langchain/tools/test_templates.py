@@ -46,8 +46,8 @@ def test_a_template_with_calls_of_its_own(scorer: LogRatioScorer) -> None:
     assert job.constraint == tool_call(
         {"add": schema_of(add)}, form=proposer.call_format
     )  # what the model writes is what its template writes
-    text = proposer.text
-    prompt = text.tokenizer.decode(
+    text = proposer.tokenizer
+    prompt = text.hf_tokenizer.decode(
         text.prompt_ids(chat._overridden(None, bound.kwargs)._prompt(HISTORY))
     )
     assert 'TOOLS [{"type": "function", "function": {"name": "add"' in prompt
