@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from w2s_chains.comparison import Row, summarize
-from w2s_chains.comparison.plots import COLOURS, means_by_prompt, save, tidy
+from w2s_chains.comparison.plots import COLOURS, Axes, means_by_prompt, save, tidy
 from w2s_chains.comparison.rows import JsonLines, write_file
 from w2s_chains.comparison.summary import bootstrap, values
 
@@ -36,7 +35,7 @@ def main_figure(rows: Rows) -> Figure:
     """Gold, VADER and repetition of every method and control."""
     names = headline(rows)
     figure = Figure(figsize=(10, 0.9 + 0.33 * len(names)), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2))
+    panels = cast(Sequence[Axes], figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2)))
     columns = {"gold": "gold reward (log-odds)", "vader": "VADER", "repetition": "repetition"}
     for axes, (column, title) in zip(panels, columns.items(), strict=True):
         for place, name in enumerate(names):

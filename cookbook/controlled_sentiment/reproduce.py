@@ -7,15 +7,18 @@ there is nothing to do but the table and the figures.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from cookbook.controlled_sentiment.data import prompts
 from cookbook.controlled_sentiment.figures import draw_figures
 from cookbook.controlled_sentiment.gold import write_gold
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.comparison import compare
+
+hf = cast(Any, transformers)  # which leaves most of its types open
 
 HERE = Path(__file__).parent
 INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
@@ -34,14 +37,14 @@ def prepare() -> None:
 def write_random_guide(folder: Path, seed: int) -> None:
     """Write the untuned guide with random weights, large enough for opinions of its own."""
     source = embedded_path("reviews-untuned")
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = hf.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():
             if weights.dim() > 1:
                 weights.normal_(std=0.3, generator=generator)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    hf.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import datasets
+import safetensors.torch
 import torch
-from datasets import Dataset
-from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
@@ -43,6 +43,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from cookbook.controlled_sentiment.data import Review, split
 from w2s_chains.backend.loading.embedded import embedded_path
+
+Dataset = cast(Any, datasets).Dataset  # it has no complete types, and so have the trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
 BOS, EOS = "<s>", "</s>"
@@ -122,7 +124,8 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 def smollm2_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of the embedded SmolLM2, end token ``<|im_end|>``, no start token."""
-    return AutoTokenizer.from_pretrained(embedded_path(SMOLLM2), trust_remote_code=False)
+    load = cast(Any, AutoTokenizer).from_pretrained
+    return load(embedded_path(SMOLLM2), trust_remote_code=False)
 
 
 def smollm2_embeddings(recipe: Recipe) -> torch.Tensor:
@@ -134,10 +137,12 @@ def smollm2_embeddings(recipe: Recipe) -> torch.Tensor:
     Returns:
         One row per token. [V, hidden]
     """
-    with safe_open(embedded_path(SMOLLM2) / "model.safetensors", "pt") as weights:
-        rows = weights.get_tensor("model.embed_tokens.weight")  # [V, D]
+    weights: dict[str, torch.Tensor] = cast(Any, safetensors.torch).load_file(
+        embedded_path(SMOLLM2) / "model.safetensors"
+    )
+    rows = weights["model.embed_tokens.weight"]  # [V, D]
     rows = rows - rows.mean(0)
-    _, axes = torch.linalg.eigh(rows.T @ rows)  # in ascending order
+    axes = cast(Any, torch.linalg).eigh(rows.T @ rows).eigenvectors  # in ascending order
     components = rows @ axes[:, -recipe.hidden :]
     return components * (recipe.embedding_std / components.std())
 
@@ -166,7 +171,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCau
 
 def joined(reviews: Sequence[Review], rng: random.Random) -> list[str]:
     """Join one to three reviews that share a sign: a proposer writes more than one sentence."""
-    texts = []
+    texts: list[str] = []
     for sign in (True, False):
         left = [review.text for review in reviews if (review.rating > 0) == sign]
         rng.shuffle(left)
@@ -186,7 +191,7 @@ def train_untuned(
 ) -> None:
     """Fit ``model`` in place to ``texts``, by language modelling."""
     with tempfile.TemporaryDirectory() as scratch:
-        SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=SFTConfig(
                 output_dir=scratch,
@@ -196,7 +201,8 @@ def train_untuned(
             ),
             train_dataset=Dataset.from_dict({"text": list(texts)}),
             processing_class=tokenizer,
-        ).train()
+        )
+        cast(Any, trainer).train()
 
 
 def preference_pairs(reviews: Sequence[Review], clear: float) -> list[tuple[Review, Review]]:
@@ -230,7 +236,7 @@ def train_tuned(
         }
     )
     with tempfile.TemporaryDirectory() as scratch:
-        DPOTrainer(
+        trainer = DPOTrainer(
             model=model,
             ref_model=untuned,
             args=DPOConfig(
@@ -244,7 +250,8 @@ def train_tuned(
             ),
             train_dataset=dataset,
             processing_class=tokenizer,
-        ).train()
+        )
+        cast(Any, trainer).train()
 
 
 def _shared_settings(recipe: Recipe) -> dict[str, Any]:
@@ -303,9 +310,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind, model in {"tuned": tuned, "untuned": untuned}.items():
         folder = arguments.folder / f"{prefix}-{kind}"
         model.config.use_cache = True  # the trainers turn it off
-        model.half().save_pretrained(folder)
+        cast(Any, model).half().save_pretrained(folder)
         (folder / "model.safetensors").chmod(0o644)  # saved for the owner only
-        tokenizer.save_pretrained(folder)
+        cast(Any, tokenizer).save_pretrained(folder)
 
 
 if __name__ == "__main__":

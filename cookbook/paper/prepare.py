@@ -12,12 +12,13 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import huggingface_hub
+import safetensors.torch
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors.torch import save_file
 
+hub = cast(Any, huggingface_hub)  # its functions have no complete types
 DATA = Path(__file__).parent / "data"
 NEEDED = ["*.json", "*.model", "*.txt", "*.bin"]
 
@@ -34,7 +35,7 @@ def summarization() -> list[str]:
 
 def instructions() -> list[str]:
     """Return the 805 instructions of AlpacaEval."""
-    path = hf_hub_download("tatsu-lab/alpaca_eval", "alpaca_eval.json", repo_type="dataset")
+    path = hub.hf_hub_download("tatsu-lab/alpaca_eval", "alpaca_eval.json", repo_type="dataset")
     return [row["instruction"] for row in json.loads(Path(path).read_text("utf-8"))]
 
 
@@ -42,9 +43,9 @@ TASKS = {"sentiment": sentiment, "summarization": summarization, "instructions":
 
 
 def _column(name: str, split: str, count: int) -> list[str]:
-    from datasets import load_dataset
+    import datasets
 
-    rows: Any = load_dataset(name, split=split)
+    rows = cast(Any, datasets).load_dataset(name, split=split)
     return rows.select(range(count))["prompt"][:]
 
 
@@ -66,7 +67,7 @@ def convert(model: str, folder: Path) -> None:
     """
     source = Path(model)
     if not source.is_dir():
-        source = Path(snapshot_download(model, allow_patterns=NEEDED))
+        source = Path(hub.snapshot_download(model, allow_patterns=NEEDED))
     folder.mkdir(parents=True)
     for file in source.iterdir():
         if file.suffix in (".json", ".model", ".txt", ".jinja") and ".bin" not in file.name:
@@ -80,7 +81,7 @@ def convert(model: str, folder: Path) -> None:
         name = shard.name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
         # Cloned, as safetensors refuses tensors that share memory.
         copies = {key: value.clone().contiguous() for key, value in weights.items()}
-        save_file(copies, folder / name, {"format": "pt"})
+        cast(Any, safetensors.torch).save_file(copies, folder / name, {"format": "pt"})
         files.update(dict.fromkeys(weights, name))
     if len(shards) > 1:
         index = {"metadata": {}, "weight_map": files}

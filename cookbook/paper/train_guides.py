@@ -17,15 +17,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import datasets
 import torch
-from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
+
+load_dataset = cast(Any, datasets).load_dataset  # it has no complete types
 
 GUIDES = Path(__file__).parent / "guides"
 
@@ -57,7 +59,7 @@ RECIPES = {
 }
 
 
-def preferences(data: str, split: str, limit: int | None) -> Dataset:
+def preferences(data: str, split: str, limit: int | None) -> datasets.Dataset:
     """Load pairs with columns ``prompt``, ``chosen`` and ``rejected``.
 
     Args:
@@ -89,18 +91,19 @@ def as_pair(row: dict[str, Any]) -> dict[str, str]:
 
 
 def load_model(name: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+    load = cast(Any, AutoModelForCausalLM).from_pretrained
+    return load(name, dtype=torch.float32, use_safetensors=True)
 
 
 def load_tokenizer(name: str) -> Any:
     """Load the tokenizer; gpt2 has no padding token."""
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = cast(Any, AutoTokenizer).from_pretrained(name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def fine_tune(base: str, train: Dataset, folder: Path, arguments: argparse.Namespace) -> None:
+def fine_tune(base: str, train: Any, folder: Path, arguments: argparse.Namespace) -> None:
     """Fit a model to the chosen responses, and save it in ``folder``."""
     tokenizer = load_tokenizer(base)
     rows = train.rename_column("chosen", "completion").remove_columns("rejected")
@@ -117,14 +120,13 @@ def fine_tune(base: str, train: Dataset, folder: Path, arguments: argparse.Names
             train_dataset=rows,
             processing_class=tokenizer,
         )
-        trainer.train()
-    save(trainer.model, tokenizer, folder)
+        train_and_save(trainer, tokenizer, folder)
 
 
 def prefer(
     untuned: str,
-    train: Dataset,
-    validation: Dataset | None,
+    train: datasets.Dataset,
+    validation: datasets.Dataset | None,
     folder: Path,
     arguments: argparse.Namespace,
 ) -> None:
@@ -157,8 +159,7 @@ def prefer(
             eval_dataset=validation,
             processing_class=tokenizer,
         )
-        trainer.train()
-    save(trainer.model, tokenizer, folder)
+        train_and_save(trainer, tokenizer, folder)
 
 
 def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -179,9 +180,10 @@ def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    model.config.use_cache = True  # the trainers turn it off
-    model.save_pretrained(folder)
+def train_and_save(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    trainer.train()
+    trainer.model.config.use_cache = True  # the trainers turn it off
+    trainer.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

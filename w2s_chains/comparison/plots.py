@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from w2s_chains.comparison.rows import Row, write_file
 from w2s_chains.comparison.summary import Summary, bootstrap, values
+
+Axes = Any
+"""Axes of matplotlib, which leaves the types of most options open."""
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
 
@@ -35,14 +38,14 @@ def draw_all(rows: Sequence[Row], summary: Summary, folder: Path) -> list[Path]:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, in one step; equal figures give equal files."""
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+    cast(Any, figure).savefig(image, format="png", dpi=150, metadata={"Software": None})
     write_file(path, image.getvalue())
 
 
 def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
     """Mean reward against tokens proposed per answer, with 95% intervals over prompts."""
     figure = Figure(figsize=(8, max(4.0, 0.28 * len(summary.lines))), layout="constrained")
-    axes = figure.subplots()
+    axes = cast(Axes, figure.subplots())
     points: list[tuple[float, float, str, str]] = []
     for place, line in enumerate(summary.lines):
         own = [row for row in rows if row.config == line.config]
@@ -77,7 +80,7 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
 def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
     """Quartiles of each config's rewards, whiskers from the 5th to the 95th percentile."""
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(summary.lines)), layout="constrained")
-    axes = figure.subplots()
+    axes = cast(Axes, figure.subplots())
     found = [
         (line.config, own)
         for line in summary.lines
@@ -127,7 +130,6 @@ def label_on_the_right(
     if not points:
         return
     low, high = axes.get_ylim()
-    assert isinstance(axes.figure, Figure)
     inches = 0.8 * axes.figure.get_figheight()  # of the axes, about
     gap = (high - low) * min(1.5 * size / 72 / inches, 1 / len(points))
     ordered = sorted(points, key=lambda point: point[1])

@@ -77,6 +77,7 @@ def _lines(text: str, _path: Path, _field: str) -> Iterator[tuple[int, Any]]:
 
 def _json_lines(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
     for line, source in _lines(text, path, field):
+        value: dict[str, Any] | list[Any] | str | float | None
         try:
             value = json.loads(source)
         except json.JSONDecodeError as error:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -207,10 +207,14 @@ def group_judgements(judgements: Iterable[Judgement]) -> Mapping[Key, list[Judge
     return grouped
 
 
-def row_order(configs: Iterable[str]) -> Any:
-    """A sort key: configs in this order, others after them, then seeds, then prompts."""
+def in_order(rows: Iterable[Row], configs: Iterable[str]) -> list[Row]:
+    """Sort rows: configs in this order and others after them, then seeds, then prompts."""
     place = {name: i for i, name in enumerate(configs)}
-    return lambda row: (place.get(row.config, len(place)), row.config, row.seed, row.index)
+
+    def order(row: Row) -> tuple[int, Key]:
+        return place.get(row.config, len(place)), row.key
+
+    return sorted(rows, key=order)
 
 
 def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:

@@ -22,17 +22,18 @@ from w2s_chains.comparison.rows import (
     Row,
     cannot_write,
     group_judgements,
+    in_order,
     judged,
     latest,
-    row_order,
     write_alpaca_eval,
     write_file,
 )
-from w2s_chains.comparison.study import Study, make_study
+from w2s_chains.comparison.study import Entry, Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.core.events import Event, Progressed
 from w2s_chains.errors import ConfigError
-from w2s_chains.rewards import Loglikelihood, Repetition, Reward
+from w2s_chains.langchain.llms import W2SLLM
+from w2s_chains.rewards import Repetition
 
 ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"
 
@@ -167,9 +168,7 @@ class _Run:
         self.study = study
         self.prompts = prompts
         self.progress = progress
-        self.rewards: list[Reward] = [
-            r for r in study.rewards if not (isinstance(r, Loglikelihood) and r.model is None)
-        ]
+        self.rewards = [reward for reward in study.rewards if reward.fills != "loglikelihood"]
         if all(reward.column != "repetition" for reward in self.rewards):
             self.rewards.append(Repetition())
         self.row_file = JsonLines(folder / ROWS, Row)
@@ -238,7 +237,7 @@ class _Run:
 
     def finish(self) -> list[Row]:
         """Write everything into one file, in order; returns the rows of this comparison."""
-        self.row_file.rewrite(sorted(self.rows.values(), key=row_order(self.study.configs)))
+        self.row_file.rewrite(in_order(self.rows.values(), self.study.configs))
         self.judged_file.path.unlink(missing_ok=True)
         return self._answers()
 
@@ -271,8 +270,8 @@ def _cost(study: Study, missing: Mapping[str, Sequence[Key]]) -> int:
     )
 
 
-def _full_length(config: Any) -> int:
-    return getattr(config, "generation", config).max_tokens
+def _full_length(config: Entry | W2SLLM) -> int:
+    return config.max_tokens if isinstance(config, W2SLLM) else config.generation.max_tokens
 
 
 def _listener(bar: Any, branches: int) -> Callable[[Event], None]:

@@ -9,17 +9,24 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
+from w2s_chains.comparison.summary import ALWAYS
 from w2s_chains.config.files import load_config
 from w2s_chains.config.problems import clear_errors
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.config.yaml_lines import read_yaml
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
-from w2s_chains.rewards import AnyReward, Repetition
+from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+Yaml = Mapping[str, Any] | list[Any] | str | float | None
+"""What a YAML file may hold at any place."""
+
+AnyStrategy = SearchStrategy | Mapping[str, Any] | str
+"""A strategy, a mapping with its type, or its type alone."""
 
 
 class Entry(W2SConfig):
@@ -36,7 +43,8 @@ def _as_entry(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, W2SLLM | Entry):
         return value
     if isinstance(value, str | Path):
-        folder = (info.context or {}).get("folder")
+        context: Mapping[str, Any] = info.context or {}
+        folder = context.get("folder")
         value = load_config(Path(value) if folder is None else Path(folder) / value)
     if isinstance(value, W2SConfig):
         return Entry(**{name: getattr(value, name) for name in value.model_fields_set})
@@ -74,11 +82,16 @@ class Study(BaseModel):
             if columns.count(column) > 1:
                 raise ValueError(f"two rewards are called {column!r}; give one a name of its own")
         for reward in self.rewards:
-            taken = ["answer", "guide_score", "kl"]
-            taken += ["loglikelihood"] if getattr(reward, "model", None) is not None else []
-            taken += ["repetition"] if not isinstance(reward, Repetition) else []
-            if reward.column in taken:
-                raise ValueError(f"{reward.column!r} is a column of its own; name the reward else")
+            if reward.column in {"answer", "guide_score", "kl", *ALWAYS} - {reward.fills}:
+                raise ValueError(
+                    f"{reward.column!r} is a column that every comparison has; give the reward "
+                    "another name"
+                )
+            if reward.fills == "loglikelihood" != reward.column:
+                raise ValueError(
+                    f"reward {reward.column!r} has no model, so it is the proposer's own "
+                    "loglikelihood, which every comparison has; give it a model, or leave it out"
+                )
         for name, config in self.configs.items():
             if not name.strip() or "\n" in name:
                 raise ValueError(f"a config is called {name!r}; give it a name on one line")
@@ -88,7 +101,8 @@ class Study(BaseModel):
         return self
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
-        own = getattr(self.configs[name], "seeds", None)
+        config = self.configs[name]
+        own = config.seeds if isinstance(config, Entry) else None
         return tuple(dict.fromkeys(self.seeds if own is None else own))
 
     def read_prompts(self) -> list[str]:
@@ -208,7 +222,7 @@ def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:
         return Entry.model_validate(values)
 
 
-def _named_strategies(strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+def _named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> dict[str, Any]:
     if isinstance(strategies, Mapping) and "type" not in strategies:
         return dict(strategies)
     listed = [strategies] if isinstance(strategies, Mapping) else list(strategies)
@@ -218,7 +232,7 @@ def _named_strategies(strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str
     return named
 
 
-def _label(strategy: Any) -> str:
+def _label(strategy: AnyStrategy) -> str:
     """``chunk_beam width=4 successors=4``."""
     if isinstance(strategy, SearchStrategy):
         strategy = {"type": strategy.type, **strategy.model_dump(exclude_defaults=True)}
@@ -241,10 +255,10 @@ def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
 def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The study with the sections of ``base`` written out in every config."""
     values = dict(values)
-    base = values.pop("base", None) or {}
+    base: Yaml = values.pop("base", None) or {}
     if not isinstance(base, Mapping):
         raise ConfigError(f"{source}: base is a mapping with sections of a config, not {base!r}")
-    configs = values.get("configs")
+    configs: Mapping[str, Yaml] | None = values.get("configs")
     if base and isinstance(configs, Mapping):
         values["configs"] = {
             name: _over(base, own) if isinstance(own, Mapping | None) else own

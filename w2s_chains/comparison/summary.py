@@ -192,7 +192,7 @@ def summarize(
         if row.config in own:
             own[row.config].append(row)
     columns = [name for name in rewards if name not in ALWAYS]
-    lines = []
+    lines: list[Line] = []
     for name, answers in own.items():
         lines.append(
             Line(
@@ -244,9 +244,9 @@ def compare_paired(rows: Iterable[Row], baseline: Iterable[Row], column: str) ->
             gains.setdefault(row.index, []).append(mine - other)
     if not gains:
         return None
-    flat = np.array([gain for own in gains.values() for gain in own])
+    flat = [gain for own in gains.values() for gain in own]
     mean, low, high = bootstrap([float(np.mean(own)) for own in gains.values()])
-    wins = float(np.mean((flat > 0) + 0.5 * (flat == 0)))
+    wins = sum((gain > 0) + 0.5 * (gain == 0) for gain in flat) / len(flat)
     return Difference(mean=mean, low=low, high=high, win_rate=wins, prompts=len(gains))
 
 

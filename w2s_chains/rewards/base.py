@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
@@ -15,7 +15,8 @@ from w2s_chains.core.plugins import Plugin
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
     """A path in a file is relative to that file's folder."""
-    folder = (info.context or {}).get("folder")
+    context: Mapping[str, Any] = info.context or {}
+    folder = context.get("folder")
     return path.expanduser() if folder is None else Path(folder) / path.expanduser()
 
 
@@ -38,6 +39,11 @@ class Reward(Plugin, AnswerTemplate, ABC):
     @property
     def column(self) -> str:
         return self.name or str(self.type)
+
+    @property
+    def fills(self) -> str:
+        """The column of every comparison that this reward may fill; empty if none."""
+        return ""
 
     def texts(self, prompts: Sequence[str], answers: Sequence[str]) -> list[str]:
         """The texts that are judged."""

@@ -23,6 +23,10 @@ class Loglikelihood(Reward):
     type: Literal["loglikelihood"] = "loglikelihood"
     model: Model | None = None
 
+    @property
+    def fills(self) -> str:
+        return "" if self.model else "loglikelihood"
+
     def check(self) -> None:
         if self.model is not None:
             preview(self.model)

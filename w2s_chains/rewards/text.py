@@ -25,6 +25,10 @@ class Repetition(Reward):
 
     type: Literal["repetition"] = "repetition"
 
+    @property
+    def fills(self) -> str:
+        return "repetition"
+
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         words = [text.split() for text in self.texts(prompts, answers)]
         return [1 - len(set(own)) / len(own) if own else 0.0 for own in words]

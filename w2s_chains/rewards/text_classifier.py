@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from w2s_chains.errors import ConfigError
 from w2s_chains.rewards.base import FileBeside, Reward
@@ -60,14 +60,12 @@ class TextClassifier(Reward):
 def _fit(path: Path, _changed: int, columns: tuple[str, str, str], ngrams: int, c: float) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import Pipeline
 
     texts, positive = _read(path, *columns)
-    pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True),
-        LogisticRegression(C=c, max_iter=1000),
-    )
-    return pipeline.fit(texts, positive)
+    words = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
+    odds = LogisticRegression(C=c, max_iter=1000)
+    return cast(Any, Pipeline([("words", words), ("odds", odds)])).fit(texts, positive)
 
 
 def _read(path: Path, text: str, label: str, positive: str) -> tuple[list[str], list[bool]]:

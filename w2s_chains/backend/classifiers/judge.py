@@ -10,6 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from w2s_chains.backend.lm.adapters import input_device
+from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.backend.loading.spec import ModelName, Placement
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.errors import ConfigError, PromptError
@@ -65,7 +67,7 @@ class Judge:
         self.tokenizer = tokenizer
         self.options = options
         self.reads_last = reads_last
-        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.device = input_device(model)
         self.limit = longest_text(model.config, tokenizer, options)
 
     def text_ids(self, text: str) -> list[int]:
@@ -127,7 +129,7 @@ class Judge:
         for start in range(0, len(texts), size):
             rows = by_length[start : start + size]
             values = self._read([texts[i] for i in rows])  # [B, labels]
-            found.update(zip(rows, values.tolist(), strict=True))
+            found.update(zip(rows, to_lists(values), strict=True))
         return [found[i] for i in range(len(texts))]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -53,7 +53,7 @@ def _load(options: JudgeOptions, head: ValueHeadWeights | None) -> Judge:
     device = device_of(options)
     source, files = locate(options.model, options.revision)
     with clear_errors_of(options.model):
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+        loaded = cast(Any, AutoModelForSequenceClassification).from_pretrained(
             source,
             config=config,
             **files,
@@ -77,7 +77,9 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
     options_of(options, device_of(options))
     source, files = locate(options.model, options.revision)
     with clear_errors_of(options.model):
-        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        config: PreTrainedConfig = cast(Any, AutoConfig).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
             raise ConfigError(
                 f"model {options.model!r} cannot judge texts: transformers has no "
@@ -89,7 +91,9 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
     if options.tokenizer is not None:
         source, files = locate(options.tokenizer)
     with clear_errors_of(options.tokenizer or options.model):
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
     if options.truncate is not None:
         tokenizer.truncation_side = options.truncate
     if options.chat and not tokenizer.chat_template:

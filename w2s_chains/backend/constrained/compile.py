@@ -10,7 +10,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from w2s_chains.backend.constrained.endings import byte_tokenizer, shortest_ending
-from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, culprit
+from w2s_chains.backend.constrained.schemas import JSON_STYLE, Json, closed, culprit
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
@@ -76,6 +76,7 @@ def llguidance_source(constraint: Constraint) -> str:
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(source)
     if constraint.kind == "json_schema":
+        schema: Json
         try:
             schema = json.loads(source)
         except ValueError as error:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from llguidance import LLMatcher
@@ -238,9 +239,8 @@ def choose(
         rows = [row for row in range(len(states)) if row not in chosen]
         if not rows:
             break
-        best = (scores if len(rows) == len(states) else scores[rows]).max(1)
-        found = zip(rows, best.indices.tolist(), best.values.tolist(), strict=True)
-        for row, token, score in found:
+        found = _best(scores if len(rows) == len(states) else scores[rows])
+        for row, token, score in zip(rows, *found, strict=True):
             if score == float("-inf"):
                 continue
             after = states[row].advance(token, left[row], curtailed=row in refused)
@@ -256,6 +256,12 @@ def choose(
             chosen[row] = state.way_out, after
     ordered = [chosen[row] for row in range(len(states))]
     return [token for token, _ in ordered], [state for _, state in ordered]
+
+
+def _best(scores: Any) -> tuple[list[int], list[float]]:
+    """The best token of each row, and its score."""
+    best = scores.max(1)
+    return best.indices.tolist(), best.values.tolist()
 
 
 def _require(matcher: LLMatcher) -> None:

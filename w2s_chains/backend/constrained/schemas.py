@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+Json = Mapping[str, Any] | list[Any] | str | float | bool | None
+"""What a schema is, and every part of it; only mappings say something about objects."""
 JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -20,7 +22,7 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSc
 _MERGED = ("properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if", "not")
 
 
-def closed(schema: Any) -> Any:
+def closed(schema: Json) -> Any:
     """``schema`` with objects that have the properties they list and no others.
 
     By the letter an object may have any further property, and a weak model does not stop inventing
@@ -31,25 +33,25 @@ def closed(schema: Any) -> Any:
     return schema if _intersects(schema) else _close(schema)
 
 
-def _intersects(schema: Any) -> bool:
+def _intersects(schema: Json) -> bool:
     if not isinstance(schema, Mapping):
         return False
     parts = sum(key in schema for key in _MERGED) + len(schema.get("allOf", ())[1:])
     return parts > 1 or any(_intersects(child) for _, child in _children(schema))
 
 
-def _close(schema: Any) -> Any:
+def _close(schema: Json) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     result = _with_children(schema, _close)
     said = {"additionalProperties", "patternProperties", "unevaluatedProperties"} & set(schema)
-    names = schema.get("properties")
+    names: Json = schema.get("properties")
     if isinstance(names, Mapping) and not said and set(schema.get("required", ())) <= set(names):
         result["additionalProperties"] = False
     return result
 
 
-def relocated(schema: Any, pointer: str) -> Any:
+def relocated(schema: Json, pointer: str) -> Any:
     """``schema`` with its local references rewritten for a place at ``pointer`` in another one."""
     if not isinstance(schema, Mapping):
         return schema
@@ -66,19 +68,17 @@ def culprit(schema: Mapping[str, Any], fails: Callable[[Mapping[str, Any]], bool
     pointer = "#"
     node = schema
     while True:
-        inner = (
-            (name, child)
-            for name, child in _children(node)
-            if isinstance(child, Mapping) and fails({**shared, **child})
-        )
-        name, child = next(inner, ("", None))
-        if child is None:
+        for name, child in _children(node):
+            if isinstance(child, Mapping) and fails({**shared, **child}):
+                pointer, node = f"{pointer}/{name}", child
+                break
+        else:
             return pointer
-        pointer, node = f"{pointer}/{name}", child
 
 
 def _with_children(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     result = dict(schema)
+    value: Json
     for key, value in schema.items():
         if key in _ONE:
             result[key] = change(value)
@@ -89,7 +89,8 @@ def _with_children(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> d
     return result
 
 
-def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    value: Json
     for key, value in schema.items():
         if key in _ONE:
             yield key, value

@@ -134,7 +134,7 @@ class Adapters:
         config.inference_mode = config.init_lora_weights = True
         plain = self._logits()
         options = {"autocast_adapter_dtype": False, "low_cpu_mem_usage": True}
-        device = str(self._model.get_input_embeddings().weight.device)
+        device = str(input_device(self._model))
         if self._peft is None:
             self._peft = peft.PeftModel(self._model, config, key, **options)
         else:
@@ -191,8 +191,7 @@ class Adapters:
 
     def _logits(self, rows: int = 1) -> Tensor:
         """Logits after a short text: [rows, V]."""
-        device = self._model.get_input_embeddings().weight.device
-        ids = torch.arange(1, 5, device=device).expand(rows, -1)
+        ids = torch.arange(1, 5, device=input_device(self._model)).expand(rows, -1)
         ids = ids % self._model.config.get_text_config(decoder=True).vocab_size
         return self._model(input_ids=ids, use_cache=False).logits[:, -1].float()
 
@@ -201,6 +200,11 @@ class Adapters:
         tolerance = (1e-4 if full else 0.05) * wanted.abs().max()
         if not bool((found - wanted).abs().max() <= tolerance):
             raise _must_be_merged(name, fault)
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a model of transformers takes its token ids."""
+    return model.get_input_embeddings().weight.device
 
 
 def _add_to_rows(

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 _NAME = "w2s_grouped_sdpa"
+_attention = cast(Any, AttentionInterface)  # transformers types neither of the two
+_masks = cast(Any, AttentionMaskInterface)
+_sdpa_forward = _attention()["sdpa"]
 
 
 def grouped_attention(
@@ -49,17 +50,15 @@ def grouped_attention(
         options.get(name) in (None, 0.0) for name in ("dropout", "position_bias", "softcap")
     )
     if groups == 1 or attention_mask is None or attention_mask.shape[1] != 1 or not plain:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **options
-        )
+        return _sdpa_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     folded = query.reshape(rows, key.shape[1], groups * count, dim)
     mask = attention_mask[..., : key.shape[2]].repeat(1, 1, groups, 1)  # [B, 1, groups * n, T]
     attended = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
     return attended.reshape(rows, heads, count, -1).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, grouped_attention)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+_attention.register(_NAME, grouped_attention)
+_masks.register(_NAME, _masks()["sdpa"])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from w2s_chains.backend.lm.adapters import Adapters
+from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import grouped
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
@@ -54,6 +54,11 @@ def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     )
 
 
+def _text_config(config: Any) -> Any:
+    """The config of the part of a model that reads and writes text."""
+    return config.get_text_config(decoder=True)
+
+
 class CausalLM:
     """A model, the batches that it reads, and the memory that they take.
 
@@ -88,8 +93,8 @@ class CausalLM:
         self.adapters = Adapters(model)
         self.adapter: str | None = None
         self.token_budget = token_budget
-        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
-        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
+        self.dtype: torch.dtype = model.dtype
+        self.device = input_device(model)
         parameters = inspect.signature(model.forward).parameters
         self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
         # transformers 5.24 renamed it.
@@ -109,13 +114,12 @@ class CausalLM:
     @property
     def vocabulary_size(self) -> int:
         """Logits of one token."""
-        return self.model.config.get_text_config(decoder=True).vocab_size
+        return _text_config(self.model.config).vocab_size
 
     @property
     def max_positions(self) -> int | None:
         """Longest text the model can read, in tokens; None if its config does not say."""
-        config = self.model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None)
+        return getattr(_text_config(self.model.config), "max_position_embeddings", None)
 
     @torch.inference_mode()
     def _find_planes(self) -> list[Plane]:
@@ -200,7 +204,7 @@ class CausalLM:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
-        config = self.model.config.get_text_config(decoder=True)
+        config = _text_config(self.model.config)
         with grouped(config), self.adapters.rows(batch.adapters):
             logits = self.model(
                 input_ids=ids,

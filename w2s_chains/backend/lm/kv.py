@@ -29,6 +29,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class Plane:
     def empty(self, *shape: int) -> KV:
         """Keys and values to be filled: [layers, *shape[:-1], heads, shape[-1], dim]."""
         *batch, columns = shape
-        return tuple(  # type: ignore[return-value]
+        keys, values = (
             torch.empty(
                 (len(self.layers), *batch, self.heads, columns, dim),
                 dtype=self.dtype,
@@ -61,6 +62,7 @@ class Plane:
             )
             for dim in (self.key_dim, self.value_dim)
         )
+        return keys, values
 
 
 KV = tuple[Tensor, Tensor]
@@ -139,7 +141,7 @@ class _Layer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
+        cast(Any, super()).__init__()  # its options have no types
         # Weak, or batch and layer would keep each other until Python's collector comes by, and
         # gigabytes of keys and values with them.
         self.batch: Batch = weakref.proxy(batch)
@@ -263,13 +265,11 @@ class Batch:
         """A copy of the first ``count`` tokens of a branch, the shared one included."""
         shared = slice(self.fork - 1, self.fork)
         own = slice(self.fork + branch, self.fork + self.width * max(count - 1, 0), self.width)
-        return [
-            tuple(  # type: ignore[misc]
-                torch.cat((all_rows[:, row, :, shared], all_rows[:, row, :, own]), dim=-2)
-                for all_rows in kv
-            )
-            for kv in self.kv
-        ]
+
+        def copied(rows: Tensor) -> Tensor:
+            return torch.cat((rows[:, row, :, shared], rows[:, row, :, own]), dim=-2)
+
+        return [(copied(keys), copied(values)) for keys, values in self.kv]
 
 
 def best_width(sizes: Iterable[int], steps: int, past: int) -> int:

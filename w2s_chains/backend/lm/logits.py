@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
     ids = ids.to(logits.device)
     parts = [logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)]
     return torch.cat(parts) if parts else logits.new_zeros(ids.shape)
+
+
+def to_lists(table: Any) -> Any:
+    """The numbers of a tensor as nested lists; waits for the device."""
+    return table.tolist()
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
-from w2s_chains.backend.lm.logits import log_softmax_at
+from w2s_chains.backend.lm.logits import log_softmax_at, to_lists
 
 _LOGITS_PER_PASS = 2**25
 """Logits of one forward pass: they are made for this many (row, position, token) at once, so that
@@ -95,7 +95,9 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
         for branch, r in enumerate(own):
             known = r.tokens()
             tokens[row, branch, : len(known)] = torch.tensor(known)
-    logprobs = _read_tokens(lm, batch, tokens.to(lm.device), readings[0].scored).tolist()
+    logprobs: list[list[list[float]]] = to_lists(
+        _read_tokens(lm, batch, tokens.to(lm.device), readings[0].scored)
+    )
     for row, own in enumerate(rows):
         for branch, r in enumerate(own):
             values = logprobs[row][branch][: r.count]

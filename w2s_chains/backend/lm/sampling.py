@@ -11,7 +11,7 @@ from torch import Tensor
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
-from w2s_chains.backend.lm.logits import log_exponential, tiles
+from w2s_chains.backend.lm.logits import log_exponential, tiles, to_lists
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.streams import noise_key
 
@@ -144,8 +144,9 @@ def _sample_batch(
             model.forward(batch, ids.view(-1, width).to(model.device)).flatten(0, 1)
             for model, batch in zip(models, batches, strict=True)
         ]
-    taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
-    likely = torch.stack(logprobs, dim=2).tolist()  # [models + 1, B * width, steps]
+    taken: list[list[int]] = to_lists(torch.stack(sampled, dim=1))  # [B * width, steps]
+    # [models + 1, B * width, steps]
+    likely: list[list[list[float]]] = to_lists(torch.stack(logprobs, dim=2))
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     for i, draw in enumerate(draws):

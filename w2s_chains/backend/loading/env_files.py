@@ -29,6 +29,7 @@ def read_user_file(variable: str, what: str) -> tuple[Path, Mapping[str, Any]] |
     if not name:
         return None
     path = Path(name).expanduser()
+    values: Mapping[Any, Any] | list[Any] | str | float | None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

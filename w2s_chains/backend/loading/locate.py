@@ -6,15 +6,11 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-from huggingface_hub import (
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    try_to_load_from_cache,
-)
+import huggingface_hub
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
 from w2s_chains.backend.lm.adapters import CONFIG, WEIGHTS
 from w2s_chains.backend.loading.embedded import embedded_path
@@ -26,6 +22,9 @@ from w2s_chains.errors import (
     W2SError,
     brief,
 )
+
+_hub = cast(Any, huggingface_hub)  # types these functions only in part
+get_hf_file_metadata, hf_hub_download = _hub.get_hf_file_metadata, _hub.hf_hub_download
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _HUB_TIMEOUT = 10.0
@@ -96,6 +95,7 @@ def locate(
         ConfigError: A revision of something that is not on the hub.
     """
     path = Path(local_path(name)).expanduser()
+    found: tuple[str, dict[str, Any]]
     if name.startswith("embedded:"):
         found = str(embedded_path(name.removeprefix("embedded:"))), {}
     elif path.suffix == ".gguf" and path.is_file():
@@ -134,7 +134,7 @@ def locate_adapter(name: str) -> Path:
                 )
         return folder
     with clear_errors_of(name):
-        files = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
+        files: list[str] = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
     return Path(files[-1]).parent
 
 

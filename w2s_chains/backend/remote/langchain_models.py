@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from w2s_chains.errors import ConfigError, brief
 
@@ -27,7 +27,7 @@ def named_chat_model(name: str, **options: Any) -> BaseChatModel:
             "run: pip install langchain langchain-openai (or another provider)"
         ) from error
     try:
-        return init_chat_model(name, **options)
+        return cast(Any, init_chat_model)(name, **options)  # one of its overloads has no type
     except Exception as error:  # each provider raises what it likes
         raise ConfigError(
             f"LangChain cannot make a chat model of {name!r}, which should be provider:model as in "

@@ -9,7 +9,7 @@ import re
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -104,6 +104,15 @@ class _Attempt:
     asked: float = 0.0
 
 
+def _may_pass(attempt: _Attempt) -> bool:
+    return attempt.may_pass
+
+
+def _last_attempt(state: Any) -> _Attempt:
+    """What tenacity keeps of the latest attempt."""
+    return state.outcome.result()
+
+
 class Server:
     """Calls one model. All methods run on the event loop of ``waiting``."""
 
@@ -162,11 +171,11 @@ class Server:
     ) -> Reply:
         most = self.options.max_retries if retries is None else retries
         retrying = self._tenacity.AsyncRetrying(
-            retry=self._tenacity.retry_if_result(lambda found: found.may_pass),
+            retry=self._tenacity.retry_if_result(_may_pass),
             stop=self._tenacity.stop_after_attempt(most + 1),
             wait=self._wait,
             before_sleep=self._log,
-            retry_error_callback=lambda state: state.outcome.result(),
+            retry_error_callback=_last_attempt,
         )
         found: _Attempt = await retrying(self._attempt, api, body, parse)
         if found.reply is not None:
@@ -191,10 +200,10 @@ class Server:
         """Seconds before the next attempt."""
         backoff = self.options.backoff
         longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
-        return min(max(longer, state.outcome.result().asked), _LONGEST_WAIT)
+        return min(max(longer, _last_attempt(state).asked), _LONGEST_WAIT)
 
     def _log(self, state: Any) -> None:
-        logger.info("%s: %s; trying again", self.name, state.outcome.result().told)
+        logger.info("%s: %s; trying again", self.name, _last_attempt(state).told)
 
     async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
         if self._client is None:
@@ -225,7 +234,8 @@ class Server:
             told = f"no answer within {self.options.timeout:g} seconds"
         elif isinstance(error, self._openai.APIStatusError):
             status = error.status_code
-            said = error.body.get("message") if isinstance(error.body, dict) else None
+            body: Any = error.body
+            said = cast(dict[str, Any], body).get("message") if isinstance(body, dict) else None
             told = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
