@@ -1,1 +1,1 @@
-"""A causal language model and what it has read: caches, reading, sampling, steering."""
+"""Run a causal language model: key-value cache, batches, scoring, sampling, steering, adapters."""

@@ -1,8 +1,8 @@
-"""Attention of query heads that share keys and values, without copying those for each head.
+"""Grouped-query attention that does not copy the shared keys and values for each head.
 
-With a mask, transformers repeats keys and values for all heads of a group (grouped-query attention)
-before torch's kernel sees them: at long texts that copy takes longer than the attention itself.
-Here the heads of a group become further queries of the one head they share, which is the same sum.
+With a mask, transformers repeats keys and values for all heads of a group before it calls torch's
+kernel. For long texts that copy takes longer than the attention itself. Here the heads of a group
+become additional queries of the one key-value head they share, which gives the same result.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ def grouped_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers' own "sdpa" implementation.
+    """Compute what transformers' own "sdpa" implementation computes.
 
     Args:
         module: The attention layer.
         query: [B, H, n, D]
         key: [B, H / groups, T, D]
         value: [B, H / groups, T, D]
-        attention_mask: Booleans or summands; [B, 1, n, T] is read here.
+        attention_mask: Booleans, or floats to be added to the scores. [B, 1, n, T]; any other
+            shape is left to transformers.
         scaling: Factor of the scores.
-        **options: For transformers.
+        **options: Passed on to transformers.
 
     Returns:
-        [B, n, H, D], and no weights.
+        The attention output [B, n, H, D], and None in place of the attention weights.
     """
     rows, heads, count, dim = query.shape
     groups = heads // key.shape[1]
@@ -63,7 +64,7 @@ _masks.register(_NAME, _masks()["sdpa"])
 
 @contextmanager
 def grouped(config: Any) -> Generator[None]:
-    """While it is open, a model of this config that uses "sdpa" uses ``grouped_attention``."""
+    """Make a model with this config use ``grouped_attention`` where it would use "sdpa"."""
     before = config._attn_implementation
     if before != "sdpa":
         yield
