@@ -1,4 +1,4 @@
-"""Loads models that judge whole texts."""
+"""Load models that judge whole texts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from w2s_chains.errors import ConfigError
 
 
 def preview_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> PreTrainedConfig:
-    """All of ``load_judge`` but the weights; returns the model's config, and raises alike."""
+    """Do all that ``load_judge`` does except for the weights; return the model's config.
+
+    Raises like ``load_judge``.
+    """
     return _preview(options, head)[0]
 
 
 _loaded: dict[str, Judge] = {}
-"""The judge that was used last: they are large, and a comparison takes one after the other."""
+"""The judge that was used last. Judges are large, and a comparison uses one after the other."""
 
 
 def load_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> Judge:
-    """Load a model that judges texts, or take the one of the last call if it is the same.
+    """Load a model that judges texts, or return the one of the last call if it is the same.
 
     Args:
-        options: Which model.
-        head: For a decoder with a value head under a name of its own.
+        options: Which model, and how it reads.
+        head: The names of the weights, for a decoder with a value head that transformers does not
+            know.
 
     Raises:
-        ModelNotFoundError: The reference leads nowhere.
-        UnsupportedModelError: The model needs code of its own.
-        ConfigError: It is no such model, or an option does not fit it.
+        ModelNotFoundError: There is no such model.
+        UnsupportedModelError: The model needs code from its own repository.
+        ConfigError: The model cannot judge texts, or an option does not fit it.
     """
     key = repr((*(getattr(options, name) for name in JudgeOptions.model_fields), head))
     if key not in _loaded:
@@ -106,7 +110,7 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
 
 
 def _renamed(config: PreTrainedConfig, head: ValueHeadWeights) -> dict[str, str]:
-    """From names in the files to those of transformers' classifier of this architecture."""
+    """Map names in the files to the names of transformers' classifier of this architecture."""
     ours: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     body = ours.base_model_prefix
     names = {f"^{re.escape(head.head)}$": "score.weight"}

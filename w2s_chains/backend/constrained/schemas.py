@@ -1,4 +1,4 @@
-"""JSON schemas before they are compiled: what a weak model needs, and where one is at fault."""
+"""Prepare JSON schemas for weak models, and find the part of a schema that is at fault."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Json = Mapping[str, Any] | list[Any] | str | float | bool | None
-"""What a schema is, and every part of it; only mappings say something about objects."""
+"""A JSON schema, or any part of one."""
 JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
     "json_allowed_escapes": 'nrbtf\\"',
 }
-"""How llguidance is to write JSON: as json.dumps and most training data do. Free whitespace lets a
-weak model go on with line breaks for ever; an escape such as \\ud800 stands for no character."""
+"""Options that make llguidance write JSON as json.dumps and most training data do. With free
+whitespace a weak model may write line breaks for ever, and \\ud800 stands for no character."""
 
 _ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -23,12 +23,12 @@ _MERGED = ("properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref",
 
 
 def closed(schema: Json) -> Any:
-    """``schema`` with objects that have the properties they list and no others.
+    """Return ``schema`` with objects that allow only the properties they list.
 
-    By the letter an object may have any further property, and a weak model does not stop inventing
-    them. What is valid under the closed schema is valid under the open one. Objects that say
-    something about their other properties are left alone, and so is the whole schema where it
-    intersects parts, since each part knows only its own properties.
+    A schema normally allows any other property, and a weak model keeps inventing them. All that is
+    valid under the closed schema is valid under the original. Objects that say something about
+    other properties stay as they are. So does the whole schema if it combines parts (allOf and the
+    like), since each part knows only its own properties.
     """
     return schema if _intersects(schema) else _close(schema)
 
@@ -52,7 +52,7 @@ def _close(schema: Json) -> Any:
 
 
 def relocated(schema: Json, pointer: str) -> Any:
-    """``schema`` with its local references rewritten for a place at ``pointer`` in another one."""
+    """Return ``schema`` with its local references rewritten for use at ``pointer`` in another."""
     if not isinstance(schema, Mapping):
         return schema
     result = _with_children(schema, lambda child: relocated(child, pointer))
@@ -63,7 +63,7 @@ def relocated(schema: Json, pointer: str) -> Any:
 
 
 def culprit(schema: Mapping[str, Any], fails: Callable[[Mapping[str, Any]], bool]) -> str:
-    """JSON pointer to the innermost part of ``schema`` for which ``fails`` is still true."""
+    """Return the JSON pointer to the innermost part of ``schema`` for which ``fails`` is true."""
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     pointer = "#"
     node = schema
