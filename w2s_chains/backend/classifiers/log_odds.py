@@ -73,7 +73,7 @@ class LogOdds(JudgedText):
         if len(names) == 1:
             if (self.positive, self.negative) != (None, None):
                 raise ConfigError(
-                    f"model {self.model!r} has a single output, which is the reward; remove "
+                    f"model {self.model!r} has a single output, which is the reward; leave out "
                     "positive and negative"
                 )
             return None, []
@@ -100,7 +100,7 @@ class LogOdds(JudgedText):
         if len(found) != 1:
             hint = did_you_mean(str(label or ""), names.values())
             raise ConfigError(
-                f"{role} is {label!r}, which is not a label of model {self.model!r}{hint}"
+                f"{role} is {label!r}, but that is none of the labels of model {self.model!r}{hint}"
             )
         return found[0]
 

