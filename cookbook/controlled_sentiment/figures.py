@@ -1,4 +1,4 @@
-"""The two figures and the README's table, from the committed rows.
+"""Make the two figures and the README's table from the committed rows.
 
 python -m cookbook.controlled_sentiment.figures
 """
@@ -18,13 +18,14 @@ from w2s_chains.comparison.rows import JsonLines, write_file
 from w2s_chains.comparison.summary import bootstrap, values
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET = 16  # W * K of the ablation
+BUDGET = 16
+"""Width times successors (W * K) of the ablation."""
 
 Rows = Mapping[str, list[Row]]
 
 
 def read(folder: Path = RESULTS) -> dict[str, list[Row]]:
-    """The rows of each config, in the order of the study."""
+    """Return the rows of each config, in the order of the study."""
     found: dict[str, list[Row]] = {}
     for row in JsonLines(folder / "rows.jsonl", Row).read():
         found.setdefault(row.config, []).append(row)
@@ -32,7 +33,7 @@ def read(folder: Path = RESULTS) -> dict[str, list[Row]]:
 
 
 def main_figure(rows: Rows) -> Figure:
-    """Gold, VADER and repetition of every method and control."""
+    """Draw gold, VADER and repetition of every method and control."""
     names = headline(rows)
     figure = Figure(figsize=(10, 0.9 + 0.33 * len(names)), layout="constrained")
     panels = cast(Sequence[Axes], figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2)))
@@ -50,7 +51,7 @@ def main_figure(rows: Rows) -> Figure:
 
 
 def ablation_figure(rows: Rows) -> Figure:
-    """The same W*K split in other ways, and other chunk lengths."""
+    """Draw the ablation: other splits of the same W*K, and other chunk lengths."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     splits = [(w, BUDGET // w) for w in (1, 2, 4, 8, 16)]
@@ -81,13 +82,13 @@ def ablation_figure(rows: Rows) -> Figure:
 
 
 def headline(rows: Rows) -> list[str]:
-    """All configs but those of the ablation."""
+    """Return all configs except those of the ablation."""
     kept = ("chunk beam 4,4,5", "chunk beam 4,4,5, same vocabulary")
     return [name for name in rows if not name.startswith("chunk beam") or name in kept]
 
 
 def readme_table(rows: Rows) -> str:
-    """The table in the README: gold against the base, and against best-of-16."""
+    """Return the README's table: gold against the base, and against best-of-16."""
     flat = [row for own in rows.values() for row in own]
     over_base, over_best = (
         {line.config: line for line in summarize(flat, list(rows), ["gold", "vader"], name).lines}
@@ -112,7 +113,7 @@ def readme_table(rows: Rows) -> str:
 
 
 def colour_of(name: str) -> str:
-    """One colour for each kind of method."""
+    """Return the colour of a kind of method."""
     kinds = ("best-of", "chunk beam", "emulated", "steering", "control")
     place = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), None)
     return "black" if place is None else COLOURS[place]
@@ -126,7 +127,7 @@ def told(rows: Rows, name: str) -> str:
 def errorbar(
     axes: Axes, rows: list[Row], column: str, place: float, colour: str, *, horizontal: bool = False
 ) -> None:
-    """The mean of a column with its 95% interval over prompts."""
+    """Draw the mean of a column with its 95% interval over prompts."""
     mean, low, high = bootstrap(means_by_prompt(rows, column))
     error = [[mean - low], [high - mean]]
     style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 3, "markersize": 5}
@@ -137,7 +138,7 @@ def errorbar(
 
 
 def draw_figures(folder: Path = RESULTS) -> None:
-    """Make everything from the rows in a folder, into that folder."""
+    """Make table and figures from the rows in a folder, and write them there."""
     rows = read(folder)
     write_file(folder / "readme_table.md", readme_table(rows).encode())
     save(main_figure(rows), folder / "main.png")

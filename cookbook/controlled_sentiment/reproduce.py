@@ -1,9 +1,9 @@
-"""The whole experiment from nothing: data, the comparison of ``study.yaml``, the figures.
+"""Run the whole experiment: prepare the data, run the comparison of ``study.yaml``, draw figures.
 
     make reproduce
 
-It goes on where it stopped. The rows in ``results/`` are committed, so that without deleting them
-there is nothing to do but the table and the figures.
+Run it again to continue after an interruption. The rows in ``results/`` are committed, so it only
+makes the table and the figures unless you delete them.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from cookbook.controlled_sentiment.gold import write_gold
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.comparison import compare
 
-hf = cast(Any, transformers)  # which leaves most of its types open
+hf = cast(Any, transformers)  # it is only partly typed
 
 HERE = Path(__file__).parent
 INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
@@ -26,7 +26,7 @@ PROMPTS = 100
 
 
 def prepare() -> None:
-    """Write what the study reads: prompts, the gold judge's data, and two random guides."""
+    """Write the study's inputs: prompts, the gold judge's data, and two random guides."""
     INPUTS.mkdir(exist_ok=True)
     (INPUTS / "prompts.txt").write_text("\n".join(prompts(PROMPTS)) + "\n", encoding="utf-8")
     write_gold(INPUTS / "gold.csv")
@@ -35,7 +35,7 @@ def prepare() -> None:
 
 
 def write_random_guide(folder: Path, seed: int) -> None:
-    """Write the untuned guide with random weights, large enough for opinions of its own."""
+    """Write the untuned guide with random weights, large enough to prefer some tokens clearly."""
     source = embedded_path("reviews-untuned")
     model = hf.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)

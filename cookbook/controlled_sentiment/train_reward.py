@@ -1,4 +1,4 @@
-"""Train the reward model that the package ships: the untuned guide with a head for good and bad.
+"""Train the reward model in the package: the untuned guide with a head that tells good from bad.
 
 Run it from the root of the repository:
 ``python -m cookbook.controlled_sentiment.train_reward FOLDER``, in the environment of
@@ -17,13 +17,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from cookbook.controlled_sentiment.data import CLEAR, Review, split
 from w2s_chains.backend.loading.embedded import embedded_path
 
-hf = cast(Any, transformers)  # which leaves most of its types open
+hf = cast(Any, transformers)  # it is only partly typed
 
 SEED, EPOCHS, BATCH, RATE, WEIGHT_DECAY = 0, 4, 32, 1e-3, 0.1
 
 
 def train(folder: Path) -> float:
-    """Write the model into ``folder``; returns its accuracy on the test split."""
+    """Train the model and write it into ``folder``; return its accuracy on the test split."""
     hf.set_seed(SEED)
     source = embedded_path("reviews-untuned")
     tokenizer = hf.AutoTokenizer.from_pretrained(source, padding_side="right")

@@ -1,4 +1,4 @@
-"""A LoRA to play with: what tuning changed in a small guide, cut to a low rank."""
+"""Make a LoRA to play with: the change that tuning made to a small guide, cut to a low rank."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from w2s_chains.backend.loading.embedded import embedded_path
 
 
 def write_lora(folder: Path, rank: int = 16) -> None:
-    """The nearest adapter of ``rank`` that makes ``reviews-tuned`` of ``reviews-untuned``."""
-    load = cast(Any, AutoModelForCausalLM).from_pretrained  # it has no complete types
+    """Write the adapter of this rank that brings ``reviews-untuned`` nearest ``reviews-tuned``.
+
+    Args:
+        folder: The folder to write to.
+        rank: The adapter's rank.
+    """
+    load = cast(Any, AutoModelForCausalLM).from_pretrained  # it is only partly typed
     tuned, base = (
         load(embedded_path(name), dtype=torch.float32)
         for name in ("reviews-tuned", "reviews-untuned")

@@ -1,4 +1,4 @@
-"""Fetch the prompts of the studies in this folder, and convert pickled weights.
+"""Fetch the prompts of the studies in this folder, or convert pickled weights to safetensors.
 
 Run it from the root of the repository: ``python -m cookbook.paper.prepare sentiment`` (or
 ``summarization``, ``instructions``, or ``convert MODEL FOLDER``).
@@ -18,13 +18,13 @@ import huggingface_hub
 import safetensors.torch
 import torch
 
-hub = cast(Any, huggingface_hub)  # its functions have no complete types
+hub = cast(Any, huggingface_hub)  # it is only partly typed
 DATA = Path(__file__).parent / "data"
 NEEDED = ["*.json", "*.model", "*.txt", "*.bin"]
 
 
 def sentiment() -> list[str]:
-    """Return the beginnings of 200 movie reviews, as the paper has them."""
+    """Return the beginnings of 200 movie reviews, as in the paper."""
     return _column("ZHZisZZ/imdb_preference", "test", 200)
 
 
@@ -57,13 +57,13 @@ def write_prompts(prompts: Iterable[str], path: Path) -> None:
 
 
 def convert(model: str, folder: Path) -> None:
-    """Write a model that has pickled weights only as one that has safetensors.
+    """Convert a model that has only pickled weights to safetensors.
 
-    torch opens them with ``weights_only=True``, so that no code in them runs.
+    torch opens the weights with ``weights_only=True``, so that no code in them runs.
 
     Args:
         model: A hub id, or a local folder.
-        folder: Where the converted model goes, tokenizer and config included.
+        folder: The folder to write the model to, with tokenizer and config.
     """
     source = Path(model)
     if not source.is_dir():
@@ -89,7 +89,7 @@ def convert(model: str, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare what the arguments say."""
+    """Run the task that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     for name in TASKS:

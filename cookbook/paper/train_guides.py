@@ -1,4 +1,4 @@
-"""Train the gpt2 guides of the sentiment and the summarization study.
+"""Train the gpt2 guides of the sentiment and summarization studies.
 
 ``sentiment``: the untuned guide is ``lvwerra/gpt2-imdb``; the tuned one is trained from it by
 direct preference optimisation (DPO), with the hyperparameters of the reference implementation.
@@ -27,20 +27,20 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-load_dataset = cast(Any, datasets).load_dataset  # it has no complete types
+load_dataset = cast(Any, datasets).load_dataset  # it is only partly typed
 
 GUIDES = Path(__file__).parent / "guides"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Where a tuned guide comes from.
+    """How to train a guide pair.
 
     Attributes:
         base: The model that both guides come from.
         data: Preferences: a dataset on the hub with splits ``train`` and ``validation``.
         fine_tuned: Whether the untuned guide is ``base`` after supervised fine-tuning.
-        epochs: Of DPO.
+        epochs: Epochs of DPO.
     """
 
     base: str
@@ -64,8 +64,8 @@ def preferences(data: str, split: str, limit: int | None) -> datasets.Dataset:
 
     Args:
         data: A dataset on the hub, or a local file of JSON lines.
-        split: Of the dataset on the hub.
-        limit: Only so many of the first.
+        split: The split of a dataset on the hub.
+        limit: Use only this many pairs, from the start.
     """
     local = Path(data).is_file()
     rows: Any = (
@@ -79,7 +79,7 @@ def preferences(data: str, split: str, limit: int | None) -> datasets.Dataset:
 
 
 def as_pair(row: dict[str, Any]) -> dict[str, str]:
-    """Return prompt, chosen and rejected; some datasets have two responses and an index."""
+    """Return prompt, chosen and rejected, also from a row with two responses and an index."""
     if "responses" not in row:
         return {name: row[name] for name in ("prompt", "chosen", "rejected")}
     responses, chosen = row["responses"], row["chosen"]
@@ -130,7 +130,7 @@ def prefer(
     folder: Path,
     arguments: argparse.Namespace,
 ) -> None:
-    """Train a model by DPO, and save it in ``folder``; with validation data its best checkpoint."""
+    """Train a model by DPO and save it in ``folder``; with validation data the best checkpoint."""
     tokenizer = load_tokenizer(untuned)
     choose: dict[str, Any] = {"save_strategy": "no"}
     if validation is not None:
@@ -181,6 +181,7 @@ def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def train_and_save(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    """Run a trainer, and save its model in ``folder``."""
     trainer.train()
     trainer.model.config.use_cache = True  # the trainers turn it off
     trainer.model.save_pretrained(folder)

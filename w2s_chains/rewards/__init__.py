@@ -1,4 +1,4 @@
-"""Judges of whole answers, for comparisons."""
+"""Rewards: judges of whole answers, for comparisons."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ REWARDS: Mapping[str, type[Reward]] = {
     "repetition": Repetition,
     "loglikelihood": Loglikelihood,
 }
+"""The built-in rewards by type."""
 
 
 def build_reward(value: Any, context: Any = None) -> Any:
-    """A reward from its type alone, or from a mapping with a ``type``; an object passes as it is.
-
-    A type that is an entry point may also be a function ``(prompts, answers) -> list[float]``.
+    """Build a reward.
 
     Args:
-        value: The reward, or what names it.
-        context: ``{"folder": ...}`` that paths are relative to.
+        value: A type, a mapping with a ``type``, a function ``(prompts, answers) -> list[float]``,
+            or a reward, which is returned as it is. A type that is an entry point may name a
+            function too.
+        context: ``{"folder": ...}`` for the folder that paths are relative to.
 
     Raises:
         ConfigError: There is no such type.
@@ -52,16 +53,15 @@ def _in_config(value: Any, info: ValidationInfo) -> Any:
 
 
 def _wrap_function(name: str, function: Any) -> type[Reward] | None:
-    """A class for a function that an entry point names."""
+    """Make a reward class from a function that an entry point names."""
     if not callable(function) or isinstance(function, type):
         return None
-
     kept = Field(default=function, exclude=True, repr=False)
     return create_model(name, __base__=FunctionReward, type=(str, name), function=(Any, kept))
 
 
 AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_in_config)]
-"""A config slot for a reward."""
+"""The type of a config field that holds a reward."""
 
 __all__ = [
     "REWARDS",

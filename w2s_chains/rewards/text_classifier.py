@@ -1,4 +1,4 @@
-"""A classifier of words that is fitted from its data, so that there is no pickle to trust."""
+"""``TextClassifier``: a classifier fitted to data when it is needed, so no pickle is opened."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from w2s_chains.rewards.text import require
 class TextClassifier(Reward):
     """TF-IDF of words and word pairs, then logistic regression: the log-odds of ``positive``.
 
-    Fitted once in a process, however often it is used; the fit is deterministic.
+    It is fitted once per process; the fit is deterministic.
 
     Attributes:
-        data: A CSV file (or TSV, by its ending) with a header and two or more columns.
+        data: A CSV file, or TSV if its name ends in .tsv, with a header.
         text: Column with the texts.
-        label: Column with the labels; there are two of them.
+        label: Column with the labels, of which there are two.
         positive: The label whose log-odds are the reward.
         ngrams: Longest sequence of words that is a feature.
         c: Inverse strength of the regularisation.

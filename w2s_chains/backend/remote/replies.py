@@ -24,7 +24,7 @@ class Choice(BaseModel):
     """One continuation.
 
     Attributes:
-        text: The continuation, without the prompt unless it was asked to echo it.
+        text: The continuation; with the prompt before it if the request asked for an echo.
         finish_reason: "length" or "stop"; any other value means trouble.
         token_ids: Its tokens, end token included, if the server returns them.
         prompt_token_ids: The prompt's tokens, if the server returns them.
