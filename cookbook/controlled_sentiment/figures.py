@@ -45,7 +45,7 @@ def main_figure(rows: Rows) -> Figure:
         axes.axvline(base, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xlabel(title)
         tidy(axes)
-    panels[0].set_yticks(range(len(names)), [told(rows, name) for name in names])
+    panels[0].set_yticks(range(len(names)), [label(rows, name) for name in names])
     panels[0].invert_yaxis()
     return figure
 
@@ -119,7 +119,8 @@ def colour_of(name: str) -> str:
     return "black" if place is None else COLOURS[place]
 
 
-def told(rows: Rows, name: str) -> str:
+def label(rows: Rows, name: str) -> str:
+    """Return a config's name with the tokens that it proposed per answer."""
     tokens = np.mean([row.proposed_tokens for row in rows[name]])
     return f"{name}  ({tokens:.0f} tokens)"
 

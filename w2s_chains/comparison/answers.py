@@ -67,7 +67,7 @@ def answer(
 def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Exception) -> Row:
     row = Row(config=config, seed=seed, index=index, prompt=prompt)
     if isinstance(outcome, Exception):
-        return row.model_copy(update={"errors": {"answer": told(outcome)}})
+        return row.model_copy(update={"errors": {"answer": error_text(outcome)}})
     return row.model_copy(
         update={
             "text": outcome.text,
@@ -92,7 +92,7 @@ def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
     return [row.model_copy(update={"loglikelihood": found.get(row.key)}) for row in rows]
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error as text for a row."""
     return f"{type(error).__name__}: {error}"
 
@@ -126,7 +126,7 @@ def _outcomes(
             raise ValueError(f"it returned {len(values)} values for {len(rows)} answers")
     except Exception as error:
         if len(rows) == 1:
-            return [told(error)]
+            return [error_text(error)]
         return [outcome for row in rows for outcome in _outcomes(score, [row])]
     return [
         value if math.isfinite(value) else f"ValueError: the reward is {value}" for value in values

@@ -83,7 +83,7 @@ class Judgement(_AboutAnswer):
     error: str | None = None
 
 
-def judged(row: Row, judgements: Iterable[Judgement]) -> Row:
+def with_judgements(row: Row, judgements: Iterable[Judgement]) -> Row:
     """Return the row with these judgements in it."""
     rewards, errors = dict(row.rewards), dict(row.errors)
     for judgement in judgements:

@@ -23,8 +23,8 @@ from w2s_chains.comparison.rows import (
     cannot_write,
     group_judgements,
     in_order,
-    judged,
     latest,
+    with_judgements,
     write_alpaca_eval,
     write_file,
 )
@@ -178,7 +178,7 @@ class _Run:
         self.rows: dict[Key, Row] = latest(self.row_file.read())
         for key, found in group_judgements(self.judged_file.read()).items():
             if key in self.rows:
-                self.rows[key] = judged(self.rows[key], found)
+                self.rows[key] = with_judgements(self.rows[key], found)
         remember(study, folder / PLAN, {key.config for key in self.rows})
         for (name, _, index), row in self.rows.items():
             now = prompts[index] if index < len(prompts) else row.prompt
@@ -237,7 +237,7 @@ class _Run:
                     self.judged_file.append(found)
                     for judgement in found:
                         key = judgement.key
-                        self.rows[key] = judged(self.rows[key], [judgement])
+                        self.rows[key] = with_judgements(self.rows[key], [judgement])
                     bar.update(len(batch))
 
     def finish(self) -> list[Row]:

@@ -115,7 +115,7 @@ class Summary:
             for name in self.rewards:
                 difference = line.differences.get(name)
                 row += [_number(line.means[name])]
-                row += ["", ""] if difference is None else _told(difference)
+                row += ["", ""] if difference is None else _cells(difference)
             judged_rows.append(row)
             row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
@@ -263,7 +263,8 @@ def _mean(found: Sequence[float]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _told(difference: Difference) -> list[str]:
+def _cells(difference: Difference) -> list[str]:
+    """Return a difference with its interval, and the win rate, as cells of the table."""
     interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
     return [f"{difference.mean:+.2f} {interval}", f"{difference.win_rate:.0%}"]
 

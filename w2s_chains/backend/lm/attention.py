@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 _NAME = "w2s_grouped_sdpa"
-_attention = cast(Any, AttentionInterface)  # transformers types neither of the two
+_attention = cast(Any, AttentionInterface)  # they are only partly typed
 _masks = cast(Any, AttentionMaskInterface)
 _sdpa_forward = _attention()["sdpa"]
 

@@ -9,7 +9,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-_models = cast(Any, AutoModelForCausalLM)  # transformers types neither of the two
+_models = cast(Any, AutoModelForCausalLM)  # they are only partly typed
 _tokenizers = cast(Any, AutoTokenizer)
 
 

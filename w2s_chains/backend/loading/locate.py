@@ -23,7 +23,7 @@ from w2s_chains.errors import (
     brief,
 )
 
-_hub = cast(Any, huggingface_hub)  # types these functions only in part
+_hub = cast(Any, huggingface_hub)  # it is only partly typed
 get_hf_file_metadata, hf_hub_download = _hub.get_hf_file_metadata, _hub.hf_hub_download
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")

@@ -91,14 +91,14 @@ class _Attempt:
 
     Attributes:
         reply: The reply; None if the call failed.
-        told: What went wrong, without secrets.
+        problem: What went wrong, without secrets.
         status: The HTTP status, if there was one.
         may_pass: Whether another attempt may succeed.
         asked: Seconds that the server asks us to wait.
     """
 
     reply: Reply | None = None
-    told: str = ""
+    problem: str = ""
     status: int | None = None
     may_pass: bool = False
     asked: float = 0.0
@@ -183,7 +183,7 @@ class Server:
         count = retrying.statistics["attempt_number"]
         tries = f" after {count} attempts" if count > 1 else ""
         raise ServerError(
-            f"{self.name} failed{tries}: {found.told}{self._remedy(found.status)}", found.status
+            f"{self.name} failed{tries}: {found.problem}{self._remedy(found.status)}", found.status
         )
 
     async def _attempt(
@@ -203,7 +203,7 @@ class Server:
         return min(max(longer, _last_attempt(state).asked), _LONGEST_WAIT)
 
     def _log(self, state: Any) -> None:
-        logger.info("%s: %s; trying again", self.name, _last_attempt(state).told)
+        logger.info("%s: %s; trying again", self.name, _last_attempt(state).problem)
 
     async def _post(self, api: str, body: Mapping[str, Any]) -> bytes:
         if self._client is None:
@@ -232,12 +232,12 @@ class Server:
         status: int | None = None
         asked = 0.0
         if isinstance(error, TimeoutError | self._openai.APITimeoutError):
-            told = f"no answer within {self.options.timeout:g} seconds"
+            problem = f"no answer within {self.options.timeout:g} seconds"
         elif isinstance(error, self._openai.APIStatusError):
             status = error.status_code
             body: Any = error.body
             said = cast(dict[str, Any], body).get("message") if isinstance(body, dict) else None
-            told = f"HTTP status {status}: {said or error.response.text}"
+            problem = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
             except ValueError:  # the header may hold a date instead
@@ -245,12 +245,12 @@ class Server:
         elif isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            told = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
+            problem = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
         else:
-            told = f"{error} ({type(error.__cause__ or error).__name__})"
+            problem = f"{error} ({type(error.__cause__ or error).__name__})"
         passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
         return _Attempt(
-            told=brief(self._redacted(told)),
+            problem=brief(self._redacted(problem)),
             status=status,
             may_pass=status in _PASSING if status else isinstance(error, passing),
             asked=asked,

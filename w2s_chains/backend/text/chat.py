@@ -188,11 +188,11 @@ class ChatTemplate:
         if not self._knows_tools:
             turns = [_written_out(turn) for turn in turns]
             if tools:
-                told = _TOOLS.format(
+                described = _TOOLS.format(
                     tools="\n".join(json.dumps(_tool_as_dict(t), ensure_ascii=False) for t in tools)
                 )
                 at = 1 if turns[0].role == "system" else 0
-                turns.insert(at, Message(role="system", content=told))
+                turns.insert(at, Message(role="system", content=described))
         turns = self._without_refused_system(_merged(turns, ["system"]))
         return turns if self._takes_repeats else _merged(turns, ["user", "assistant"])
 
