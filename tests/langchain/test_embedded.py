@@ -80,7 +80,9 @@ def test_chat_uses_the_chat_template() -> None:
     text = chat.proposer.tokenizer
     from w2s_chains import Prompt
 
-    rendered = text.hf_tokenizer.decode(text.prompt_ids(Prompt(text="What is the capital of France?")))
+    rendered = text.hf_tokenizer.decode(
+        text.prompt_ids(Prompt(text="What is the capital of France?"))
+    )
     assert rendered.endswith(
         "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     )

@@ -1,4 +1,4 @@
-"""What the rows of a folder come from: they are never mixed with those of something else."""
+"""Remember which configs and rewards a folder has rows of, and refuse to mix in others."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from w2s_chains.rewards import Reward
 
 
 def remember(study: Study, path: Path, with_rows: set[str]) -> None:
-    """Write down what the rows come from; refuse to mix them with those of something else.
+    """Write down the configs and rewards; refuse to change those that have rows already.
 
     Args:
-        study: What is compared now.
-        path: The file that has it written down; what was compared earlier stays in it.
+        study: The study that is compared now.
+        path: The file; configs and rewards of earlier runs stay in it.
         with_rows: The configs that have rows.
 
     Raises:
-        ConfigError: A config with rows, or a reward, was another one under the same name.
+        ConfigError: A config with rows, or a reward, differs from the earlier one of that name.
         W2SError: The file cannot be written.
     """
     now = {
@@ -44,20 +44,20 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
             relevant = kind == "rewards" or name in with_rows
             if relevant and known is not None and known != part:
                 raise ConfigError(
-                    f"{path.parent} holds answers of another {kind[:-1]} {name!r}: it was {known} "
-                    f"and now is {part}; give it another name, or give another folder"
+                    f"{path.parent} has rows of another {kind[:-1]} {name!r}: it was {known} and "
+                    f"is now {part}; give it another name, or use another folder"
                 )
     both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
     write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())
 
 
 def _config(config: Entry | W2SLLM) -> dict[str, Any]:
-    """What a config's answers depend on, as plain values; the seed aside."""
+    """Return all that a config's answers depend on except the seed, as plain values."""
     values: dict[str, Any]
     if isinstance(config, W2SLLM):
         try:
             values = config.to_config()
-        except ConfigError:  # built by hand: its parts have no names to write down
+        except ConfigError:  # its parts were built by hand, so there is no config to write down
             generation = {name: getattr(config, name) for name in GenerationConfig.model_fields}
             values = {
                 "parts": "built by hand",
@@ -73,7 +73,7 @@ def _config(config: Entry | W2SLLM) -> dict[str, Any]:
 
 
 def _reward(reward: Reward) -> dict[str, Any]:
-    """What a reward's values depend on; of a file its content, wherever it is."""
+    """Return all that a reward's values depend on; a file counts by its content."""
     values = reward.model_dump(mode="json")
     for name in type(reward).model_fields:
         if isinstance(path := getattr(reward, name), Path):

@@ -113,14 +113,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFormat:
-    """How a model's chat template writes a call: JSON with a name and arguments between marks.
+    """How a chat template writes a tool call: JSON with a name and arguments, between two marks.
 
     Attributes:
-        begin: What comes before; its first word starts a call wherever it comes in a text.
-        end: What comes after.
-        between: What comes between two calls.
-        name_key: Key of the tool's name.
-        arguments_key: Key of the arguments.
+        begin: Text before the JSON; its first word starts a call anywhere in an answer.
+        end: Text after the JSON.
+        between: Text between two calls.
+        name_key: JSON key of the tool's name.
+        arguments_key: JSON key of the arguments.
     """
 
     begin: str = "<tool_call>\n"
@@ -131,8 +131,9 @@ class CallFormat:
 
     @property
     def mark(self) -> str:
-        """What tells a call from text; empty if nothing does."""
+        """The word that tells a call from text; empty if there is none."""
         return "".join(self.begin.split()[:1])
 
 
 DEFAULT_CALLS = CallFormat()
+"""The format of Hermes and Qwen models, used where a template has none of its own."""

@@ -1,4 +1,4 @@
-"""Judges of whole answers, for comparisons."""
+"""Rewards: judges of whole answers, for comparisons."""
 
 import lazy_loader
 

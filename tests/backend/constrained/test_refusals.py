@@ -39,7 +39,7 @@ def test_what_cannot_be_honoured_is_refused_before_any_model_runs(
 @pytest.mark.parametrize(
     ("constraint", "word"),
     [
-        (Constraint(kind="json_schema", source="{"), "no JSON"),
+        (Constraint(kind="json_schema", source="{"), "not JSON"),
         (Constraint(kind="json_schema", source="true"), "must be an object"),
         (Constraint.regex("[a"), "unclosed"),
         (Constraint.regex("(?!a)b"), "look-around"),

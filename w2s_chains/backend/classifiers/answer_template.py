@@ -1,4 +1,4 @@
-"""How prompt and answer become the text that a judge reads."""
+"""``AnswerTemplate``: how to make one text from prompt and answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from w2s_chains.core.configs import Config
 
 
 class AnswerTemplate(Config):
-    """What a judge reads.
+    """How to make the text that a judge reads.
 
     Attributes:
-        template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
+        template: The text to judge; ``{prompt}`` and ``{answer}`` are replaced literally.
     """
 
     template: str = "{answer}"
@@ -24,6 +24,6 @@ class AnswerTemplate(Config):
         return value
 
     def rendered(self, prompt: str, answer: str) -> str:
-        """The text that is judged."""
+        """Return the text to judge."""
         before, _, after = self.template.partition("{answer}")
         return before.replace("{prompt}", prompt) + answer + after.replace("{prompt}", prompt)

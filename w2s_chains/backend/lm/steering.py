@@ -1,4 +1,4 @@
-"""Two guides that steer a proposer token by token (emulated fine-tuning)."""
+"""``SteeringPair``: two guides that steer a proposer token by token (emulated fine-tuning)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from w2s_chains.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SteeringPair:
-    """What the tuned and the untuned guide know of the hypotheses."""
+    """The paths of the tuned and the untuned guide, which share the proposer's vocabulary."""
 
     tuned: Paths
     untuned: Paths
@@ -25,7 +25,7 @@ class SteeringPair:
         return self.tuned.lm, self.untuned.lm
 
     def read(self, hypotheses: Sequence[Hypothesis]) -> None:
-        """Read what the guides do not know yet, so that sampling can go on from there."""
+        """Make both guides read what they have not read yet, so that sampling can go on."""
         for hypothesis, count in read_together((self.tuned, self.untuned), hypotheses, scored=True):
             hypothesis.usage.guide_tokens += count
 
@@ -33,13 +33,17 @@ class SteeringPair:
         return self.tuned[hypothesis], self.untuned[hypothesis]
 
     def keep(self, hypothesis: Hypothesis, segments: Sequence[Segment]) -> None:
-        """Store what the guides read while this hypothesis was sampled."""
+        """Store the segments that the guides read while this hypothesis was sampled."""
         for paths, segment in zip((self.tuned, self.untuned), segments, strict=True):
             paths.keep(hypothesis, segment)
 
 
 def require_steering(guides: BaseGuidePair | None, vocabulary: str) -> SteeringPair:
-    """The pair as a steering pair.
+    """Make a steering pair from guides.
+
+    Args:
+        guides: A pair of guides, or None.
+        vocabulary: Fingerprint of the proposer's vocabulary.
 
     Raises:
         ConfigError: There are no guides, they are not local models, or their vocabulary is not
@@ -57,6 +61,6 @@ def require_steering(guides: BaseGuidePair | None, vocabulary: str) -> SteeringP
             raise ConfigError(
                 f"token-level steering needs guides with the proposer's vocabulary, but the {name} "
                 f"guide {paths.tokenizer.name!r} has another one; use guides of the "
-                "proposer's family, or a strategy without steering (chunk_beam, best_of_n)"
+                "proposer's model family, or a strategy without steering (chunk_beam, best_of_n)"
             )
     return SteeringPair(tuned, untuned)

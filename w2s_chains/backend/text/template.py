@@ -1,4 +1,4 @@
-"""How one model reads a prompt: ``PromptTemplate``."""
+"""``PromptTemplate``: how one model reads a prompt."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def _has_slot(value: str) -> str:
 Template = Annotated[
     str, AfterValidator(_has_slot), Field(json_schema_extra={"pattern": r"\{prompt\}"})
 ]
-"""Text in which ``{prompt}`` is replaced literally."""
+"""A text in which ``{prompt}`` is replaced literally."""
 
 
 class PromptTemplate(Config):
     """How one model reads a prompt.
 
     Attributes:
-        template: Text in which ``{prompt}`` is replaced literally; other braces stay. With a chat
-            template it is applied before that, and to raw-string prompts only.
+        template: Text in which ``{prompt}`` is replaced literally; other braces stay. With
+            ``chat`` it is applied first, and only to prompts that are raw strings.
         chat: Render with the tokenizer's chat template; a raw string becomes one user turn.
-            "auto": where there is one.
-        system: System message put first, where the prompt brings none. Needs ``chat``.
+            "auto": only if there is a chat template.
+        system: System message to put first unless the prompt has one. Needs ``chat``.
     """
 
     template: Template = "{prompt}"
