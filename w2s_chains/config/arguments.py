@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import Constraint
+from w2s_chains.engine.scheduler import Engine
+from w2s_chains.errors import ConfigError
 from w2s_chains.guides.config import Guides
 from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.scorers.config import ScorerConfig
@@ -44,3 +47,36 @@ class GuidedArguments(TypedDict, total=False):
     n: int
     constraint: Constraint | None
     progress: bool
+
+
+class Arguments(GuidedArguments, total=False):
+    """Keyword arguments of a guided model but the proposer: its own, and LangChain's."""
+
+    engine: Engine
+    name: str | None
+    cache: Any
+    verbose: bool
+    callbacks: Any
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+    custom_get_token_ids: Callable[[str], list[int]] | None
+
+
+class GivenArguments(Arguments, total=False):
+    """Keyword arguments that win over those of a config."""
+
+    proposer: ProposerLike
+
+
+def renamed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments under their names of today.
+
+    Raises:
+        ConfigError: One is given under its old and its new name.
+    """
+    if "guide" not in arguments:
+        return arguments
+    if "guides" in arguments:
+        raise ConfigError("guide is the old name of guides, and both are given; leave out guide")
+    warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=4)
+    return {("guides" if name == "guide" else name): value for name, value in arguments.items()}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
 from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.asks import Expand
 from w2s_chains.core.configs import Config, config_errors
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.slots import Slot
@@ -118,6 +121,11 @@ class W2SConfig(PartsConfig):
         """
         return build_parts({**self.fields(), **given}, self.type or "llm", "config", load)
 
+    def unscored(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Who takes the guides away (``guides=None``) takes the scorer that reads them away too."""
+        taken = "guides" in given and given["guides"] is None
+        return {"scorer": None} if taken and self.scoring and self.scoring.needs_guides else {}
+
     def fields(self) -> dict[str, Any]:
         """What is said here, as keyword arguments of ``W2SLLM`` or ``ChatW2S``."""
         names = ("proposer", "guides", "scorer", "strategy")
@@ -187,10 +195,22 @@ def build_parts(
             Parts(proposer=cast("Proposer", proposer), guides=guides, load=load)
         )
     elif scorer is not None and guides is None:
-        guides = Scorer.of(scorer).pair
+        guides = pair_of(scorer)
     others = {name: value for name, value in fields.items() if name not in _SLOTS}
     given = {} if proposer is None else {"proposer": proposer}
     return {**given, "guides": guides, "scorer": scorer, **others}
+
+
+def pair_of(scorer: object | None) -> BaseGuidePair | None:
+    """The guides that a scorer reads; None where it reads none."""
+    return None if scorer is None else Scorer.of(scorer).pair
+
+
+class Unloaded(Proposer):
+    """Stands for a proposer while everything else is checked."""
+
+    def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:
+        raise AssertionError("it never answers")
 
 
 def _check_guides(scoring: ScorerConfig | None, guides: object | None) -> None:

@@ -90,12 +90,28 @@ def check_constraint(constraint: Constraint, proposer: Proposer, sampling: Sampl
 
 
 class SearchHandle:
-    """A search under way, as its caller sees it."""
+    """A search as its caller sees it.
 
-    def __init__(self, job: Job, on_event: Callable[[Event], None] | None) -> None:
+    Attributes:
+        job: What it is to do.
+        future: Its answer, or the error that ended it.
+        watched: Whether anybody listens to events before the answer.
+    """
+
+    def __init__(
+        self, job: Job, on_event: Callable[[Event], None] | None = None, watched: bool = True
+    ) -> None:
+        """Describe a search that has not begun.
+
+        Args:
+            job: What to do.
+            on_event: Called on the engine's thread with every event.
+            watched: Whether ``on_event`` looks at anything but the last event; events that are
+                costly to make are left out if not.
+        """
         self.job = job
+        self.watched = watched and on_event is not None
         self.future: Future[Finished] = Future()
-        """The answer, or the error that ended the search."""
         self.future.set_running_or_notify_cancel()  # only ``cancel`` below can stop a search
         self._on_event = on_event
         self._cancelled = threading.Event()
@@ -107,11 +123,6 @@ class SearchHandle:
     @property
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
-
-    @property
-    def watched(self) -> bool:
-        """Whether anybody listens to events before the answer."""
-        return self._on_event is not None
 
     def emit(self, event: Event) -> None:
         """Tell the caller; the engine's thread calls this."""

@@ -68,22 +68,26 @@ class Engine:
         Raises:
             W2SError: This engine is waiting for whoever submits.
         """
+        searches = [SearchHandle(job, on_event) for job in jobs]
+        self.start(searches)
+        return searches
+
+    def start(self, searches: Sequence[SearchHandle]) -> None:
+        """Start searches that are new, all in the same tick; raises like ``submit``."""
         asking = _asking.get()
         if asking is not None and asking is self._thread:
             raise W2SError(
                 "a scorer or proposer asks the engine that is waiting for it, which would wait for "
                 "ever; give the model that it asks an engine of its own (engine=Engine())"
             )
-        running = [SearchHandle(job, on_event) for job in jobs]
         with self._lock:
-            self._waiting.extend(running)
+            self._waiting.extend(searches)
             if self._thread is None and self._waiting:
                 self._thread = threading.Thread(
                     target=self._run, args=(self._latest,), name="w2s-engine", daemon=True
                 )
                 self._latest = self._thread
                 self._thread.start()
-        return running
 
     def close(self) -> None:
         """Cancel all searches and wait for the thread to end; called when Python exits.

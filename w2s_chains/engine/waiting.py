@@ -1,4 +1,4 @@
-"""How callers wait for searches: for the answers, event by event, or for many calls as one.
+"""How callers wait for searches: ``EventStream`` for the events of one call, ``Together`` for many.
 
 A caller who leaves, by an error, an interrupt or because its task is cancelled, takes its searches
 along: they end before the next tick of the engine.
@@ -9,19 +9,152 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
-from contextlib import ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import TypeVar
+from typing import Any, Self
+
+import anyio
+from anyio.lowlevel import checkpoint, current_token
 
 from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.scheduler import Engine
 
-T = TypeVar("T")
 Listener = Callable[[Event], None]
+
+
+class EventStream:
+    """The events of searches, as they come.
+
+    Every item is an event and the index of its job; the last one of each job is its ``Finished``.
+    The first error is raised, and ends the stream. Entering starts the searches, and leaving
+    cancels those that still run; neither waits, so ``with`` is right in a coroutine too::
+
+        with EventStream(engine, jobs, (Committed,)) as events:
+            for index, event in events:  # or: async for
+                ...
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: Sequence[Job],
+        wanted: tuple[type[Event], ...] = (),
+        listener: Listener | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            engine: Runs the searches, all of them from the same tick on.
+            jobs: Checked jobs (``Job.check``).
+            wanted: Which events come beside the answers.
+            listener: Called with every event, on the engine's thread.
+        """
+        self.engine = engine
+        self.jobs = jobs
+        self.wanted = wanted
+        self.listener = listener
+        self._events = _Mailbox()
+        self._left = len(jobs)
+        self._searches: Sequence[SearchHandle] = ()
+        self._batch: Together | None = None
+
+    def __enter__(self) -> Self:
+        told = (*self.wanted, Finished, Failed)
+        watched = bool(self.wanted) or self.listener is not None
+        self._searches = [
+            SearchHandle(job, partial(_tell, self._events, i, told, self.listener), watched)
+            for i, job in enumerate(self.jobs)
+        ]
+        self._batch = _batch.get()
+        self.engine.start(self._searches)
+        if self._batch is not None:
+            self._batch.add(self._searches)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for search in self._searches:
+            if not search.future.done():
+                search.cancel()
+        if self._batch is not None:
+            self._batch.remove(self._searches)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[int, Event]:
+        if not self._left:
+            raise StopIteration
+        return self._opened(self._events.get())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Event]:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._opened(await self._events.get_async())
+
+    def _opened(self, item: tuple[int, Event]) -> tuple[int, Event]:
+        if isinstance(item[1], Failed):
+            raise item[1].error
+        self._left -= isinstance(item[1], Finished)
+        return item
+
+
+def _tell(
+    events: _Mailbox,
+    index: int,
+    told: tuple[type[Event], ...],
+    listener: Listener | None,
+    event: Event,
+) -> None:
+    try:
+        if listener is not None:
+            listener(event)
+    finally:
+        if isinstance(event, told):
+            events.put((index, event))
+
+
+class _Mailbox:
+    """A queue that the engine's thread fills; its reader waits in a thread or on an event loop."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+        self._wake: Callable[[], object] | None = None  # set while a reader sleeps on a loop
+
+    def put(self, item: tuple[int, Event]) -> None:
+        self._items.put(item)
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            with suppress(RuntimeError):  # the loop was closed just now
+                wake()
+
+    def get(self) -> tuple[int, Event]:
+        return self._items.get()
+
+    async def get_async(self) -> tuple[int, Event]:
+        await checkpoint()  # many events in a row keep no other task waiting
+        try:
+            while True:
+                arrived = anyio.Event()
+                self._wake = _from_other_threads(arrived.set)
+                with suppress(queue.Empty):  # looked for after ``_wake`` is set: none is missed
+                    return self._items.get_nowait()
+                await arrived.wait()
+        finally:
+            self._wake = None
+
+
+def _from_other_threads(call: Callable[[], object]) -> Callable[[], object]:
+    """Wrap ``call`` so that any thread may have this event loop make it: asyncio's or trio's."""
+    loop: Any = current_token().native_token
+    soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    return partial(soon, call)
 
 
 class Together:
@@ -30,173 +163,84 @@ class Together:
     def __init__(self, listener: Listener | None) -> None:
         self.listener = listener
         self._lock = threading.Lock()
-        self._running: set[SearchHandle] = set()
+        self._searches: set[SearchHandle] = set()
         self._given_up = False
 
-    def add(self, running: Iterable[SearchHandle]) -> None:
+    def add(self, searches: Iterable[SearchHandle]) -> None:
         with self._lock:
-            self._running.update(running)
+            self._searches.update(searches)
         if self._given_up:
             self.give_up()
 
-    def remove(self, running: Iterable[SearchHandle]) -> None:
+    def remove(self, searches: Iterable[SearchHandle]) -> None:
         with self._lock:
-            self._running.difference_update(running)
+            self._searches.difference_update(searches)
 
     def give_up(self) -> None:
         """Cancel the searches of all calls, and those that they are about to start."""
         self._given_up = True
         with self._lock:
-            for one in self._running:
-                one.cancel()
+            for search in self._searches:
+                search.cancel()
+
+    def in_threads(
+        self, calls: Sequence[Callable[[], object]], limit: int, keep_errors: bool = False
+    ) -> list[Any]:
+        """Make calls side by side, in threads that know the caller's context variables.
+
+        Args:
+            calls: What to call.
+            limit: How many run at once.
+            keep_errors: Return the error of a call as its result; else the first ends all calls.
+        """
+        with ThreadPoolExecutor(limit) as executor, self._begun() as begun:
+            futures = [executor.submit(copy_context().run, call) for call in calls]
+            begun += futures
+            wait(futures, return_when=ALL_COMPLETED if keep_errors else FIRST_EXCEPTION)
+            if not keep_errors:
+                for future in futures:
+                    if future.done():
+                        future.result()
+            return [future.exception() or future.result() for future in futures]
+
+    async def in_tasks(
+        self,
+        calls: Sequence[Callable[[], Awaitable[object]]],
+        limit: int | None = None,
+        keep_errors: bool = False,
+    ) -> list[Any]:
+        """Like ``in_threads``, but in tasks of this event loop; all at once without a limit."""
+        room = asyncio.Semaphore(limit or max(len(calls), 1))
+
+        async def gated(call: Callable[[], Awaitable[object]]) -> object:
+            async with room:
+                return await call()
+
+        with self._begun() as begun:
+            tasks = [asyncio.create_task(gated(call)) for call in calls]
+            begun += tasks
+            return await asyncio.gather(*tasks, return_exceptions=keep_errors)
+
+    @contextmanager
+    def _begun(self) -> Generator[list[Future[Any] | asyncio.Task[Any]]]:
+        """Calls that begin in here belong to this batch; an error ends those that are listed."""
+        token = _batch.set(self)
+        begun: list[Future[Any] | asyncio.Task[Any]] = []
+        try:
+            yield begun
+        except BaseException:
+            self.give_up()
+            for call in begun:
+                call.cancel()
+            raise
+        finally:
+            _batch.reset(token)
 
 
-_together: ContextVar[Together | None] = ContextVar("together", default=None)
+_batch: ContextVar[Together | None] = ContextVar("batch", default=None)
 
 
 def listener_of_batch() -> Listener | None:
     """The listener of the batch that this call belongs to."""
-    group = _together.get()
-    return None if group is None else group.listener
-
-
-@contextmanager
-def _grouped(listener: Listener | None) -> Generator[Together]:
-    group = Together(listener)
-    token = _together.set(group)
-    try:
-        yield group
-    finally:
-        _together.reset(token)
-
-
-def call_all(
-    calls: Sequence[Callable[[], T]], executor: Executor, listener: Listener | None
-) -> list[T]:
-    """Make calls side by side; the first error ends all of them.
-
-    Args:
-        calls: What is called; each in a thread that knows the caller's context variables.
-        executor: Runs them.
-        listener: Called with the events of all their searches.
-    """
-    with _grouped(listener) as group:
-        futures = [executor.submit(call) for call in calls]
-        try:
-            return _results(futures)
-        except BaseException:
-            group.give_up()
-            for future in futures:
-                future.cancel()
-            raise
-
-
-async def acall_all(
-    calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, listener: Listener | None
-) -> list[T]:
-    """Await calls side by side, at most ``limit`` at once; the first error ends all of them."""
-    room = asyncio.Semaphore(limit) if limit else nullcontext()
-
-    async def gated(call: Callable[[], Awaitable[T]]) -> T:
-        async with room:
-            return await call()
-
-    with _grouped(listener):
-        tasks = [asyncio.ensure_future(gated(call)) for call in calls]
-        try:
-            return await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
-
-
-@contextmanager
-def _submitted(
-    engine: Engine, jobs: Sequence[Job], listener: Listener | None
-) -> Generator[list[SearchHandle]]:
-    group = _together.get()
-    running = engine.submit(jobs, listener)
-    if group is not None:
-        group.add(running)
-    try:
-        yield running
-    finally:
-        for one in running:
-            if not one.future.done():
-                one.cancel()
-        if group is not None:
-            group.remove(running)
-
-
-def _results(futures: Sequence[Future[T]]) -> list[T]:
-    wait(futures, return_when=FIRST_EXCEPTION)
-    for future in futures:
-        if future.done() and (error := future.exception()):
-            raise error
-    return [future.result() for future in futures]
-
-
-def answers(engine: Engine, jobs: Sequence[Job], listener: Listener | None) -> list[Finished]:
-    """Run searches in one submission and wait for their answers; the first error is raised."""
-    with _submitted(engine, jobs, listener) as running:
-        return _results([one.future for one in running])
-
-
-async def aanswers(
-    engine: Engine, jobs: Sequence[Job], listener: Listener | None
-) -> list[Finished]:
-    """Run searches in one submission and await their answers; the first error is raised."""
-    with _submitted(engine, jobs, listener) as running:
-        return await asyncio.gather(*(asyncio.wrap_future(one.future) for one in running))
-
-
-def follow(
-    engine: Engine, jobs: Sequence[Job], listener: Listener | None
-) -> Generator[tuple[int, Event]]:
-    """Run searches and yield what they tell, each event with the index of its job.
-
-    ``listener`` is called on the engine's thread, whoever iterates does so on the caller's. The
-    first error is raised.
-    """
-    events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
-    with ExitStack() as stack:
-        for index, job in enumerate(jobs):
-            tell = partial(_tell, events.put, index, listener)
-            stack.enter_context(_submitted(engine, [job], tell))
-        left = len(jobs)
-        while left:
-            index, event = events.get()
-            left -= _is_last(event)
-            yield index, event
-
-
-async def afollow(
-    engine: Engine, jobs: Sequence[Job], listener: Listener | None
-) -> AsyncGenerator[tuple[int, Event]]:
-    """Like ``follow``, from an event loop."""
-    events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-    put = partial(asyncio.get_running_loop().call_soon_threadsafe, events.put_nowait)
-    with ExitStack() as stack:
-        for index, job in enumerate(jobs):
-            tell = partial(_tell, put, index, listener)
-            stack.enter_context(_submitted(engine, [job], tell))
-        left = len(jobs)
-        while left:
-            index, event = await events.get()
-            left -= _is_last(event)
-            yield index, event
-
-
-def _tell(
-    put: Callable[[tuple[int, Event]], object], index: int, listener: Listener | None, event: Event
-) -> None:
-    if listener is not None:
-        listener(event)
-    put((index, event))
-
-
-def _is_last(event: Event) -> bool:
-    if isinstance(event, Failed):
-        raise event.error
-    return isinstance(event, Finished)
+    batch = _batch.get()
+    return None if batch is None else batch.listener

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack, cast
 
-from langchain_core.caches import BaseCache
-from langchain_core.callbacks import Callbacks
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, model_validator
 
-from w2s_chains.config.arguments import GuidedArguments, ProposerLike
+from w2s_chains.config.arguments import Arguments, GivenArguments, ProposerLike, renamed
 from w2s_chains.config.files import describe, load_config, write_config
 from w2s_chains.config.flat_options import constructor_arguments
-from w2s_chains.config.sections import GenerationConfig, ModelType, build_parts, is_described
-from w2s_chains.core.asks import Expand
+from w2s_chains.config.sections import (
+    GenerationConfig,
+    ModelType,
+    Unloaded,
+    build_parts,
+    is_described,
+    pair_of,
+)
 from w2s_chains.core.configs import config_errors
 from w2s_chains.core.contracts import BaseGuidePair, key_of
-from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import PromptTokenizer, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import (
@@ -36,39 +39,17 @@ from w2s_chains.core.sampling import (
     Temperature,
     TopK,
     TopP,
-    fork,
 )
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
+from w2s_chains.engine.waiting import Together
 from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.langchain.generation import Searches, calls_of, checked_jobs, progress_bar
+from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
-_VERSIONS: dict[str, str] = {}
-for _name in ("w2s_chains", "torch", "transformers"):
-    with suppress(PackageNotFoundError):  # used from a folder, without installing it
-        _VERSIONS[_name] = version(_name)
 
-
-class Arguments(GuidedArguments, total=False):
-    """Keyword arguments of a guided model but the proposer: its own, and LangChain's."""
-
-    engine: Engine
-    name: str | None
-    cache: BaseCache | bool | None
-    verbose: bool
-    callbacks: Callbacks
-    tags: list[str] | None
-    metadata: dict[str, Any] | None
-    custom_get_token_ids: Callable[[str], list[int]] | None
-
-
-class GivenArguments(Arguments, total=False):
-    """Keyword arguments that win over those of a config."""
-
-    proposer: ProposerLike
-
-
-class Assembled(BaseLanguageModel[Any]):
+class GuidedModel(BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:
@@ -122,14 +103,14 @@ class Assembled(BaseLanguageModel[Any]):
         """
         cls = type(self)
         given = {} if proposer is None else {"proposer": proposer}
-        values = _renamed({**given, **fields})
+        values = renamed({**given, **fields})
         for name in values:
             if name not in cls.model_fields:
                 hint = did_you_mean(name, cls.model_fields)
                 raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
         with config_errors(cls, values, cls.__name__):
             if is_described(values):  # refuse what is wrong elsewhere before a model is loaded
-                stands: dict[str, Any] = {"proposer": _Unloaded(), "guides": None, "scorer": None}
+                stands: dict[str, Any] = {"proposer": Unloaded(), "guides": None, "scorer": None}
                 cls(**{**values, **stands})
             super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
@@ -145,8 +126,8 @@ class Assembled(BaseLanguageModel[Any]):
     def _followed(self, update: Mapping[str, Any]) -> dict[str, Any]:
         """An update of fields, with which guides that are the scorer's change together."""
         changed = dict(update)
-        if "scorer" in changed and "guides" not in changed and self.guides is _pair(self.scorer):
-            changed["guides"] = _pair(changed["scorer"])
+        if "scorer" in changed and "guides" not in changed and self.guides is pair_of(self.scorer):
+            changed["guides"] = pair_of(changed["scorer"])
         return changed
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -155,7 +136,7 @@ class Assembled(BaseLanguageModel[Any]):
         yield from (pair for pair in super().__repr_args__() if pair[0] not in hidden)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """A copy that shares the parts: they cannot be copied, and nothing changes them."""
+        """Copy all but the parts: they cannot be copied, and nothing changes them."""
         return self.__copy__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -166,7 +147,7 @@ class Assembled(BaseLanguageModel[Any]):
 
     @model_validator(mode="after")
     def _set_w2s_versions(self) -> Self:
-        for name, value in _VERSIONS.items():
+        for name, value in VERSIONS.items():
             self._add_version(name, value)
         return self
 
@@ -196,12 +177,7 @@ class Assembled(BaseLanguageModel[Any]):
                 f"the config is of type {found.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
-        given = _renamed({**fields})
-        arguments = {**found.fields(), **given}
-        if given.get("guides", ...) is None and found.scoring and found.scoring.needs_guides:
-            arguments.setdefault("scorer", None)
-            arguments["scorer"] = given.get("scorer")
-        return cls(**arguments)
+        return cls(**{**found.fields(), **found.unscored(given := renamed({**fields})), **given})
 
     @classmethod
     def from_pretrained(
@@ -219,13 +195,11 @@ class Assembled(BaseLanguageModel[Any]):
             tuned: The small tuned model, likewise.
             untuned: The small model that ``tuned`` was tuned from.
             **options: Arguments of this class, and options of ``Model`` behind ``proposer_``,
-                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
-                ``proposer_chat=True``; ``device`` and ``dtype`` without prefix mean all of them.
+                ``guide_`` (both guides), ``tuned_`` or ``untuned_``; ``device`` and ``dtype``
+                without prefix mean all of them.
 
         Raises:
-            ConfigError: An option is misspelt or out of range, or only one guide is given.
-            ModelNotFoundError: A model cannot be found.
-            UnsupportedModelError: A model cannot do what a search needs.
+            W2SError: As the constructor raises it.
         """
         name = cls.__name__
         warnings.warn(
@@ -285,20 +259,19 @@ class Assembled(BaseLanguageModel[Any]):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """What LangSmith shows beside a run: the model, the strategy and how is sampled."""
+        """What LangSmith shows beside a run: the model, the strategy and how it samples."""
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
         params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
         guides = model.guides if model.scorer is None else model.scorer
-        more = {
+        own = {
             "ls_model_name": params.get("ls_model_name", self.model_name),
             "ls_temperature": model.temperature,
             "ls_max_tokens": model.max_tokens,
             "w2s_strategy": model.strategy.model_dump(mode="json"),
             "w2s_guides": key_of(guides),
         }
-        params.update(more)  # type: ignore[typeddict-item]
-        return params
+        return cast("LangSmithParams", {**params, **own})
 
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text for the large model, if it is a local one."""
@@ -348,31 +321,52 @@ class Assembled(BaseLanguageModel[Any]):
             sampling=self._sampling(),
             constraint=self._constraint(),
         )
-        jobs: list[Job] = []
-        for root in map(Hypothesis.root, prompts):
-            seed = secrets.randbits(63) if self.seed is None else self.seed
-            jobs.append(job(root=root, seed=seed))
-            jobs[-1].check()
-            jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
-        return jobs
+        return checked_jobs(job, prompts, self.seed, self.n)
 
+    # Its searches: of one call, of a stream, and of many calls as one batch.
 
-def _pair(scorer: object | None) -> BaseGuidePair | None:
-    return None if scorer is None else Scorer.of(scorer).pair
+    def _searches(
+        self, prompts: Sequence[str | Prompt], runs: Sequence[BaseRunManager], text: bool = False
+    ) -> Searches:
+        """The searches that answer ``prompts``; with ``text`` as it is committed, for a stream."""
+        if text and self.n != 1:
+            raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
+        return Searches(self.engine, self.jobs(prompts), runs, text, self.progress and not text)
 
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """One ``invoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        calls, limit = calls_of(self.invoke, inputs, config, kwargs)
+        with self._together(len(calls), kwargs) as together:
+            return together.in_threads(calls, limit or self.engine.max_live, return_exceptions)
 
-class _Unloaded(Proposer):
-    """Stands for a proposer while everything else is checked."""
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """One ``ainvoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        calls, limit = calls_of(self.ainvoke, inputs, config, kwargs)
+        with self._together(len(calls), kwargs) as together:
+            return await together.in_tasks(calls, limit, return_exceptions)
 
-    def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:
-        raise AssertionError("it never answers")
-
-
-def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
-    """Arguments under their names of today."""
-    if "guide" not in fields:
-        return fields
-    if "guides" in fields:
-        raise ConfigError("guide is the old name of guides, and both are given; leave out guide")
-    warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=4)
-    return {("guides" if name == "guide" else name): value for name, value in fields.items()}
+    @contextmanager
+    def _together(self, calls: int, overrides: Mapping[str, Any]) -> Generator[Together]:
+        """A batch of calls with these overrides, and with one progress bar for all of them."""
+        changed = {"max_tokens", "n", "strategy", "progress"} & overrides.keys()
+        try:
+            model = self._overridden(None, {name: overrides[name] for name in changed})
+        except ConfigError:  # every call will say so
+            model = self.model_copy(update={"progress": False})
+        tokens = calls * model.n * model.max_tokens
+        with progress_bar(model.progress, tokens, model.strategy.type) as listener:
+            yield Together(listener)

@@ -30,9 +30,9 @@ from langchain_core.runnables import RunnableConfig
 
 from w2s_chains.config.sections import ModelType
 from w2s_chains.core.contracts import BaseGuidePair
-from w2s_chains.core.events import Committed, Finished
+from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
-from w2s_chains.langchain.generation import answer_info
+from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import CallReader, read_whole
 from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
@@ -60,7 +60,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ``from_config`` set ``chat`` to "auto", so that a model without one reads plain text. Every
     field from ``strategy`` to ``progress`` can be overridden in a single call:
     ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. The fields are those of
-    ``Assembled``, those of ``ToolCalling`` (tools and structured output) and:
+    ``GuidedModel``, those of ``ToolCalling`` (tools and structured output) and:
 
     Attributes:
         streaming: True makes ``invoke`` go through ``stream``, so that callbacks see the text as it
@@ -74,7 +74,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
 
     # What the caller gets.
 
-    def _result(self, answers: Sequence[Finished]) -> ChatResult:
+    def _result(self, found: Sequence[tuple[int, Event]]) -> ChatResult:
+        [answers] = by_prompt(found, self.n)
         generations: list[ChatGeneration] = []
         for answer in answers:
             reader = self._reader()
@@ -158,7 +159,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
             return single(messages, run_id=run_id)
         ids = [run_id, *[None] * (len(messages) - 1)]
         calls = [partial(single, [one], run_id=own) for one, own in zip(messages, ids, strict=True)]
-        results = self._side_by_side(calls, {}, kwargs)
+        with self._together(len(calls), kwargs) as together:
+            results = together.in_threads(calls, self.engine.max_live)
         return LLMResult(
             generations=[own for result in results for own in result.generations],
             llm_output={},
@@ -176,8 +178,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> ChatResult:
         model = self._overridden(stop, kwargs)
         runs = [] if run_manager is None else [run_manager]
-        [answers] = model._answers([model._prompt(messages)], runs)
-        return model._result(answers)
+        with model._searches([model._prompt(messages)], runs) as searches:
+            return model._result([*searches])
 
     async def _agenerate(
         self,
@@ -188,8 +190,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> ChatResult:
         model = self._overridden(stop, kwargs)
         runs = [] if run_manager is None else [run_manager]
-        [answers] = await model._aanswers([model._prompt(messages)], runs)
-        return model._result(answers)
+        with model._searches([model._prompt(messages)], runs) as searches:
+            return model._result([found async for found in searches])
 
     def _stream(
         self,
@@ -199,10 +201,10 @@ class ChatW2S(ToolCalling, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
-        run = run_manager or next(iter(current_runs()), None)
+        runs = current_runs()[:1] if run_manager is None else [run_manager]
         reader = model._reader()
-        with closing(model._follow(model._prompt(messages), run)) as events:
-            for event in events:
+        with model._searches([model._prompt(messages)], runs, text=True) as search:
+            for _, event in search:
                 yield from model._chunks(event, reader)
 
     async def _astream(
@@ -213,10 +215,10 @@ class ChatW2S(ToolCalling, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
-        run = run_manager or next(iter(current_runs()), None)
+        runs = current_runs()[:1] if run_manager is None else [run_manager]
         reader = model._reader()
-        async with aclosing(model._afollow(model._prompt(messages), run)) as events:
-            async for event in events:
+        with model._searches([model._prompt(messages)], runs, text=True) as search:
+            async for _, event in search:
                 for chunk in model._chunks(event, reader):
                     yield chunk
 

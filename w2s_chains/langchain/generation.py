@@ -1,199 +1,118 @@
-"""How a guided model answers: all at once, as a stream, or many calls as one batch."""
+"""The searches of one call, the calls of one batch, their progress bar, and what answers carry."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager
+import secrets
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import get_config_list, get_executor_for_config
+from langchain_core.runnables.config import get_config_list
 from tqdm.auto import tqdm
 
 from w2s_chains.core.events import Committed, Event, Finished, Progressed, Scored
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import fork
 from w2s_chains.engine.job import Job
-from w2s_chains.engine.waiting import (
-    Listener,
-    aanswers,
-    acall_all,
-    afollow,
-    answers,
-    call_all,
-    follow,
-    listener_of_batch,
-)
-from w2s_chains.errors import ConfigError
-from w2s_chains.langchain.base import Assembled
+from w2s_chains.engine.scheduler import Engine
+from w2s_chains.engine.waiting import EventStream, Listener, listener_of_batch
 from w2s_chains.langchain.tracing import ChunkRuns
 
 T = TypeVar("T")
-Runs = Sequence[BaseRunManager]
-"""The runs that ask, one per prompt or none; if their handlers listen, they are told of chunks."""
 
 
-class Guided(Assembled):
-    """Shared by ``W2SLLM`` and ``ChatW2S``."""
+def checked_jobs(
+    job: Callable[..., Job], prompts: Sequence[str | Prompt], seed: int | None, n: int
+) -> list[Job]:
+    """One checked search per answer, ``n`` after another for each prompt.
 
-    # All at once.
+    Args:
+        job: Makes a job for a ``root`` and a ``seed``.
+        prompts: What to answer.
+        seed: The seed of every first answer; None draws a fresh one for every prompt.
+        n: Answers per prompt; they share the reading of the prompt.
 
-    def _answers(self, prompts: Sequence[str | Prompt], runs: Runs) -> list[list[Finished]]:
-        """Answers to each prompt; all searches share their batches."""
-        jobs, told = self.jobs(prompts), [ChunkRuns(run) for run in runs]
-        with self._progress(len(prompts)) as listener:
-            if not any(told):
-                return self._grouped(answers(self.engine, jobs, listener))
-            done: dict[int, Finished] = {}
-            with closing(follow(self.engine, jobs, listener)) as events:
-                for index, event in events:
-                    if isinstance(event, Scored):
-                        told[index // self.n].tell(index % self.n, event)
-                    elif isinstance(event, Finished):
-                        done[index] = event
-            return self._grouped([done[index] for index in range(len(jobs))])
+    Raises:
+        ConfigError: The strategy needs a part that is not there.
+        PromptError: A prompt does not fit one of the models.
+    """
+    jobs: list[Job] = []
+    for root in map(Hypothesis.root, prompts):
+        own = secrets.randbits(63) if seed is None else seed
+        jobs.append(job(root=root, seed=own))
+        jobs[-1].check()
+        jobs += [job(root=root, seed=fork(own, i)) for i in range(1, n)]
+    return jobs
 
-    async def _aanswers(self, prompts: Sequence[str | Prompt], runs: Runs) -> list[list[Finished]]:
-        jobs, told = self.jobs(prompts), [ChunkRuns(run) for run in runs]
-        with self._progress(len(prompts)) as listener:
-            if not any(told):
-                return self._grouped(await aanswers(self.engine, jobs, listener))
-            done: dict[int, Finished] = {}
-            async with aclosing(afollow(self.engine, jobs, listener)) as events:
-                async for index, event in events:
-                    if isinstance(event, Scored):
-                        await told[index // self.n].atell(index % self.n, event)
-                    elif isinstance(event, Finished):
-                        done[index] = event
-            return self._grouped([done[index] for index in range(len(jobs))])
 
-    def _grouped(self, flat: Sequence[Finished]) -> list[list[Finished]]:
-        return [list(flat[i : i + self.n]) for i in range(0, len(flat), self.n)]
+class Searches(EventStream):
+    """The searches of one call; ``for`` and ``async for`` read the same thing.
 
-    # As a stream.
+    Items are text as it is committed, where it is wanted, and answers, each with the index of its
+    job. LangChain's handlers are told of everything else meanwhile, on the thread or event loop of
+    whoever reads.
+    """
 
-    def _follow(
-        self, prompt: str | Prompt, run: BaseRunManager | None
-    ) -> Generator[Committed | Finished]:
-        """Text as it is committed, and what comes with it in the end."""
-        told = ChunkRuns(run)
-        with closing(follow(self.engine, self._stream_jobs(prompt), None)) as events:
-            for _, event in events:
-                if isinstance(event, Scored):
-                    told.tell(0, event)
-                elif isinstance(event, Committed | Finished):
-                    yield event
-
-    async def _afollow(
-        self, prompt: str | Prompt, run: BaseRunManager | None
-    ) -> AsyncGenerator[Committed | Finished]:
-        told = ChunkRuns(run)
-        async with aclosing(afollow(self.engine, self._stream_jobs(prompt), None)) as events:
-            async for _, event in events:
-                if isinstance(event, Scored):
-                    await told.atell(0, event)
-                elif isinstance(event, Committed | Finished):
-                    yield event
-
-    def _stream_jobs(self, prompt: str | Prompt) -> list[Job]:
-        if self.n != 1:
-            raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
-        return self.jobs([prompt])
-
-    # Many calls as one batch: each has its own run, and the engine makes them share model calls.
-
-    def _side_by_side(
-        self, calls: Sequence[Callable[[], T]], config: RunnableConfig, overrides: Mapping[str, Any]
-    ) -> list[T]:
-        if len(calls) == 1:
-            return [calls[0]()]
-        limit = config.get("max_concurrency")
-        together: RunnableConfig = {"max_concurrency": limit or self.engine.max_live}
-        with (
-            self._one_bar(len(calls), overrides) as listener,
-            get_executor_for_config(together) as executor,
-        ):
-            return call_all(calls, executor, listener)
-
-    def batch(
+    def __init__(
         self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """One ``invoke`` per input; with ``return_exceptions`` one that fails harms no other."""
-        if not inputs:
-            return []
-        configs = get_config_list(config, len(inputs))
+        engine: Engine,
+        jobs: Sequence[Job],
+        runs: Sequence[BaseRunManager],
+        text: bool = False,
+        progress: bool = False,
+    ) -> None:
+        """Start nothing yet.
 
-        def call(one: LanguageModelInput, own: RunnableConfig) -> Any:
-            try:
-                return self.invoke(one, own, **kwargs)
-            except Exception as error:
-                if return_exceptions:
-                    return error
-                raise
+        Args:
+            engine: Runs the searches.
+            jobs: What to search for: equally many answers for each prompt, one after another.
+            runs: The runs that ask, one per prompt, or none.
+            text: Whether text is wanted as it is committed.
+            progress: Whether to show a progress bar.
+        """
+        self._told = ChunkRuns(runs, answers=len(jobs) // max(len(runs), 1))
+        wanted = ((Committed,) if text else ()) + ((Scored,) if self._told else ())
+        super().__init__(engine, jobs, wanted)
+        self._progress = progress
+        self._bar = ExitStack()
 
-        calls = [partial(call, *row) for row in zip(inputs, configs, strict=True)]
-        return self._side_by_side(calls, configs[0], kwargs)
+    def __enter__(self) -> Self:
+        tokens = sum(job.sampling.max_tokens for job in self.jobs)
+        title = next((job.strategy.type for job in self.jobs), "")
+        self.listener = self._bar.enter_context(progress_bar(self._progress, tokens, title))
+        return super().__enter__()
 
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """One ``ainvoke`` per input; with ``return_exceptions`` one that fails harms no other."""
-        if not inputs:
-            return []
-        configs = get_config_list(config, len(inputs))
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._bar.close()
 
-        async def call(one: LanguageModelInput, own: RunnableConfig) -> Any:
-            try:
-                return await self.ainvoke(one, own, **kwargs)
-            except Exception as error:
-                if return_exceptions:
-                    return error
-                raise
+    def __next__(self) -> tuple[int, Committed | Finished]:
+        while True:
+            index, event = super().__next__()
+            if isinstance(event, Committed | Finished):
+                return index, event
+            if isinstance(event, Scored):
+                self._told.tell(index, event)
 
-        calls = [partial(call, *row) for row in zip(inputs, configs, strict=True)]
-        with self._one_bar(len(inputs), kwargs) as listener:
-            return await acall_all(calls, configs[0].get("max_concurrency"), listener)
+    async def __anext__(self) -> tuple[int, Committed | Finished]:
+        while True:
+            index, event = await super().__anext__()
+            if isinstance(event, Committed | Finished):
+                return index, event
+            if isinstance(event, Scored):
+                await self._told.tell_async(index, event)
 
-    @contextmanager
-    def _one_bar(self, prompts: int, overrides: Mapping[str, Any]) -> Generator[Listener | None]:
-        """One progress bar for many calls; each of them finds it instead of making its own."""
-        names = ("max_tokens", "n", "strategy", "progress")
-        changed = {name: overrides[name] for name in names if name in overrides}
-        try:
-            model = self._overridden(None, changed)
-        except ConfigError:  # every call will say so
-            model = self.model_copy(update={"progress": False})
-        with model._progress(prompts) as listener:
-            yield listener
 
-    @contextmanager
-    def _progress(self, prompts: int) -> Generator[Listener | None]:
-        """A progress bar in tokens, since the answers of a batch end together; its listener."""
-        if not self.progress:
-            yield None
-        elif (listener := listener_of_batch()) is not None:
-            yield listener
-        else:
-            total = prompts * self.n * self.max_tokens
-            with tqdm(total=total, desc=self.strategy.type, unit="token") as bar:
-
-                def listen(event: Event) -> None:
-                    if isinstance(event, Progressed):
-                        bar.update(event.tokens)
-
-                yield listen
+def by_prompt(found: Iterable[tuple[int, Event]], n: int) -> list[list[Finished]]:
+    """The answers to each prompt, ``n`` for each, in order."""
+    done = {index: event for index, event in found if isinstance(event, Finished)}
+    flat = [done[index] for index in sorted(done)]
+    return [flat[i : i + n] for i in range(0, len(flat), n)]
 
 
 def answer_info(answer: Finished) -> dict[str, Any]:
@@ -207,3 +126,35 @@ def answer_info(answer: Finished) -> dict[str, Any]:
         "guide_tokens": answer.guide_tokens,
         "kl": answer.kl,
     }
+
+
+def calls_of(
+    call: Callable[..., T],
+    inputs: Sequence[LanguageModelInput],
+    config: RunnableConfig | list[RunnableConfig] | None,
+    options: Mapping[str, Any],
+) -> tuple[list[Callable[[], T]], int | None]:
+    """One call per input of a batch, each with its own config, and how many may run at once."""
+    configs = get_config_list(config, len(inputs))
+    calls = [partial(call, *row, **options) for row in zip(inputs, configs, strict=True)]
+    return [*calls], configs[0].get("max_concurrency") if configs else None
+
+
+@contextmanager
+def progress_bar(shown: bool, tokens: int, title: str) -> Generator[Listener | None]:
+    """A bar in tokens, since the answers of a batch end together; yields what moves it.
+
+    A call that is part of a batch moves the bar of its batch instead.
+    """
+    if not shown:
+        yield None
+    elif (listener := listener_of_batch()) is not None:
+        yield listener
+    else:
+        with tqdm(total=tokens, desc=title, unit="token") as bar:
+
+            def listen(event: Event) -> None:
+                if isinstance(event, Progressed):
+                    bar.update(event.tokens)
+
+            yield listen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, closing
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import (
@@ -15,15 +15,16 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from w2s_chains.config.sections import ModelType
-from w2s_chains.core.events import Committed, Finished
-from w2s_chains.langchain.generation import Guided, answer_info
+from w2s_chains.core.events import Committed, Event, Finished
+from w2s_chains.langchain.base import GuidedModel
+from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.tracing import current_runs, known_runs
 
 _OPTIONS = frozenset({"tags", "metadata", "run_name", "run_id"})
 """Arguments of ``generate`` that are not the model's."""
 
 
-class W2SLLM(Guided, BaseLLM):
+class W2SLLM(GuidedModel, BaseLLM):
     """A large frozen model, steered by a small tuned and a small untuned one, for raw prompts.
 
     Example:
@@ -37,10 +38,10 @@ class W2SLLM(Guided, BaseLLM):
 
     Every field from ``strategy`` to ``progress`` can be overridden in a single call:
     ``llm.invoke(prompt, strategy=Sampling(), max_tokens=20)``. The fields are those of
-    ``Assembled``.
+    ``GuidedModel``.
     """
 
-    model_config = Guided.model_config
+    model_config = GuidedModel.model_config
     config_type: ClassVar[ModelType] = "llm"
 
     def generate(
@@ -51,12 +52,8 @@ class W2SLLM(Guided, BaseLLM):
         **options: Any,
     ) -> LLMResult:
         """As in LangChain, with per-call overrides part of the cache key."""
-        llm, options = self._for_call(stop, options)
-        # LangChain's key would have None for a configured stop, and it takes an empty list of
-        # callbacks for one list per prompt.
-        return super(W2SLLM, llm).generate(
-            prompts, list(llm.stop) or None, callbacks or None, **options
-        )
+        llm, known = self._for_call(stop, callbacks, options)
+        return super(W2SLLM, llm).generate(prompts, **known)
 
     async def agenerate(
         self,
@@ -66,18 +63,19 @@ class W2SLLM(Guided, BaseLLM):
         **options: Any,
     ) -> LLMResult:
         """As in LangChain, with per-call overrides part of the cache key."""
-        llm, options = self._for_call(stop, options)
-        return await super(W2SLLM, llm).agenerate(
-            prompts, list(llm.stop) or None, callbacks or None, **options
-        )
+        llm, known = self._for_call(stop, callbacks, options)
+        return await super(W2SLLM, llm).agenerate(prompts, **known)
 
     def _for_call(
-        self, stop: Sequence[str] | None, options: dict[str, Any]
+        self, stop: Sequence[str] | None, callbacks: Any, options: dict[str, Any]
     ) -> tuple[Self, dict[str, Any]]:
-        """This model with the overrides of a call, and the options that are LangChain's own."""
-        own = {name: value for name, value in options.items() if name in _OPTIONS}
+        """This model with the overrides of a call, and the arguments that LangChain knows."""
+        known = {name: value for name, value in options.items() if name in _OPTIONS}
         others = {name: value for name, value in options.items() if name not in _OPTIONS}
-        return self._overridden(stop, others), own
+        llm = self._overridden(stop, others)
+        # LangChain's key would have None for a configured stop, and it takes an empty list of
+        # callbacks for one list per prompt.
+        return llm, {"stop": list(llm.stop) or None, "callbacks": callbacks or None, **known}
 
     def batch(
         self,
@@ -88,9 +86,8 @@ class W2SLLM(Guided, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
-        if return_exceptions:
-            return super().batch(inputs, config, return_exceptions=True, **kwargs)
-        return BaseLLM.batch(self, inputs, config, **kwargs)
+        batch = super().batch if return_exceptions else partial(BaseLLM.batch, self)
+        return batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
         self,
@@ -101,9 +98,8 @@ class W2SLLM(Guided, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
-        if return_exceptions:
-            return await super().abatch(inputs, config, return_exceptions=True, **kwargs)
-        return await BaseLLM.abatch(self, inputs, config, **kwargs)
+        abatch = super().abatch if return_exceptions else partial(BaseLLM.abatch, self)
+        return await abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     # ``_generate`` is told the run of the first prompt only.
 
@@ -127,7 +123,8 @@ class W2SLLM(Guided, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        return llm._result(llm._answers(prompts, current_runs()))
+        with llm._searches(prompts, current_runs()) as searches:
+            return llm._result([*searches])
 
     async def _agenerate(
         self,
@@ -137,7 +134,8 @@ class W2SLLM(Guided, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         llm = self._overridden(stop, kwargs)
-        return llm._result(await llm._aanswers(prompts, current_runs()))
+        with llm._searches(prompts, current_runs()) as searches:
+            return llm._result([found async for found in searches])
 
     def _stream(
         self,
@@ -146,8 +144,9 @@ class W2SLLM(Guided, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with closing(self._overridden(stop, kwargs)._follow(prompt, run_manager)) as events:
-            for event in events:
+        runs = [] if run_manager is None else [run_manager]
+        with self._overridden(stop, kwargs)._searches([prompt], runs, text=True) as search:
+            for _, event in search:
                 chunk = _chunk(event)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -160,15 +159,16 @@ class W2SLLM(Guided, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        events = self._overridden(stop, kwargs)._afollow(prompt, run_manager)
-        async with aclosing(events):
-            async for event in events:
+        runs = [] if run_manager is None else [run_manager]
+        with self._overridden(stop, kwargs)._searches([prompt], runs, text=True) as search:
+            async for _, event in search:
                 chunk = _chunk(event)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _result(self, answers: Sequence[Sequence[Finished]]) -> LLMResult:
+    def _result(self, found: Sequence[tuple[int, Event]]) -> LLMResult:
+        answers = by_prompt(found, self.n)
         generations = [
             [Generation(text=one.text, generation_info=answer_info(one)) for one in own]
             for own in answers

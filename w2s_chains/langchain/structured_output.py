@@ -21,7 +21,7 @@ from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.job import check_constraint
 from w2s_chains.errors import ConfigError
-from w2s_chains.langchain.generation import Guided
+from w2s_chains.langchain.base import GuidedModel
 from w2s_chains.langchain.messages import to_prompt
 from w2s_chains.langchain.tools import (
     AnyTool,
@@ -37,7 +37,7 @@ from w2s_chains.langchain.tools import (
 )
 
 
-class ToolCalling(Guided):
+class ToolCalling(GuidedModel):
     """A guided model that can be held to a form: by tools, or by the schema of its answers.
 
     Attributes:
@@ -47,8 +47,8 @@ class ToolCalling(Guided):
         response_format: Form of an answer, as OpenAI has it; see ``with_structured_output``.
     """
 
-    model_config = Guided.model_config
-    call_fields: ClassVar[frozenset[str]] = Guided.call_fields | {
+    model_config = GuidedModel.model_config
+    call_fields: ClassVar[frozenset[str]] = GuidedModel.call_fields | {
         "tools", "tool_choice", "parallel_tool_calls", "response_format",
     }  # fmt: skip
 

@@ -6,9 +6,11 @@ them as ``on_chain_start`` and ``on_chain_end``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -29,6 +31,12 @@ NAME = "w2s_chunk"
 _MOST_CANDIDATES = 16
 _LONGEST_TEXT = 200
 
+VERSIONS: dict[str, str] = {}
+"""Of what an answer depends on, for the metadata of every run."""
+for _name in ("w2s_chains", "torch", "transformers"):
+    with suppress(PackageNotFoundError):  # used from a folder, without installing it
+        VERSIONS[_name] = version(_name)
+
 _runs: ContextVar[Sequence[BaseRunManager]] = ContextVar("runs", default=())
 
 
@@ -48,52 +56,60 @@ def current_runs() -> Sequence[BaseRunManager]:
 
 
 class ChunkRuns:
-    """The child runs of one run of a model; events come from the engine, calls are ours."""
+    """The child runs of a call: one for every step of a search whose run has handlers for them."""
 
-    def __init__(self, run: BaseRunManager | None) -> None:
-        self._run = run
-        self._steps: dict[int, int] = {}
+    def __init__(self, runs: Sequence[BaseRunManager], answers: int = 1) -> None:
+        """Tell nothing yet.
+
+        Args:
+            runs: The runs of the model, one per prompt.
+            answers: How many searches answer each prompt; their indices follow one another.
+        """
+        self._runs = [
+            run if any(not h.ignore_chain for h in run.handlers) else None for run in runs
+        ]
+        self._answers = answers
+        self._steps: Counter[int] = Counter()
 
     def __bool__(self) -> bool:
         """Whether anybody listens."""
-        run = self._run
-        return run is not None and any(not h.ignore_chain for h in run.handlers)
+        return any(self._runs)
 
-    def tell(self, answer: int, event: Scored) -> None:
+    def tell(self, index: int, event: Scored) -> None:
         """Call the handlers of a synchronous run.
 
         Args:
-            answer: Which of the answers to this prompt.
+            index: Which search it was.
             event: The candidates of one step.
         """
-        if self:
-            manager = CallbackManager(**self._inherited())
-            child = manager.on_chain_start(None, self._inputs(answer), name=NAME)
+        if (run := self._runs[index // self._answers]) is not None:
+            manager = CallbackManager(**_inherited(run))
+            child = manager.on_chain_start(None, self._inputs(index), name=NAME)
             child.on_chain_end(_candidates(event))
 
-    async def atell(self, answer: int, event: Scored) -> None:
+    async def tell_async(self, index: int, event: Scored) -> None:
         """Call the handlers of an asynchronous run."""
-        if self:
-            manager = AsyncCallbackManager(**self._inherited())
-            child = await manager.on_chain_start(None, self._inputs(answer), name=NAME)
+        if (run := self._runs[index // self._answers]) is not None:
+            manager = AsyncCallbackManager(**_inherited(run))
+            child = await manager.on_chain_start(None, self._inputs(index), name=NAME)
             await child.on_chain_end(_candidates(event))
 
-    def _inherited(self) -> dict[str, Any]:
-        run = self._run
-        assert run is not None
-        return {
-            "handlers": run.handlers,
-            "inheritable_handlers": run.inheritable_handlers,
-            "parent_run_id": run.run_id,
-            "tags": run.inheritable_tags,
-            "inheritable_tags": run.inheritable_tags,
-            "metadata": run.inheritable_metadata,
-            "inheritable_metadata": run.inheritable_metadata,
-        }
+    def _inputs(self, index: int) -> dict[str, int]:
+        self._steps[index] += 1
+        return {"answer": index % self._answers, "step": self._steps[index] - 1}
 
-    def _inputs(self, answer: int) -> dict[str, int]:
-        step = self._steps[answer] = self._steps.get(answer, -1) + 1
-        return {"answer": answer, "step": step}
+
+def _inherited(run: BaseRunManager) -> dict[str, Any]:
+    """What a child run has from its parent."""
+    return {
+        "handlers": run.handlers,
+        "inheritable_handlers": run.inheritable_handlers,
+        "parent_run_id": run.run_id,
+        "tags": run.inheritable_tags,
+        "inheritable_tags": run.inheritable_tags,
+        "metadata": run.inheritable_metadata,
+        "inheritable_metadata": run.inheritable_metadata,
+    }
 
 
 def _candidates(event: Scored) -> dict[str, Any]:

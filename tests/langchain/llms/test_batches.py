@@ -161,7 +161,7 @@ def test_an_interrupted_invoke_stops_the_engine(
         raise KeyboardInterrupt
 
     llm = long_llm(llm)
-    monkeypatch.setattr("w2s_chains.engine.waiting.wait", interrupt)
+    monkeypatch.setattr("w2s_chains.engine.waiting.EventStream.__next__", interrupt)
     before = forwards(llm)
     with pytest.raises(KeyboardInterrupt):
         llm.batch(PROMPTS[:4])
