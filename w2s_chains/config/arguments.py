@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from pydantic import BaseModel
+
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.scheduler import Engine
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.config import Guides
 from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.scorers.config import ScorerConfig
@@ -68,12 +70,15 @@ class GivenArguments(Arguments, total=False):
     proposer: ProposerLike
 
 
-def renamed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments under their names of today.
+def known_arguments(arguments: dict[str, Any], cls: type[BaseModel]) -> dict[str, Any]:
+    """Arguments of ``cls`` under their names of today.
 
     Raises:
-        ConfigError: One is given under its old and its new name.
+        ConfigError: One is unknown, or given under its old and its new name.
     """
+    for name in arguments.keys() - cls.model_fields.keys() - {"guide"}:
+        hint = did_you_mean(name, cls.model_fields)
+        raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
     if "guide" not in arguments:
         return arguments
     if "guides" in arguments:

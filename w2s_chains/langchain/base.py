@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,9 +14,9 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, model_validator
 
-from w2s_chains.config.arguments import Arguments, GivenArguments, ProposerLike, renamed
+from w2s_chains.config.arguments import Arguments, GivenArguments, ProposerLike, known_arguments
+from w2s_chains.config.deprecated import OldWays
 from w2s_chains.config.files import describe, load_config, write_config
-from w2s_chains.config.flat_options import constructor_arguments
 from w2s_chains.config.sections import (
     GenerationConfig,
     ModelType,
@@ -49,7 +48,7 @@ from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
 
-class GuidedModel(BaseLanguageModel[Any]):
+class GuidedModel(OldWays, BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:
@@ -103,11 +102,7 @@ class GuidedModel(BaseLanguageModel[Any]):
         """
         cls = type(self)
         given = {} if proposer is None else {"proposer": proposer}
-        values = renamed({**given, **fields})
-        for name in values:
-            if name not in cls.model_fields:
-                hint = did_you_mean(name, cls.model_fields)
-                raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
+        values = known_arguments({**given, **fields}, cls)
         with config_errors(cls, values, cls.__name__):
             if is_described(values):  # refuse what is wrong elsewhere before a model is loaded
                 stands: dict[str, Any] = {"proposer": Unloaded(), "guides": None, "scorer": None}
@@ -177,38 +172,8 @@ class GuidedModel(BaseLanguageModel[Any]):
                 f"the config is of type {found.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
-        return cls(**{**found.fields(), **found.unscored(given := renamed({**fields})), **given})
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        proposer: str,
-        *,
-        tuned: str | None = None,
-        untuned: str | None = None,
-        **options: Any,
-    ) -> Self:
-        """Load models by name, with flat options. Deprecated: call the class itself.
-
-        Args:
-            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
-            tuned: The small tuned model, likewise.
-            untuned: The small model that ``tuned`` was tuned from.
-            **options: Arguments of this class, and options of ``Model`` behind ``proposer_``,
-                ``guide_`` (both guides), ``tuned_`` or ``untuned_``; ``device`` and ``dtype``
-                without prefix mean all of them.
-
-        Raises:
-            W2SError: As the constructor raises it.
-        """
-        name = cls.__name__
-        warnings.warn(
-            f"{name}.from_pretrained goes with the next release; write {name}(proposer=Model(...), "
-            "guides=Guides(...))",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return cls(**constructor_arguments(proposer, tuned, untuned, options))
+        given = known_arguments({**fields}, cls)
+        return cls(**{**found.fields(), **found.unscored(given), **given})
 
     def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
         """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
@@ -225,12 +190,6 @@ class GuidedModel(BaseLanguageModel[Any]):
             self.proposer, self.guides, self.scorer, self.strategy, generation, self.config_type
         )
         return write_config(config, path)
-
-    @property
-    def guide(self) -> BaseGuidePair | None:
-        """The old name of ``guides``; it goes with the next release."""
-        warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=2)
-        return self.guides
 
     # What LangChain asks for.
 
@@ -274,7 +233,7 @@ class GuidedModel(BaseLanguageModel[Any]):
         return cast("LangSmithParams", {**params, **own})
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The tokens of a text for the large model, if it is a local one."""
+        """Tokens of a text for the large model, where its tokenizer is known here."""
         tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
         if self.custom_get_token_ids is None and tokenizer is not None:
             return tokenizer.encode(text)
@@ -305,12 +264,8 @@ class GuidedModel(BaseLanguageModel[Any]):
     def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]:
         """The searches that answer ``prompts``, for callers who run the engine themselves.
 
-        Returns:
-            One checked job per answer, ``n`` after another for each prompt.
-
-        Raises:
-            ConfigError: The strategy needs a part that is not there.
-            PromptError: A prompt does not fit one of the models.
+        One checked job per answer, ``n`` after another for each prompt; raises ConfigError or
+        PromptError like a call.
         """
         job = partial(
             Job,

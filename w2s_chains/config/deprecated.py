@@ -1,16 +1,62 @@
-"""The deprecated flat arguments of ``from_pretrained``, as those of the constructor."""
+"""What goes with the next release: ``from_pretrained`` with flat options, and ``guide``."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.errors import ConfigError, did_you_mean
 
 _ROLES = ("proposer", "guide", "tuned", "untuned")
 _OPTIONS = sorted(Model.model_fields.keys() - {"type", "model"})
+
+
+class OldWays:
+    """What a guided model could do under other names; each of them warns."""
+
+    if TYPE_CHECKING:
+        guides: BaseGuidePair | None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        proposer: str | os.PathLike[str],
+        *,
+        tuned: str | os.PathLike[str] | None = None,
+        untuned: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load models by name, with flat options. Deprecated: call the class itself.
+
+        Args:
+            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
+            tuned: The small tuned model, likewise.
+            untuned: The small model that ``tuned`` was tuned from.
+            **options: Arguments of this class, and options of ``Model`` behind ``proposer_``,
+                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
+                ``proposer_chat=True``; ``device`` and ``dtype`` without prefix mean all of them.
+
+        Raises:
+            W2SError: As the constructor raises it.
+        """
+        name = cls.__name__
+        warnings.warn(
+            f"{name}.from_pretrained goes with the next release; write {name}(proposer=Model(...), "
+            "guides=Guides(...))",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls(**constructor_arguments(proposer, tuned, untuned, options))
+
+    @property
+    def guide(self) -> BaseGuidePair | None:
+        """The old name of ``guides``. Deprecated."""
+        warnings.warn("guide is now called guides", DeprecationWarning, stacklevel=2)
+        return self.guides
 
 
 def constructor_arguments(
