@@ -61,6 +61,6 @@ def require_steering(guides: BaseGuidePair | None, vocabulary: str) -> SteeringP
             raise ConfigError(
                 f"token-level steering needs guides with the proposer's vocabulary, but the {name} "
                 f"guide {paths.tokenizer.name!r} has another one; use guides of the "
-                "proposer's model family, or a strategy without steering (chunk_beam, best_of_n)"
+                "proposer's family, or a strategy without steering (chunk_beam, best_of_n)"
             )
     return SteeringPair(tuned, untuned)
