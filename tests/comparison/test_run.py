@@ -352,3 +352,18 @@ def test_rows_tell_the_divergence(study: Path, tmp_path: Path) -> None:
     assert len(set(told["eft"])) == len(told["eft"])
     assert all(kl is not None and kl > 1 for kl in told["beam"])
     assert " KL " in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_folder_of_the_last_release_goes_on(study: Path, tmp_path: Path) -> None:
+    """It calls the guides ``guide``; what it holds is still the same config."""
+    out = tmp_path / "out"
+    first = compare(study, out=out, limit=1, plots=False)
+    plan = out / "plan.yaml"
+    plan.write_text(plan.read_text().replace("guides:", "guide:"))
+    assert "guide:" in plan.read_text()
+    again = compare(study, out=out, limit=1, plots=False)
+    assert [row.text for row in again.rows] == [row.text for row in first.rows]
+    assert "guides:" in plan.read_text()
+    plan.write_text(plan.read_text().replace("guides:", "quides:"))
+    with pytest.raises(ConfigError, match="give it another name"):
+        compare(study, out=out, limit=1, plots=False)  # control

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -35,7 +35,7 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
     before: Any = {}
     if path.exists():
         try:
-            before = yaml.safe_load(path.read_text("utf-8")) or {}
+            before = _with_new_names(yaml.safe_load(path.read_text("utf-8")) or {})
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
     for kind, parts in now.items():
@@ -49,6 +49,16 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
                 )
     both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
     write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())
+
+
+def _with_new_names(before: Any) -> Any:
+    """Rename ``guide`` to ``guides`` in configs that an earlier release wrote down."""
+    if isinstance(before, dict):
+        items = cast("dict[str, Any]", before).items()
+        return {"guides" if k == "guide" else k: _with_new_names(v) for k, v in items}
+    if isinstance(before, list):
+        return [_with_new_names(item) for item in cast("list[Any]", before)]
+    return before
 
 
 def _config(config: Entry | W2SLLM) -> dict[str, Any]:
