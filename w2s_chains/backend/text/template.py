@@ -39,12 +39,16 @@ class PromptTemplate(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _chat_by_default(cls, values: Any, info: ValidationInfo) -> Any:
-        """In a chat model's config (by context) "auto" stands where nothing is said."""
-        wanted = (info.context or {}).get("chat")
+    def _chat_by_default(
+        cls, values: Mapping[str, Any] | PromptTemplate, info: ValidationInfo
+    ) -> Any:
+        """Set ``chat`` to what the context says, if it is not given: a chat model's is "auto"."""
+        context: Mapping[str, Any] = info.context or {}
+        wanted = context.get("chat")
         return {"chat": wanted, **values} if wanted and isinstance(values, Mapping) else values
 
     def for_chat(self) -> Self:
+        """Return the template for a chat model: ``chat`` is "auto" if it was not given."""
         return self if "chat" in self.model_fields_set else self.model_copy(update={"chat": "auto"})
 
     @model_validator(mode="after")
