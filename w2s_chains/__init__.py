@@ -4,8 +4,17 @@ Every public name is imported when it is first asked for, so that ``import w2s_c
 neither torch nor transformers nor langchain; ``__init__.pyi`` says where each of them is.
 """
 
+from typing import Any, cast
+
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_lazy = cast(Any, lazy_loader)  # it is only partly typed
+_load, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load(name)
