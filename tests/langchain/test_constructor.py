@@ -202,7 +202,7 @@ def test_the_old_ways_still_work_and_warn(names: dict[str, str], pair: GuidePair
 def test_no_model_is_silently_overridden(role: str) -> None:
     """``proposer_model="b"`` loaded b without a word, whatever was given first."""
     option = f"{role}_model"
-    with pytest.raises(ConfigError, match=f"{role}='b' names a model that another argument"):
+    with pytest.raises(ConfigError, match=f"{option}='b' names a model that another argument"):
         W2SLLM.from_pretrained("a", tuned="c", untuned="d", **{option: "b"})
 
 
