@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel
 
@@ -62,6 +62,20 @@ class Arguments(GuidedArguments, total=False):
     tags: list[str] | None
     metadata: dict[str, Any] | None
     custom_get_token_ids: Callable[[str], list[int]] | None
+
+
+class ChatArguments(Arguments, total=False):
+    """Keyword arguments of a chat model but the proposer; see ``ChatW2S``."""
+
+    tools: Sequence[Any]
+    tool_choice: Any
+    parallel_tool_calls: bool
+    response_format: Mapping[str, Any] | None
+    streaming: bool | None
+    disable_streaming: bool | Literal["tool_calling"]
+    output_version: str | None
+    profile: Any
+    rate_limiter: Any
 
 
 class GivenArguments(Arguments, total=False):
