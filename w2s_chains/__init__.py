@@ -4,8 +4,10 @@ Every public name is imported when it is first asked for, so that ``import w2s_c
 neither torch nor transformers nor langchain; ``__init__.pyi`` says where each of them is.
 """
 
+from typing import Any, cast
+
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = cast(Any, lazy_loader).attach_stub(__name__, __file__)

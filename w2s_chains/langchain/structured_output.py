@@ -53,7 +53,7 @@ class ToolCalling(GuidedModel):
     }  # fmt: skip
 
     tools: Annotated[list[dict[str, Any]], BeforeValidator(tool_dicts)] = Field(
-        default_factory=list
+        default_factory=list[dict[str, Any]]
     )
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = False
@@ -138,7 +138,12 @@ class ToolCalling(GuidedModel):
         elif method in ("json_schema", "json_mode"):
             form = response_format_of(schema, shown=method == "json_schema")
             # Tools of this model itself could be called instead of an answer.
-            bound = {"tools": [], "tool_choice": None, **kwargs, "response_format": form}
+            bound: dict[str, Any] = {
+                "tools": [],
+                "tool_choice": None,
+                **kwargs,
+                "response_format": form,
+            }
             self._overridden(None, bound)._check_form()
             model = self.bind(ls_structured_output_format=told, **bound)
             parser = parser_of(schema)

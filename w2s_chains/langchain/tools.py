@@ -42,7 +42,7 @@ def tool_dicts(tools: object) -> list[dict[str, Any]]:
     if not isinstance(tools, Sequence):
         raise ConfigError(f"tools are a list, not {tools!r}")
     known: dict[str, dict[str, Any]] = {}
-    for tool in tools:
+    for tool in cast(Sequence[AnyTool], tools):
         converted = _converted(tool)
         name = converted["function"]["name"]
         if _bare(known.setdefault(name, converted)) != _bare(converted):
@@ -54,10 +54,14 @@ def tool_dicts(tools: object) -> list[dict[str, Any]]:
 
 def _bare(value: Any) -> Any:
     """Without what only people read, in which forms of one tool differ."""
-    if isinstance(value, Mapping):
+    if _is_mapping(value):
         told = {"title", "description"}
         return {k: _bare(v) for k, v in value.items() if k not in told or not isinstance(v, str)}
-    return [*map(_bare, value)] if isinstance(value, list) else value
+    return [*map(_bare, cast(list[Any], value))] if isinstance(value, list) else value
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _converted(tool: AnyTool) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
 
 def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether it is a JSON schema, and not a provider's form of a tool."""
-    return isinstance(value, Mapping) and not value.keys() & {"name", "function", "toolSpec"}
+    return _is_mapping(value) and not value.keys() & {"name", "function", "toolSpec"}
 
 
 class _FewTitles(GenerateJsonSchema):
@@ -135,7 +139,7 @@ def tool_choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
         return "auto"
     if choice is True:
         choice = "any"
-    if isinstance(choice, Mapping):
+    if _is_mapping(choice):
         choice = choice.get("function", choice).get("name", choice.get("type"))
     if choice in names:
         return str(choice)
@@ -161,7 +165,7 @@ def response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, A
     if kind == "json_object":
         return response_format.get("schema", {"type": "object"})
     schema = response_format.get("json_schema", {}).get("schema")
-    if kind != "json_schema" or not isinstance(schema, Mapping):
+    if kind != "json_schema" or not _is_mapping(schema):
         raise ConfigError(
             f"response_format {dict(response_format)!r} is unknown; give {{'type': 'json_schema', "
             "'json_schema': {'name': ..., 'schema': {...}}}, {'type': 'json_object'} (its 'schema' "

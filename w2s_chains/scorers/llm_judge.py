@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -12,6 +12,9 @@ from w2s_chains.backend.remote.langchain_models import named_chat_model
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RunnableScorer
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
 
 
 def _names_both(template: str) -> str:
@@ -49,7 +52,9 @@ class LLMJudgeConfig(BuiltInScorerConfig):
 
         options = {} if self.temperature is None else {"temperature": self.temperature}
         model = named_chat_model(self.model, **options)
-        judge = RunnableSequence(RunnableLambda(self.rendered), model, name=repr(self.model))
+        judge: RunnableSequence[Mapping[str, str], BaseMessage] = RunnableSequence(
+            RunnableLambda(self.rendered), model, name=repr(self.model)
+        )
         return RunnableScorer(judge, max_concurrency=self.max_concurrency, spec=self)
 
     def rendered(self, texts: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -61,8 +61,8 @@ class MixturePart(Config):
 
     @field_validator("scorer", mode="before")
     @classmethod
-    def _no_mixture(cls, value: Any) -> Any:
-        named = value.get("type") if isinstance(value, Mapping) else value
+    def _no_mixture(cls, value: object) -> object:
+        named = cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
         if named == "mixture" or isinstance(value, MixtureConfig):
             raise _nested()
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
 
 from pydantic import (
     BeforeValidator,
@@ -19,8 +19,8 @@ from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.configs import Config
 
 
-def _as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _as_text(value: object) -> object:
+    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
 
 
 ModelName = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
@@ -119,7 +119,8 @@ class Model(ModelOptions):
     @model_serializer(mode="wrap")
     def _chat_said(self, others: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
         """In a chat model's config ``chat: false`` is no default, so it is written."""
-        always = {"chat": self.chat} if (info.context or {}).get("chat") else {}
+        context: dict[str, Any] = info.context or {}
+        always = {"chat": self.chat} if context.get("chat") else {}
         return {**others(self), **always}
 
     @property

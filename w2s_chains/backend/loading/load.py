@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -41,7 +41,7 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
     device = device_of(spec)
     source, files = locate(spec.model, spec.revision)
     with clear_errors_of(spec.model):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded = cast(Any, AutoModelForCausalLM).from_pretrained(
             source,
             config=config,
             **files,
@@ -80,7 +80,9 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
     options_of(spec, device_of(spec))
     source, files = locate(spec.model, spec.revision)
     with clear_errors_of(spec.model):
-        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        config: PreTrainedConfig = cast(Any, AutoConfig).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         _override(config, spec)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ConfigError(
@@ -91,11 +93,15 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
         check_safe(spec.model, source, files)
         if spec.adapter is not None:
             check_adapter(spec.adapter, locate_adapter(spec.adapter))
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         try:
-            generation = GenerationConfig.from_pretrained(source, revision=spec.revision or "main")
+            generation = cast(Any, GenerationConfig).from_pretrained(
+                source, revision=spec.revision or "main"
+            )
         except OSError:  # it has no such file
-            generation = GenerationConfig.from_model_config(config)
+            generation = cast(Any, GenerationConfig).from_model_config(config)
     return config, Tokenizer(tokenizer, spec.prompt_template(), _end_ids(generation))
 
 
@@ -103,9 +109,11 @@ def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
     """The tokenizer of a model that runs elsewhere, and no weights; raises like ``load``."""
     source, files = locate(name)
     with clear_errors_of(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         try:
-            generation = GenerationConfig.from_pretrained(source)
+            generation = cast(Any, GenerationConfig).from_pretrained(source)
         except OSError:  # it has no such file
             generation = None
     return Tokenizer(tokenizer, template, _end_ids(generation))
