@@ -1,7 +1,7 @@
 """Weak-to-strong search: steer a large frozen model with a small tuned and a small untuned one.
 
-Every public name is imported when it is first asked for, so that ``import w2s_chains`` loads
-neither torch nor transformers nor langchain; ``__init__.pyi`` says where each of them is.
+Every public name is imported on first use, so ``import w2s_chains`` loads neither torch nor
+transformers nor langchain. ``__init__.pyi`` lists where each name lives.
 """
 
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""The small models: one guide, and the pair of a tuned and an untuned one."""
+"""Guides: the small models, local or remote, and the pair of a tuned and an untuned one."""
 
 from typing import Any, cast
 

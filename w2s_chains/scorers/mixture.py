@@ -62,7 +62,9 @@ class MixturePart(Config):
     @field_validator("scorer", mode="before")
     @classmethod
     def _no_mixture(cls, value: object) -> object:
-        named = cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
+        named = (
+            cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
+        )
         if named == "mixture" or isinstance(value, MixtureConfig):
             raise _nested()
         return value
