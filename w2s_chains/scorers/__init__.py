@@ -1,4 +1,4 @@
-"""The value of a partial answer."""
+"""Scorers: the value of partial and whole answers, and the configs that build them."""
 
 from typing import Any, cast
 
