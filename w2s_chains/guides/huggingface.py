@@ -18,7 +18,7 @@ class HuggingFaceGuide(LocalModel, Guide):
     ids. Otherwise it tokenizes the text again and reuses the longest common token prefix.
     """
 
-    # Chosen explicitly: both base classes define these.
+    # Repeated here since key_of and config_of do not accept inherited ones.
     to_config = LocalModel.to_config
     cache_key = LocalModel.cache_key
 

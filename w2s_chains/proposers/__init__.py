@@ -1,4 +1,4 @@
-"""The large frozen model: in this process, behind a server, or any model of LangChain."""
+"""Proposers: the large frozen model, in this process, behind a server, or from LangChain."""
 
 from typing import Any, cast
 

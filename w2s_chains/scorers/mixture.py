@@ -62,10 +62,7 @@ class MixturePart(Config):
     @field_validator("scorer", mode="before")
     @classmethod
     def _no_mixture(cls, value: object) -> object:
-        named = (
-            cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
-        )
-        if named == "mixture" or isinstance(value, MixtureConfig):
+        if _type_of(value) == "mixture" or isinstance(value, MixtureConfig):
             raise _nested()
         return value
 
@@ -245,6 +242,10 @@ def _part_config(part: Weighted, beside: Parts | None) -> MixturePart:
     return MixturePart(
         weight=part.weight, scorer=config_of(part.scorer, Scorer, beside=beside), guides=guides
     )
+
+
+def _type_of(value: object) -> object:
+    return cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
 
 
 def _nested() -> ConfigError:
