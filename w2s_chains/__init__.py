@@ -1,7 +1,7 @@
 """Weak-to-strong search: steer a large frozen model with a small tuned and a small untuned one.
 
-Every public name is imported when it is first asked for, so that ``import w2s_chains`` loads
-neither torch nor transformers nor langchain; ``__init__.pyi`` says where each of them is.
+Every public name is imported on first use, so ``import w2s_chains`` loads neither torch nor
+transformers nor langchain. ``__init__.pyi`` lists where each name lives.
 """
 
 from typing import Any, cast
@@ -10,8 +10,7 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-_lazy = cast(Any, lazy_loader)  # it is only partly typed
-_load, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = cast(Any, lazy_loader).attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:

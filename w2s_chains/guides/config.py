@@ -1,4 +1,4 @@
-"""The section ``guides`` of a config: two guides, or a shorthand for them."""
+"""The section ``guides`` of a config: ``Guides``, its shorthand forms, and their slot."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from w2s_chains.guides.presets import preset, presets
 
 
 class RemoteGuideConfig(ServerOptions):
-    """A guide behind an OpenAI-compatible server that tells log-probabilities of prompts (vLLM).
+    """A guide behind an OpenAI-compatible server that returns logprobs of prompts (vLLM).
 
     Attributes:
-        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
+        base_url: The base URL of the API, such as ``http://localhost:8000/v1``.
         template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
-            format here: a conversation is read as plain text.
-        end: The token that ends a turn of this model, as text, such as ``</s>``. It counts where
-            the proposer ended its turn; without it, ends are not scored.
+            format here, since conversations are sent as plain text.
+        end: The token that ends a turn of this model, as text, such as ``</s>``. It is scored when
+            the proposer ended its turn. Without it, the end of a turn is not scored.
     """
 
-    base_url: str = Field()  # there is no default here
+    base_url: str = Field()  # no default, unlike in ServerOptions
     template: Template = "{prompt}"
     end: str | None = Field(default=None, min_length=1)
 
@@ -44,7 +44,7 @@ def _kind_of_guide(value: Any) -> str:
 
 
 GuideSpec = Model | RemoteGuideConfig
-"""What one guide is built from."""
+"""The spec that one guide is built from."""
 
 GuideRef = Annotated[
     Annotated[ModelName, Tag("name")]
@@ -52,10 +52,10 @@ GuideRef = Annotated[
     | Annotated[RemoteGuideConfig, Tag("served")],
     Discriminator(_kind_of_guide),
 ]
-"""A model by name alone, with options of its own, or behind a server."""
+"""A model given by its name, with its own options, or behind a server."""
 
 GuideLike = str | os.PathLike[str] | Mapping[str, Any] | Model | RemoteGuideConfig
-"""What may be written for one guide."""
+"""The values accepted for one guide."""
 
 
 class _Form(Protocol):
@@ -65,12 +65,12 @@ class _Form(Protocol):
 
 
 class Guides(ModelOptions):
-    """A tuned and an untuned guide; options beside them hold for those given by name alone.
+    """A tuned and an untuned guide; other options apply to guides given only by name.
 
     Attributes:
         tuned: The name of a model (hub id, local folder, GGUF file, ``embedded:NAME``), a
             ``Model``, or a ``RemoteGuideConfig`` (a mapping with a ``base_url``).
-        untuned: The model that ``tuned`` was tuned from, likewise.
+        untuned: The model that ``tuned`` was tuned from, in the same form.
     """
 
     tuned: GuideRef
@@ -82,7 +82,7 @@ class Guides(ModelOptions):
         untuned: GuideLike,
         **options: Unpack[ModelFields],
     ) -> None:
-        """Describe a pair; nothing is loaded yet. See the attributes of this class.
+        """Describe a pair without loading it. See the attributes of this class.
 
         Raises:
             ConfigError: An option is misspelt or out of range.
@@ -99,7 +99,7 @@ class Guides(ModelOptions):
         return super().for_chat().model_copy(update={"tuned": tuned, "untuned": untuned})
 
     def specs(self) -> tuple[GuideSpec, GuideSpec]:
-        """What the tuned and the untuned guide are built from."""
+        """Return the specs of the tuned and the untuned guide."""
         shared = _options(self)
         tuned, untuned = (
             Model(model=ref, **shared) if isinstance(ref, str) else ref
@@ -111,11 +111,11 @@ class Guides(ModelOptions):
 class AdapterPair(ModelOptions):
     """One base with a LoRA adapter: on for the tuned guide, off for the untuned one.
 
-    The base's weights are loaded once, and both guides read in one forward pass.
+    The weights of the base are loaded once, and both guides run in one forward pass.
 
     Attributes:
         base: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-        adapter: Hub id or local folder of what peft saved, as safetensors.
+        adapter: Hub id or local folder of an adapter that peft saved as safetensors.
     """
 
     base: ModelName
@@ -128,17 +128,18 @@ class AdapterPair(ModelOptions):
 
 
 class PromptPair(ModelOptions):
-    """One model under two prompts; it is loaded once, and reads both in one forward pass.
+    """One model under two prompts; it is loaded once and reads both in one forward pass.
 
-    If model and load options are the proposer's, its weights are shared too.
+    If the model and its load options equal the proposer's, the proposer's weights are shared too.
 
     Attributes:
         model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-        tuned_template: How the tuned guide reads a prompt, such as "A five-star review: {prompt}";
-            by default as ``template`` says, and likewise below.
-        untuned_template: How the untuned guide reads it.
-        tuned_system: System message of the tuned guide. Needs ``chat``.
-        untuned_system: System message of the untuned guide. Needs ``chat``.
+        tuned_template: Template of the tuned guide, such as "A five-star review: {prompt}"; by
+            default ``template``.
+        untuned_template: Template of the untuned guide; by default ``template``.
+        tuned_system: System message of the tuned guide; by default ``system``. Needs ``chat``.
+        untuned_system: System message of the untuned guide; by default ``system``. Needs
+            ``chat``.
     """
 
     model: ModelName
@@ -159,7 +160,7 @@ class PromptPair(ModelOptions):
         return self
 
     def prompt_of(self, role: str) -> dict[str, Any]:
-        """The template and the system message of one guide, where they are given."""
+        """Return the template and the system message of one guide, as far as they are given."""
         own = {name: getattr(self, f"{role}_{name}") for name in ("template", "system")}
         given = {name: value for name, value in own.items() if value is not None}
         return {k: v for k, v in _options(self).items() if k in ("template", "system")} | given
@@ -173,13 +174,13 @@ class PromptPair(ModelOptions):
 
 
 class PresetPair(ModelOptions):
-    """A pair by its name; what is given beside it wins over what the preset says.
+    """A pair given by the name of a preset; other fields override the preset.
 
     Attributes:
-        preset: One of the paper's pairs (zephyr, starling, tulu, gpt2-imdb), or one in the YAML
-            file that the environment variable ``W2S_PRESETS`` names.
-        tuned: Another tuned guide than the preset's.
-        untuned: Another untuned guide than the preset's.
+        preset: One of the paper's pairs (zephyr, starling, tulu, gpt2-imdb), or a preset from the
+            YAML file named by the environment variable ``W2S_PRESETS``.
+        tuned: Replaces the preset's tuned guide.
+        untuned: Replaces the preset's untuned guide.
     """
 
     preset: str
@@ -189,7 +190,7 @@ class PresetPair(ModelOptions):
     @model_validator(mode="before")
     @classmethod
     def _chat_by_default(cls, values: Any) -> Any:
-        return values  # a preset has said how its guides read prompts, also in a chat model
+        return values  # a preset sets how its guides read prompts, in a chat model too
 
     def guides(self) -> Guides:
         own = {name: getattr(self, name) for name in self.model_fields_set - {"preset"}}
@@ -202,13 +203,13 @@ _FORMS: Mapping[type[BaseModel], frozenset[str]] = {
     AdapterPair: frozenset({"base", "adapter"}),
     PromptPair: frozenset({"model", *(PromptPair.model_fields.keys() - ModelOptions.model_fields)}),
 }
-"""The fields that tell the forms apart; the first form that matches counts."""
+"""The fields that identify each form; the first form that matches is used."""
 
 
 class GuidesSlot(Slot[BaseModel]):
-    """Holds a guide pair in any form; what tells the forms apart is their fields, not a ``type``.
+    """Hold a guide pair in any form, identified by its fields instead of a ``type``.
 
-    Whatever the form, what is built is a ``Guides``. A string is the name of a preset.
+    Every form is built into ``Guides``. A string is the name of a preset.
     """
 
     def class_of(self, value: Any) -> type[BaseModel]:
@@ -234,16 +235,16 @@ class GuidesSlot(Slot[BaseModel]):
 
 
 GUIDES = GuidesSlot(kind="guide pair", base=BaseModel, builtins={}, shorthand="preset")
-"""The section ``guides`` of a config, in any form."""
+"""The slot of the section ``guides`` of a config, in any form."""
 
 
 build_guide = partial(built, GUIDES)
 
 AnyGuides = Annotated[Guides, GUIDES]
-"""A config slot for a guide pair, in any form."""
+"""The type of a config field that holds a guide pair, in any form."""
 
 
 def _options(section: ModelOptions) -> dict[str, Any]:
-    """The options that are given, and no others: what is not given may be decided later."""
+    """Return only the options that were given, since the others may be decided later."""
     given = section.model_fields_set & set(ModelOptions.model_fields)
     return {name: getattr(section, name) for name in given}

@@ -1,4 +1,4 @@
-"""What a guided model is put together from, and how LangChain sees it."""
+"""``GuidedModel``: the base of ``W2SLLM`` and ``ChatW2S``, with all their fields."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
     Attributes:
         proposer: The large model: its name (hub id, local folder, GGUF file, ``embedded:NAME``), a
-            ``Model`` or another config, a mapping, or a ``Proposer`` that is ready.
+            ``Model`` or another config, a mapping, or a ready ``Proposer``.
         guides: The tuned and the untuned guide: ``Guides``, the name of a preset, a mapping, or a
-            ``GuidePair`` that is ready; by default the scorer's.
-        scorer: The value of partial answers: a config, a mapping, a type, or a ``Scorer`` that is
-            ready; by default the log-ratio of the guides. None for strategies that need none.
-        strategy: How to search; an object, or a mapping with a ``type``.
-        n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
-        constraint: What form an answer must have, such as ``Constraint.regex("yes|no")``.
+            ready ``GuidePair``; by default the scorer's guides.
+        scorer: The value of partial answers: a config, a mapping, a type, or a ready ``Scorer``; by
+            default the log-ratio of the guides. None for strategies without a scorer.
+        strategy: How to search: a strategy, a mapping with a ``type``, or a type.
+        n: Answers per prompt, from independent searches; the first equals the answer of ``n=1``.
+        constraint: The form that answers must have, such as ``Constraint.regex("yes|no")``.
         progress: Show a progress bar while a batch runs.
-        engine: Runs the searches; by default one for the whole process.
+        engine: The engine that runs the searches; by default one is shared by the whole process.
 
     The other fields are those of ``SamplingParams``.
     """
@@ -74,7 +74,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
     call_fields: ClassVar[frozenset[str]] = frozenset(
         {*SamplingParams.model_fields, "strategy", "n", "constraint", "progress"}
     )
-    """What a single call may override."""
+    """The fields that a single call may override."""
 
     proposer: Proposer = Field(exclude=True, repr=False)
     scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
@@ -93,7 +93,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
     progress: bool = False
 
     def __init__(self, proposer: ProposerLike | None = None, **fields: Unpack[Arguments]) -> None:
-        """Load the models that are named, and put the parts together; see the attributes.
+        """Load the named models and assemble the parts; see the attributes of this class.
 
         Raises:
             ConfigError: A field is misspelt or out of range, or a part is missing.
@@ -104,7 +104,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         given = {} if proposer is None else {"proposer": proposer}
         values = known_arguments({**given, **fields}, cls)
         with config_errors(cls, values, cls.__name__):
-            if is_described(values):  # refuse what is wrong elsewhere before a model is loaded
+            if is_described(values):  # find errors in other fields before a model is loaded
                 stands: dict[str, Any] = {"proposer": Unloaded(), "guides": None, "scorer": None}
                 cls(**{**values, **stands})
             super().__init__(**build_parts(values, cls.config_type, cls.__name__))
@@ -119,7 +119,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return super().model_copy(update=self._followed(update or {}), deep=deep)
 
     def _followed(self, update: Mapping[str, Any]) -> dict[str, Any]:
-        """An update of fields, with which guides that are the scorer's change together."""
+        """Extend an update of the scorer to the guides, if they are the scorer's."""
         changed = dict(update)
         if "scorer" in changed and "guides" not in changed and self.guides is pair_of(self.scorer):
             changed["guides"] = pair_of(changed["scorer"])
@@ -127,11 +127,11 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "model_name", self.model_name
-        hidden = ("metadata", "profile")  # long, and the same for every model like this one
+        hidden = ("metadata", "profile")  # long, and the same for similar models
         yield from (pair for pair in super().__repr_args__() if pair[0] not in hidden)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Copy all but the parts: they cannot be copied, and nothing changes them."""
+        """Copy everything except the parts, which cannot be copied and never change."""
         return self.__copy__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -146,7 +146,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
             self._add_version(name, value)
         return self
 
-    # Ways to make one.
+    # Configs.
 
     @classmethod
     def from_config(
@@ -156,13 +156,13 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
         Args:
             config: Sections ``proposer``, ``guides``, ``scorer``, ``strategy``, ``generation``; a
-                ``type`` must be the one of this class.
-            **fields: Arguments of this class, which win over the config; parts that are given here
-                are not loaded.
+                ``type`` must match this class.
+            **fields: Arguments of this class, which override the config; parts given here are not
+                loaded.
 
         Raises:
-            ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
-                with file and line.
+            ConfigError: Broken YAML, an unknown strategy, a misspelt field or a value out of range;
+                the message gives file and line.
             ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model cannot do what a search needs.
         """
@@ -176,13 +176,13 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return cls(**{**found.fields(), **found.unscored(given), **given})
 
     def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
-        """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
+        """Return the config as a mapping for ``from_config``, and write it to a YAML file.
 
         Args:
-            path: Where to write the file; None to write none.
+            path: The file to write; None writes no file.
 
         Raises:
-            ConfigError: A part was built by hand, so that no config can name it; or the file cannot
+            ConfigError: A part was built by hand, so no config can describe it, or the file cannot
                 be written.
         """
         generation = GenerationConfig(**self._sampling().model_dump(), n=self.n)
@@ -191,7 +191,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         )
         return write_config(config, path)
 
-    # What LangChain asks for.
+    # Properties that LangChain reads.
 
     @property
     def _llm_type(self) -> str:
@@ -199,13 +199,13 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
     @property
     def model_name(self) -> str:
-        """The name of the large model, for people; the cache's key is exact."""
+        """The name of the large model, for display."""
         spec = Proposer.of(self.proposer).spec
         return str(getattr(spec, "model", type(self.proposer).__name__))
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything an answer depends on: LangChain's caches use it as their key."""
+        """Everything an answer depends on, as the key of LangChain's caches."""
         return {
             "model_name": self.model_name,
             "proposer": key_of(self.proposer),
@@ -218,7 +218,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """What LangSmith shows beside a run: the model, the strategy and how it samples."""
+        """Return what LangSmith shows with a run: model, strategy and sampling parameters."""
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
         params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
@@ -233,16 +233,16 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return cast("LangSmithParams", {**params, **own})
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Tokens of a text for the large model, where its tokenizer is known here."""
+        """Return the large model's token ids of a text if its tokenizer is available."""
         tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
         if self.custom_get_token_ids is None and tokenizer is not None:
             return tokenizer.encode(text)
         return super().get_token_ids(text)
 
-    # What one call makes of it.
+    # One call.
 
     def _overridden(self, stop: Sequence[str] | None, overrides: Mapping[str, Any]) -> Self:
-        """This model with the arguments of one call; validated, sharing all parts."""
+        """Return this model with the validated arguments of one call; it shares all parts."""
         for name in overrides:
             if name not in self.call_fields:
                 hint = did_you_mean(name, self.call_fields)
@@ -258,13 +258,13 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
 
     def _constraint(self) -> Constraint | None:
-        """What form an answer must have."""
+        """Return the form that answers must have, if any."""
         return self.constraint
 
     def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]:
-        """The searches that answer ``prompts``, for callers who run the engine themselves.
+        """Return the searches that answer ``prompts``, for callers who run the engine themselves.
 
-        One checked job per answer, ``n`` after another for each prompt; raises ConfigError or
+        There is one checked job per answer, ``n`` in a row for each prompt. Raises ConfigError or
         PromptError like a call.
         """
         job = partial(
@@ -278,12 +278,12 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         )
         return checked_jobs(job, prompts, self.seed, self.n)
 
-    # Its searches: of one call, of a stream, and of many calls as one batch.
+    # Searches of one call, of a stream, and of a batch of calls.
 
     def _searches(
         self, prompts: Sequence[str | Prompt], runs: Sequence[BaseRunManager], text: bool = False
     ) -> Searches:
-        """The searches that answer ``prompts``; with ``text`` as it is committed, for a stream."""
+        """Prepare the searches for ``prompts``; ``text`` also yields text as it is committed."""
         if text and self.n != 1:
             raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
         return Searches(self.engine, self.jobs(prompts), runs, text, self.progress and not text)
@@ -296,7 +296,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """One ``invoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        """Run one ``invoke`` per input; ``return_exceptions`` isolates the ones that fail."""
         calls, limit = calls_of(self.invoke, inputs, config, kwargs)
         with self._together(len(calls), kwargs) as together:
             return together.in_threads(calls, limit or self.engine.max_live, return_exceptions)
@@ -309,18 +309,18 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """One ``ainvoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        """Run one ``ainvoke`` per input; ``return_exceptions`` isolates the ones that fail."""
         calls, limit = calls_of(self.ainvoke, inputs, config, kwargs)
         with self._together(len(calls), kwargs) as together:
             return await together.in_tasks(calls, limit, return_exceptions)
 
     @contextmanager
     def _together(self, calls: int, overrides: Mapping[str, Any]) -> Generator[Together]:
-        """A batch of calls with these overrides, and with one progress bar for all of them."""
+        """Run a batch of calls with these overrides under one progress bar."""
         changed = {"max_tokens", "n", "strategy", "progress"} & overrides.keys()
         try:
             model = self._overridden(None, {name: overrides[name] for name in changed})
-        except ConfigError:  # every call will say so
+        except ConfigError:  # every call will raise it
             model = self.model_copy(update={"progress": False})
         tokens = calls * model.n * model.max_tokens
         with progress_bar(model.progress, tokens, model.strategy.type) as listener:

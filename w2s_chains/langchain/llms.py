@@ -1,4 +1,4 @@
-"""Guided generation as a LangChain LLM."""
+"""``W2SLLM``: guided generation as a LangChain LLM."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.tracing import current_runs, known_runs
 
 _OPTIONS = frozenset({"tags", "metadata", "run_name", "run_id"})
-"""Arguments of ``generate`` that are not the model's."""
+"""Arguments of ``generate`` that LangChain handles itself."""
 
 
 class W2SLLM(GuidedModel, BaseLLM):
     """A large frozen model, steered by a small tuned and a small untuned one, for raw prompts.
 
-    Example:
-        >>> llm = W2SLLM.from_pretrained(
-        ...     "embedded:smollm2-135m-instruct",
-        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
-        ...     proposer_template="Here is a movie review: {prompt}",
+    Examples:
+        >>> llm = W2SLLM(
+        ...     proposer=Model(
+        ...         "embedded:smollm2-135m-instruct", template="Here is a movie review: {prompt}"),
+        ...     guides=Guides(
+        ...         tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned"),
         ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
         ...     max_tokens=50, temperature=0.7, seed=0)
         >>> llm.invoke("the plot of this film")
@@ -51,7 +52,7 @@ class W2SLLM(GuidedModel, BaseLLM):
         callbacks: Any = None,
         **options: Any,
     ) -> LLMResult:
-        """As in LangChain, with per-call overrides part of the cache key."""
+        """Generate like LangChain, with overrides of the call in the cache key."""
         llm, known = self._for_call(stop, callbacks, options)
         return super(W2SLLM, llm).generate(prompts, **known)
 
@@ -62,19 +63,19 @@ class W2SLLM(GuidedModel, BaseLLM):
         callbacks: Any = None,
         **options: Any,
     ) -> LLMResult:
-        """As in LangChain, with per-call overrides part of the cache key."""
+        """Generate like LangChain, with overrides of the call in the cache key."""
         llm, known = self._for_call(stop, callbacks, options)
         return await super(W2SLLM, llm).agenerate(prompts, **known)
 
     def _for_call(
         self, stop: Sequence[str] | None, callbacks: Any, options: dict[str, Any]
     ) -> tuple[Self, dict[str, Any]]:
-        """This model with the overrides of a call, and the arguments that LangChain knows."""
+        """Return this model with the overrides of a call, and LangChain's own arguments."""
         known = {name: value for name, value in options.items() if name in _OPTIONS}
         others = {name: value for name, value in options.items() if name not in _OPTIONS}
         llm = self._overridden(stop, others)
-        # LangChain's key would have None for a configured stop, and it takes an empty list of
-        # callbacks for one list per prompt.
+        # Pass stop explicitly, since LangChain's cache key ignores a configured one, and never an
+        # empty list of callbacks, which LangChain takes for one list per prompt.
         return llm, {"stop": list(llm.stop) or None, "callbacks": callbacks or None, **known}
 
     def batch(
@@ -85,7 +86,7 @@ class W2SLLM(GuidedModel, BaseLLM):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         batch = super().batch if return_exceptions else partial(BaseLLM.batch, self)
         return batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
@@ -97,11 +98,11 @@ class W2SLLM(GuidedModel, BaseLLM):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         abatch = super().abatch if return_exceptions else partial(BaseLLM.abatch, self)
         return await abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
-    # ``_generate`` is told the run of the first prompt only.
+    # LangChain passes ``_generate`` only the run of the first prompt.
 
     def _generate_helper(
         self, prompts: list[str], stop: Any, run_managers: Any, **kwargs: Any
@@ -173,7 +174,7 @@ class W2SLLM(GuidedModel, BaseLLM):
             [Generation(text=one.text, generation_info=answer_info(one)) for one in own]
             for own in answers
         ]
-        # Answers to one prompt share its counters; the last to finish has seen them all.
+        # Answers to one prompt share counters, so the last to finish has the full count.
         usage = {
             name: sum(max(getattr(one, name) for one in own) for own in answers)
             for name in ("prompt_tokens", "proposed_tokens", "guide_tokens")

@@ -1,4 +1,4 @@
-"""The section ``proposer`` of a config: its base class, its built-in types, how it is built."""
+"""The section ``proposer`` of a config: its base class, its built-in types and its slot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from w2s_chains.errors import ConfigError
 
 
 class ProposerConfig(Plugin):
-    """The section ``proposer`` of a config, for anything but a Hugging Face model in this process.
+    """The section ``proposer`` of a config, except for a Hugging Face model in this process.
 
-    Other packages subclass it and register the class under the entry point group
-    ``w2s_chains.proposers``. A class with a method ``propose`` is the proposer itself. One that
-    loads a model or opens a connection overrides ``build``; what it builds keeps this object as
-    ``spec``, so that it can be written to YAML again:
+    Other packages subclass this class and register the class under the entry point group
+    ``w2s_chains.proposers``. A subclass with a method ``propose`` is the proposer itself. A
+    subclass that loads a model or opens a connection overrides ``build``; the proposer it builds
+    keeps this config as ``spec``, so that it can be written to YAML again:
 
         class ServedConfig(ProposerConfig):
             type: Literal["served"] = "served"
@@ -27,11 +27,11 @@ class ProposerConfig(Plugin):
             def build(self) -> Proposer:
                 return ServedProposer(spec=self)
 
-    What a proposer may have besides ``propose`` is declared on ``Proposer``.
+    ``Proposer`` declares what a proposer may have besides ``propose``.
     """
 
     def build(self) -> Proposer:
-        """The proposer.
+        """Build the proposer.
 
         Raises:
             ConfigError: The class has neither this method nor ``propose``.
@@ -42,7 +42,7 @@ class ProposerConfig(Plugin):
 
 
 class ProposerSlot(Slot[Any]):
-    """Holds a ``Model``, which is the default, or a ``ProposerConfig``; a string is a model."""
+    """Hold a ``Model`` (the default) or a ``ProposerConfig``; a string is the name of a model."""
 
     def holds(self, value: object) -> bool:
         return isinstance(value, Model | ProposerConfig)
@@ -53,7 +53,7 @@ PROPOSERS = LazyClasses(
     langchain="w2s_chains.proposers.langchain:LangChainConfig",
     openai="w2s_chains.proposers.openai:OpenAIConfig",
 )
-"""The built-in types; a new one is one line here."""
+"""The built-in types; add a new one here."""
 
 PROPOSER = ProposerSlot(
     kind="proposer",
@@ -65,24 +65,24 @@ PROPOSER = ProposerSlot(
 )
 
 AnyProposer = Annotated[Model | ProposerConfig, PROPOSER]
-"""A config slot for a proposer."""
+"""The type of a config field that holds a proposer."""
 
 
 build_proposer = partial(built, PROPOSER)
 
 
 def load_proposer(config: Model | ProposerConfig, load: Any) -> Proposer:
-    """The proposer that a config describes.
+    """Load the proposer that a config describes.
 
     Args:
         config: The section ``proposer``.
-        load: A ``Loader``: models with equal weights are loaded once.
+        load: A ``Loader``, which loads models with equal weights once.
 
     Raises:
-        W2SError: Whatever is wrong with the model or its server.
+        W2SError: The model or its server does not work.
     """
     if isinstance(config, ProposerConfig):
         return config.build()
-    from w2s_chains.proposers.huggingface import HuggingFaceProposer  # brings torch
+    from w2s_chains.proposers.huggingface import HuggingFaceProposer  # imports torch
 
     return load(HuggingFaceProposer, config)

@@ -1,4 +1,4 @@
-"""Any LangChain LLM or chat model as the proposer."""
+"""``LangChainProposer`` and its config: any LangChain LLM or chat model as the proposer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from w2s_chains.errors import CancelledError, ConfigError, ProposerError
 from w2s_chains.proposers.config import ProposerConfig
 
 _POLL = 0.05
-"""Seconds until a cancelled search is let go while its model is silent."""
+"""Seconds between checks whether a search that waits for its model was cancelled."""
 _ARGUMENTS: Mapping[str, Sequence[str]] = {
     "max_tokens": ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"),
     "seed": ("seed",),
@@ -33,23 +33,23 @@ _ARGUMENTS: Mapping[str, Sequence[str]] = {
     "top_p": ("top_p",),
     "top_k": ("top_k",),
 }
-"""What models call what a search wants; taken for granted where they have a field of that name."""
+"""The names that models use for our settings; a field of that name shows that it is accepted."""
 _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
 _COUNTED = ("completion_tokens", "output_tokens")
 _SPARE = 4
-"""Tokens that a server (llama.cpp) may add to what it was asked for, to end a character."""
+"""Extra tokens that a server (llama.cpp) may return to complete a character."""
 
 
 class LangChainConfig(ProposerConfig):
-    """A chat model of any provider that LangChain knows; for whole answers, as best_of_n.
+    """A chat model of any provider that LangChain supports; for whole answers, as in best_of_n.
 
     Attributes:
-        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; keys
-            are where the provider's package looks for them.
+        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; the
+            API key is read where the provider's package looks for it.
         template: Text in which ``{prompt}`` is replaced literally.
-        timeout: Seconds that one call may take.
-        max_concurrency: Calls under way at once.
+        timeout: The most seconds that one call may take.
+        max_concurrency: The most calls to make at once.
     """
 
     type: Literal["langchain"] = "langchain"
@@ -63,17 +63,17 @@ class LangChainConfig(ProposerConfig):
 
 
 class LangChainProposer(Proposer):
-    """Whole answers of any LangChain model, and chunks of an LLM that can be told their length.
+    """Get whole answers from any LangChain model, or chunks from an LLM that limits their length.
 
-    A call names ``max_tokens`` and ``seed`` where the model has such fields, and other settings of
-    the search where they differ from their defaults; all else stays as it is set on the model.
-    Without a seed the model answers otherwise at every call. Tokens are what the model counts;
-    where it tells nothing, words.
+    A call passes ``max_tokens`` and ``seed`` if the model has such fields, and other sampling
+    settings if they differ from their defaults; everything else stays as set on the model. A model
+    without a seed answers differently at every call. Token counts are the model's own; if it
+    reports none, words are counted.
 
     Attributes:
         model: The LLM or chat model.
-        spec: The config that names it; None if it was given.
-        slice_tokens: None: a chunk is one call, however long it is.
+        spec: The config that names it; None if the model itself was given.
+        slice_tokens: None, since a chunk of any length is one call.
     """
 
     slice_tokens = None
@@ -92,14 +92,14 @@ class LangChainProposer(Proposer):
         Args:
             model: The model itself, not a chain.
             template: Text in which ``{prompt}`` is replaced.
-            arguments: Names of arguments of its calls that no field tells, such as
+            arguments: Names of call arguments that the model has no field for, such as
                 ``{"max_tokens": "num_ctx"}``.
-            timeout: Seconds that one call may take; the search fails then, and the call is left
-                to itself.
-            max_concurrency: Calls under way at once.
+            timeout: The most seconds that one call may take. After that the search fails, and the
+                call is abandoned.
+            max_concurrency: The most calls to make at once.
 
         Raises:
-            ConfigError: It is no such model, or the template has no ``{prompt}``.
+            ConfigError: ``model`` is not such a model, or the template has no ``{prompt}``.
         """
         kinds: Any = (BaseLLM, BaseChatModel)
         if not isinstance(model, kinds):
@@ -149,7 +149,7 @@ class LangChainProposer(Proposer):
                 )
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
-        """Continue hypotheses; a request that fails is answered by its error."""
+        """Continue hypotheses; the result of a failed request is its error."""
         requests = [
             replace(request, chunk_tokens=None) if request.may_be_whole else request
             for request in requests
@@ -178,7 +178,7 @@ class LangChainProposer(Proposer):
             "argument if it is called otherwise: arguments={'max_tokens': ...})"
         )
 
-    # Calls run on threads that nobody waits for at the end: no model can be told to give up.
+    # Calls run on daemon threads, since a call to a model cannot be interrupted.
 
     def _start(self, request: Expand) -> list[_Call]:
         calls = [
@@ -264,7 +264,7 @@ class LangChainProposer(Proposer):
         return h.extend(text, finish_reason=reason, stream=stream, n_tokens=tokens)
 
     def _call(self, h: Hypothesis, named: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-        """An answer, and what the model tells of it."""
+        """Return an answer and the metadata that the model reports with it."""
         prompt = h.prompt
         if isinstance(self.model, BaseChatModel):
             turns = [_message(turn.role, turn.plain_text) for turn in prompt.turns]
@@ -284,7 +284,7 @@ class LangChainProposer(Proposer):
 
 
 class _Call:
-    """A call under way; its time-out begins when it does."""
+    """A running call; its timeout starts when the call does."""
 
     def __init__(self, hypothesis: Hypothesis, stream: int) -> None:
         self.hypothesis = hypothesis

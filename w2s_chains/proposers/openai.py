@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server as the proposer."""
+"""``OpenAIProposer`` and its config: a model behind an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 logger = logging.getLogger(__name__)
 
 _POLL = 0.05
-"""Seconds until a cancelled search is let go while its server is silent."""
+"""Seconds between checks whether a search that waits for its server was cancelled."""
 
 
 class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
     """A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI, ...
 
     Attributes:
-        tokenizer: The model's tokenizer: hub id, local folder or ``embedded:NAME``. With it prompts
-            are rendered through its chat template (``chat``), and guides that share the vocabulary
-            read token ids, if the server returns them. Without it ``chat: true`` leaves the
-            template to the server, which can then give whole answers alone.
+        tokenizer: The model's tokenizer: hub id, local folder or ``embedded:NAME``. If it is given,
+            prompts are rendered with its chat template (``chat``), and guides that share the
+            vocabulary read token ids, provided that the server returns them. Without it,
+            ``chat: true`` makes the server apply the template, so that it can only return whole
+            answers.
     """
 
     type: Literal["openai"] = "openai"
@@ -49,15 +50,15 @@ class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
 
 
 class OpenAIProposer(Proposer):
-    """Continues hypotheses through the completions API.
+    """Continue hypotheses through the completions API.
 
-    A hypothesis goes on exactly where it stopped: by token ids where the server takes and returns
-    them, else by text. What the server can do is found out before its first use.
+    A hypothesis continues exactly where it stopped: by token ids if the server takes and returns
+    them, else by text. The server's capabilities are tested before its first use.
 
     Attributes:
-        spec: Where the model is, and how it reads a prompt.
+        spec: Where the model is and how it reads a prompt.
         tokenizer: Its tokenizer and prompt template; None without a tokenizer.
-        slice_tokens: None: a chunk is one call, however long it is.
+        slice_tokens: None, since a chunk of any length is one call.
     """
 
     slice_tokens = None
@@ -66,8 +67,8 @@ class OpenAIProposer(Proposer):
         """Connect to a model.
 
         Args:
-            model: Its name on the server.
-            api_key: The key; by default what the environment variable ``api_key_env`` holds.
+            model: The model's name on the server.
+            api_key: The key; by default the value of the environment variable ``api_key_env``.
             **options: Fields of ``OpenAIConfig``: base_url, template, chat, system, tokenizer,
                 timeout, max_retries, max_concurrency, ...
 
@@ -80,7 +81,7 @@ class OpenAIProposer(Proposer):
 
     @classmethod
     def from_spec(cls, spec: OpenAIConfig) -> OpenAIProposer:
-        """Connect to what ``spec`` describes; raises like the constructor."""
+        """Connect to the model that ``spec`` describes; raises like the constructor."""
         self = cls.__new__(cls)
         self._adopt(spec, None)
         return self
@@ -101,10 +102,10 @@ class OpenAIProposer(Proposer):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server can do; asks it once.
+        """What the server can do; it is tested once.
 
         Raises:
-            ServerError: It does not answer.
+            ServerError: The server does not answer.
             ConfigError: ``tokenizer`` is not the server's.
         """
         return wait_for(self._probed())
@@ -115,7 +116,7 @@ class OpenAIProposer(Proposer):
             self.tokenizer.prompt_ids(prompt)
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
-        """Continue hypotheses; a request that fails is answered by its error."""
+        """Continue hypotheses; the result of a failed request is its error."""
         return wait_for(self._propose(requests))
 
     async def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
@@ -143,10 +144,10 @@ class OpenAIProposer(Proposer):
             return error
         return [child for own in children for child in own]
 
-    # What the server can do.
+    # Capabilities of the server.
 
     async def _probed(self) -> Capabilities:
-        """What the server can do; all who ask meanwhile share one attempt to find out."""
+        """Return what the server can do; concurrent callers share one test."""
         if self._probe is None or (self._probe.done() and self._probe.exception()):
             self._probe = asyncio.create_task(self._find_out())
         return await asyncio.shield(self._probe)

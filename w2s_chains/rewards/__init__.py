@@ -4,5 +4,4 @@ from typing import Any, cast
 
 import lazy_loader
 
-_lazy = cast(Any, lazy_loader)  # it is only partly typed
-__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = cast(Any, lazy_loader).attach_stub(__name__, __file__)

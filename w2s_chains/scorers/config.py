@@ -1,4 +1,4 @@
-"""The section ``scorer`` of a config: its base class and its built-in types."""
+"""The section ``scorer`` of a config: its base classes, its built-in types and its slot."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from w2s_chains.guides.config import Guides
 class ScorerConfig(Plugin):
     """The section ``scorer`` of a config.
 
-    Other packages subclass it and register the class under the entry point group
-    ``w2s_chains.scorers``. A class with a method ``score`` is the scorer itself:
+    Other packages subclass this class and register the class under the entry point group
+    ``w2s_chains.scorers``. A subclass with a method ``score`` is the scorer itself:
 
         class Short(ScorerConfig):
             type: Literal["short"] = "short"
@@ -26,36 +26,36 @@ class ScorerConfig(Plugin):
             def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
                 return [-self.weight * len(h.response) for h in hypotheses]
 
-    One that needs the guides, or loads something, overrides ``build``; one that needs the proposer
-    too overrides ``build_from``. What it builds keeps this object as ``spec``, so that it can be
-    written to YAML again, and the guides as ``pair``.
+    A subclass that needs the guides or loads something overrides ``build``; one that also needs
+    the proposer overrides ``build_from``. The scorer it builds keeps this config as ``spec``, so
+    that it can be written to YAML again, and the guides as ``pair``.
     """
 
     @property
     def needs_guides(self) -> bool:
-        """Whether there must be a section ``guides``."""
+        """Whether the scorer needs a section ``guides``."""
         return False
 
     def preview(self) -> None:
-        """Refuse what cannot work, before any weights are loaded.
+        """Refuse a config that cannot work, before any weights are loaded.
 
         Raises:
             W2SError: A model is missing, or an option does not fit it.
         """
 
     def own_guides(self) -> Sequence[Guides]:
-        """The guide pairs that the scorer loads besides that of the section ``guides``."""
+        """Return the guide pairs that the scorer loads besides the section ``guides``."""
         return ()
 
     def build_from(self, parts: Parts) -> Scorer:
-        """The scorer, from whatever it needs; raises like ``build``."""
+        """Build the scorer from the parts that it needs; raises like ``build``."""
         return self.build(parts.guides)
 
     def build(self, guides: BaseGuidePair | None) -> Scorer:
-        """The scorer.
+        """Build the scorer.
 
         Args:
-            guides: What the section ``guides`` describes, loaded; None without one.
+            guides: The loaded section ``guides``; None without such a section.
 
         Raises:
             ConfigError: The class has neither this method nor ``score``.
@@ -66,7 +66,7 @@ class ScorerConfig(Plugin):
 
 
 class BuiltInScorerConfig(ScorerConfig):
-    """A scorer of this package, whose defaults stay what they are: files leave them out."""
+    """A scorer of this package; its defaults never change, so files leave them out."""
 
     def written(self, chat: bool = False) -> dict[str, Any]:
         return Config.written(self, chat)
@@ -79,7 +79,7 @@ SCORERS = LazyClasses(
     mixture="w2s_chains.scorers.mixture:MixtureConfig",
     reward_model="w2s_chains.scorers.reward_model:RewardModelConfig",
 )
-"""The built-in types; a new one is one line here."""
+"""The built-in types; add a new one here."""
 
 SCORER = Slot(
     kind="scorer",
@@ -90,4 +90,4 @@ SCORER = Slot(
 )
 
 AnyScorer = Annotated[ScorerConfig, SCORER]
-"""A config slot for a scorer."""
+"""The type of a config field that holds a scorer."""

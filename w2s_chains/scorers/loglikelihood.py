@@ -1,4 +1,4 @@
-"""The large model's own opinion: what beam search without guides maximises."""
+"""``LoglikelihoodScorer`` and its config: log p of the large model itself, without guides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LoglikelihoodConfig(BuiltInScorerConfig):
     """log p(y|x) of the section `proposer` itself, in nats: vanilla beam search.
 
     Attributes:
-        per_token: Divided by the number of the answer's tokens.
+        per_token: Divide by the number of tokens in the answer.
     """
 
     type: Literal["loglikelihood"] = "loglikelihood"
@@ -29,12 +29,12 @@ class LoglikelihoodConfig(BuiltInScorerConfig):
 
 
 class LoglikelihoodScorer(Scorer):
-    """log p(y|x) of a model itself, in nats, whatever y was sampled with.
+    """log p(y|x) of a model itself, in nats, however y was sampled.
 
-    That is at temperature 1, without filters, penalties and steering. With the proposer's
-    loglikelihood chunk beam search is the paper's baseline without guides (its successors are
-    sampled, not the likeliest ones); nothing is read again for it, because the proposer keeps what
-    it sampled. The end token counts only where the model ended its turn.
+    This is the loglikelihood at temperature 1, without filters, penalties or steering. Chunk beam
+    search with the proposer's loglikelihood is the paper's baseline without guides (its successors
+    are sampled, not the most likely ones). Nothing is read again for it, because the proposer keeps
+    the logprobs of the tokens it sampled. The end token counts only if the model ended its turn.
     """
 
     def __init__(self, proposer: Proposer, *, per_token: bool = False) -> None:
@@ -45,7 +45,7 @@ class LoglikelihoodScorer(Scorer):
             per_token: Divide by the number of the answer's tokens, the end token included.
 
         Raises:
-            ConfigError: The proposer cannot tell loglikelihoods.
+            ConfigError: The proposer cannot compute loglikelihoods.
         """
         self.base = require_loglikelihood(proposer)
         self.options = LoglikelihoodConfig(per_token=per_token)
@@ -55,12 +55,12 @@ class LoglikelihoodScorer(Scorer):
         Proposer.of(self.base).check(prompt, sampling)
 
     def to_config(self, beside: Parts | None = None) -> LoglikelihoodConfig:
-        """The section ``scorer``; raises like ``Scorer.to_config``."""
+        """Return the section ``scorer``; raises like ``Scorer.to_config``."""
         require_same_base(self, self.base, beside)
         return self.options
 
     def cache_key(self) -> str:
-        """The options and the model that is asked."""
+        """Return the options and the model."""
         return f"LoglikelihoodScorer({self.options!r}, {key_of(self.base)})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:

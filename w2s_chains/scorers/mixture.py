@@ -1,11 +1,11 @@
-"""Several scores as one."""
+"""``MixtureScorer`` and its config: a weighted sum of several scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -37,16 +37,16 @@ AnySingleScorer = Annotated[
         ),
     ),
 ]
-"""A config slot for any scorer but a mixture."""
+"""The type of a config field that holds any scorer except a mixture."""
 
 
 class MixturePart(Config):
     """One part of a mixture.
 
     Attributes:
-        weight: What its score is multiplied with; a negative weight steers away.
-        scorer: What scores; the log-ratio of the guides unless it says otherwise.
-        guides: Guides of its own; by default those of the section ``guides``.
+        weight: The factor of its score; a negative weight steers away.
+        scorer: The scorer; by default the log-ratio of the guides.
+        guides: Guides for this part alone; by default those of the section ``guides``.
     """
 
     weight: Weight = 1.0
@@ -61,9 +61,8 @@ class MixturePart(Config):
 
     @field_validator("scorer", mode="before")
     @classmethod
-    def _no_mixture(cls, value: Any) -> Any:
-        named = value.get("type") if isinstance(value, Mapping) else value
-        if named == "mixture" or isinstance(value, MixtureConfig):
+    def _no_mixture(cls, value: object) -> object:
+        if _type_of(value) == "mixture" or isinstance(value, MixtureConfig):
             raise _nested()
         return value
 
@@ -72,7 +71,7 @@ class MixtureConfig(AdjustedScorerConfig):
     """A weighted sum of scores, such as the log-ratios of several pairs of guides.
 
     Attributes:
-        parts: What is added up.
+        parts: The scores to add up, and their weights.
     """
 
     type: Literal["mixture"] = "mixture"
@@ -111,7 +110,7 @@ class MixtureConfig(AdjustedScorerConfig):
 
     def _built(self, part: MixturePart, parts: Parts) -> Scorer:
         if part.guides is not None:
-            from w2s_chains.guides.pair import GuidePair  # brings torch
+            from w2s_chains.guides.pair import GuidePair  # imports torch
 
             parts = replace(parts, guides=GuidePair.from_guides(part.guides, parts.load))
         return part.scorer.build_from(parts)
@@ -121,8 +120,8 @@ class Weighted(NamedTuple):
     """A part of a mixture.
 
     Attributes:
-        scorer: What scores.
-        weight: What its scores are multiplied with; a negative one steers away.
+        scorer: The scorer.
+        weight: The factor of its scores; a negative one steers away.
     """
 
     scorer: Scorer
@@ -136,12 +135,13 @@ class MixtureScorer(Scorer):
 
         sum_i weight_i * score_i(y|x) + base_weight * log p_base(y|x) - repetition_penalty * R(y)
 
-    where R(y) is how many sequences of three words y has said before. Guides that are the same
-    object in several parts read every text once, and those that share weights (adapters or prompts
-    of one model) read in one forward pass; a part of weight 0 is not asked.
+    where R(y) is the number of repeated sequences of three words in y. Guides that are the same
+    object in several parts read every text once, and guides that share weights (adapters or prompts
+    of one model) run in one forward pass. A part of weight 0 is not evaluated.
 
-    Example:
-        >>> MixtureScorer([(LogRatioScorer(kind), 1.0), (LogRatioScorer(toxic), -0.5)])
+    Examples:
+        >>> scorer = MixtureScorer([(LogRatioScorer(kind), 1.0), (LogRatioScorer(toxic), -0.5)])
+        >>> llm = W2SLLM(proposer=Model("embedded:smollm2-135m-instruct"), scorer=scorer)
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class MixtureScorer(Scorer):
 
         Args:
             parts: Scorers and their weights.
-            proposer: The large model, whose own loglikelihood ``base_weight`` adds.
-            base_weight: In score per nat.
-            repetition_penalty: In score per repeated sequence of three words.
+            proposer: The large model whose loglikelihood is added with weight ``base_weight``.
+            base_weight: Weight of the proposer's loglikelihood, in score per nat.
+            repetition_penalty: Penalty in score per repeated sequence of three words.
 
         Raises:
-            ConfigError: There are no parts, one is no scorer, or a weight is no finite number;
-                ``base_weight`` without a proposer that tells loglikelihoods.
+            ConfigError: There are no parts, one is not a scorer, or a weight is not finite;
+                ``base_weight`` is set without a proposer that computes loglikelihoods.
             ConfigError: An option is out of range.
         """
         self.parts = tuple(_weighted(part) for part in parts)
@@ -180,10 +180,10 @@ class MixtureScorer(Scorer):
             Scorer.of(part.scorer).check(prompt, sampling)
 
     def to_config(self, beside: Parts | None = None) -> MixtureConfig:
-        """The section ``scorer``; a part names its guides where they are not those ``beside``.
+        """Return the section ``scorer``; a part names its guides if they differ from ``beside``.
 
         Raises:
-            ConfigError: A part was built by hand, is a mixture itself, or reads another proposer.
+            ConfigError: A part was built by hand, is itself a mixture, or uses another proposer.
         """
         require_same_base(self, self.base, beside)
         return MixtureConfig(
@@ -193,7 +193,7 @@ class MixtureScorer(Scorer):
         )
 
     def cache_key(self) -> str:
-        """The options, and the weight and key of every part."""
+        """Return the options, and the weight and key of every part."""
         parts = [(part.weight, key_of(part.scorer)) for part in self.parts]
         return f"MixtureScorer({self.options!r}, {key_of(self.base)}, {parts})"
 
@@ -242,6 +242,10 @@ def _part_config(part: Weighted, beside: Parts | None) -> MixturePart:
     return MixturePart(
         weight=part.weight, scorer=config_of(part.scorer, Scorer, beside=beside), guides=guides
     )
+
+
+def _type_of(value: object) -> object:
+    return cast("Mapping[str, object]", value).get("type") if isinstance(value, Mapping) else value
 
 
 def _nested() -> ConfigError:

@@ -1,9 +1,9 @@
-"""What a user says of a model: which one, where its weights go, and how it reads a prompt."""
+"""``Model`` and its options: which model, where its weights go, and how it reads a prompt."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
 
 from pydantic import (
     BeforeValidator,
@@ -19,8 +19,8 @@ from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.configs import Config
 
 
-def _as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _as_text(value: object) -> object:
+    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
 
 
 ModelName = Annotated[str, Field(min_length=1), BeforeValidator(_as_text)]
@@ -49,12 +49,12 @@ class ModelFields(PromptFields, total=False):
 
 
 class Placement(Config):
-    """Which version of a model is loaded, and where to.
+    """Which version of a model to load, and on which device.
 
     Attributes:
         revision: Branch, tag or commit on the hub.
         device: "cpu", "cuda", "cuda:1", ...; by default the GPU if there is one.
-        device_map: Spreads one model over several devices; instead of ``device``.
+        device_map: How to spread one model over several devices; replaces ``device``.
         dtype: "float32", "bfloat16", "float16" or "auto"; by default float32 on a CPU and the
             checkpoint's own on a GPU.
         quantization_config: Passed to transformers.
@@ -72,11 +72,11 @@ class Placement(Config):
 
 
 class ModelOptions(PromptTemplate, Placement):
-    """How a causal language model is loaded, and how it reads a prompt.
+    """How to load a causal language model, and how it reads a prompt.
 
     Attributes:
         config: Overrides of the model's own config, such as ``{sliding_window: null}``.
-        token_budget: Most tokens of one batch, cached ones included.
+        token_budget: The most tokens in one batch, cached ones included.
     """
 
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -87,11 +87,11 @@ class ModelOptions(PromptTemplate, Placement):
 
 
 class Model(ModelOptions):
-    """A Hugging Face model in this process: which one, where to, and how it reads a prompt.
+    """A Hugging Face model in this process: which one, on which device, and how it reads a prompt.
 
     Attributes:
         model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-        adapter: A LoRA adapter on top of it: hub id or local folder. Needs the package peft.
+        adapter: A LoRA adapter for the model: hub id or local folder. Needs the package peft.
     """
 
     type: Literal["huggingface"] = Field(default="huggingface", repr=False)
@@ -106,7 +106,7 @@ class Model(ModelOptions):
         type: Literal["huggingface"] = "huggingface",
         **options: Unpack[ModelFields],
     ) -> None:
-        """Describe a model; nothing is loaded yet. See the attributes of this class.
+        """Describe a model without loading it. See the attributes of this class.
 
         Raises:
             ConfigError: An option is misspelt or out of range.
@@ -118,13 +118,14 @@ class Model(ModelOptions):
 
     @model_serializer(mode="wrap")
     def _chat_said(self, others: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
-        """In a chat model's config ``chat: false`` is no default, so it is written."""
-        always = {"chat": self.chat} if (info.context or {}).get("chat") else {}
+        """Always write ``chat`` in a chat model's config, where false is not the default."""
+        context: dict[str, Any] = info.context or {}
+        always = {"chat": self.chat} if context.get("chat") else {}
         return {**others(self), **always}
 
     @property
     def weights(self) -> str:
-        """Equal where one copy of the weights will do: adapters and prompts may differ."""
+        """A key, equal for models that can share weights; adapters and prompts may differ."""
         names = ("model", "config", *Placement.model_fields)
         return repr([getattr(self, name) for name in names])
 

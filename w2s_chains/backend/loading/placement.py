@@ -1,4 +1,4 @@
-"""Where the weights of a model go, and in which precision."""
+"""The device and the dtype of a model, and its options for ``from_pretrained``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from w2s_chains.errors import ConfigError, brief
 
 
 def device_of(spec: Placement) -> torch.device:
-    """Where a model goes, if ``device_map`` says nothing else.
+    """Return the device of a model without ``device_map``.
 
     Raises:
-        ConfigError: There is no such device on this machine.
+        ConfigError: This machine has no such device.
     """
     if spec.device is not None and spec.device_map is not None:
         raise ConfigError(
@@ -49,7 +49,7 @@ def _dtype(spec: Placement, device: torch.device) -> torch.dtype | str:
 
 
 def options_of(spec: Placement, device: torch.device) -> dict[str, Any]:
-    """Keyword arguments for ``from_pretrained``.
+    """Return keyword arguments for ``from_pretrained``.
 
     Raises:
         ConfigError: The dtype is unknown.

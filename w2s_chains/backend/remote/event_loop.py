@@ -1,4 +1,4 @@
-"""Runs coroutines for callers who are not asynchronous, on one event loop of this process."""
+"""Run coroutines from synchronous code, on one event loop shared by the whole process."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.RLock()  # garbage may be collected while it is held
+_lock = threading.RLock()  # reentrant, since garbage collection may call ``later`` while it is held
 _loop: asyncio.AbstractEventLoop | None = None
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of ``coroutine``, which runs on a thread of its own.
+    """Run ``coroutine`` on the shared event loop and return its result.
 
-    Connections belong to an event loop, so all of them live on the same one.
+    Connections belong to an event loop, so all of them use the same one.
     """
     return asyncio.run_coroutine_threadsafe(coroutine, _shared_loop()).result()
 
 
 def later(call: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Have ``call()`` run when there is time; nobody waits for it."""
+    """Schedule ``call()`` on the shared event loop without waiting for it."""
     asyncio.run_coroutine_threadsafe(call(), _shared_loop())
 
 
@@ -36,7 +36,7 @@ def _shared_loop() -> asyncio.AbstractEventLoop:
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order; the first error is raised and ends the others."""
+    """Return all results in order; the first error cancels the rest and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
