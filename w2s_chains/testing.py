@@ -24,8 +24,8 @@ class Trace:
     """
 
     answer: Hypothesis
-    asks: list[Ask] = field(default_factory=list)
-    committed: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list[Ask])
+    committed: list[str] = field(default_factory=list[str])
 
     @property
     def expansions(self) -> list[Expand]:

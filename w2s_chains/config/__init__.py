@@ -1,5 +1,9 @@
-"""A guided model as YAML: its sections, files, JSON schema, and what is wrong with them."""
+"""Read, write and build a guided model from YAML: its sections, files and JSON schema."""
+
+from typing import Any, cast
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = cast(
+    tuple[Any, Any, list[str]], lazy_loader.attach_stub(__name__, __file__)
+)

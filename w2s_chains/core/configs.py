@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeGuard, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from w2s_chains.core.slots import Slot
+from w2s_chains.core.slots import Slot, is_mapping
 from w2s_chains.errors import ConfigError, did_you_mean
 
 C = TypeVar("C", bound=BaseModel)
@@ -123,7 +123,7 @@ def built(slot: Slot[C], value: Any, context: Any = None) -> C:
     Raises:
         ConfigError: There is no such type, or a field is misspelt or out of range.
     """
-    values = value if isinstance(value, Mapping) else {}
+    values: Mapping[str, Any] = value if is_mapping(value) else {}
     with config_errors(slot.class_of(values) if values else slot.base, values, slot.kind):
         return slot.build(value, context)
 
@@ -149,9 +149,7 @@ def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
     path: list[str] = []
     for i, step in enumerate(fault["loc"]):
         last = i + 1 == len(fault["loc"])
-        if (isinstance(node, Mapping) and step in node) or (
-            isinstance(node, list | tuple) and step in range(len(node))
-        ):
+        if (is_mapping(node) and step in node) or (_is_list(node) and step in range(len(node))):
             node = node[step]
         elif not (last and fault["type"] in ("missing", "extra_forbidden")):
             continue
@@ -210,7 +208,7 @@ def aliases(field: FieldInfo) -> list[str]:
 def _class_at(found: Sequence[Slot[Any] | type[BaseModel]], node: Any) -> type[BaseModel]:
     """The class that ``node`` is written for: the one that knows most of its keys."""
     classes = [_class_in(one, node) if isinstance(one, Slot) else one for one in found]
-    keys: set[Any] = set(node) if isinstance(node, Mapping) else set()
+    keys: set[Any] = set(node) if is_mapping(node) else set()
     return max(classes, key=lambda cls: len(keys & cls.model_fields.keys()))
 
 
@@ -222,14 +220,18 @@ def _class_in(slot: Slot[Any], node: Any) -> type[BaseModel]:
 
 
 def _inside(node: Any, step: str) -> Any:
-    if isinstance(node, Mapping):
+    if is_mapping(node):
         return node[step]
-    return node[int(step)] if isinstance(node, list | tuple) else getattr(node, step)
+    return node[int(step)] if _is_list(node) else getattr(node, step)
+
+
+def _is_list(node: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(node, list | tuple)
 
 
 def _slots(field: FieldInfo) -> Iterator[Slot[Any] | type[BaseModel]]:
     """The slots and pydantic models that a field may hold."""
-    slots = [one for one in field.metadata if isinstance(one, Slot)]
+    slots: list[Slot[Any]] = [one for one in field.metadata if isinstance(one, Slot)]
     yield from slots or _held(field.annotation)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
+from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar, Union, cast
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -24,6 +24,11 @@ from pydantic_core import CoreSchema, core_schema
 from w2s_chains.errors import ConfigError, did_you_mean
 
 C = TypeVar("C", bound=BaseModel)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether a value is a mapping, with any keys and values."""
+    return isinstance(value, Mapping)
 
 
 class LazyClasses(Mapping[str, type[Any]]):
@@ -134,7 +139,7 @@ class Slot(Generic[C]):
         value = self.coerce(value)
         if self.holds(value):
             return value
-        if isinstance(value, Mapping):
+        if is_mapping(value):
             found = self.class_of(value).model_validate(dict(value), context=context)
             if self.holds(found):
                 return found
@@ -150,7 +155,7 @@ class Slot(Generic[C]):
 
     def class_of(self, value: Any) -> type[C]:
         """The class that an object or a mapping in this slot belongs to; raises like ``find``."""
-        if not isinstance(value, Mapping):
+        if not is_mapping(value):
             return cast("type[C]", type(value)) if self.holds(value) else self.base
         name = value.get("type", self.default)
         if not isinstance(name, str):
