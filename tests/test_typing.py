@@ -14,6 +14,8 @@ from w2s_chains import W2SLLM, ChatW2S, ChunkBeamSearch, ConfigError, Guides, Mo
 from w2s_chains.backend.loading.config import ModelFields, ModelOptions
 from w2s_chains.config.arguments import Arguments, ChatArguments
 
+ROOT = Path(__file__).parents[1]
+
 EXAMPLE = """
 from w2s_chains import W2SLLM, ChatW2S, ChunkBeamSearch, Guides, Model
 
@@ -39,7 +41,9 @@ def complaints(folder: Path, sources: dict[str, str]) -> dict[str, list[str]]:
     """What pyright says of each source."""
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
-    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "standard"}))
+    (folder / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "standard", "extraPaths": [str(ROOT)]})
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p",
          str(folder)],

@@ -18,7 +18,7 @@ ZEPHYR = "<|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n"
 
 
 def guides(value: Any) -> list[Any]:
-    section = load_config({"proposer": PROPOSER, "guide": value}).guidess
+    section = load_config({"proposer": PROPOSER, "guide": value}).guides
     assert section is not None
     return list(section.specs())
 

@@ -1,4 +1,4 @@
-"""A guided model as YAML: its sections, files, JSON schema, and what is wrong with them."""
+"""Read, write and build a guided model from YAML: its sections, files and JSON schema."""
 
 from typing import Any, cast
 

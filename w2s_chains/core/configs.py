@@ -1,14 +1,14 @@
-"""What a user writes: frozen pydantic models, and ConfigErrors that say what is wrong with it.
+"""``Config`` and ``Plugin``, the bases of all config models, and readable errors for them.
 
-``Config`` is the base of everything that a config or a constructor takes. A wrong value is one
-``ConfigError`` with a line for each fault: where it is, what is wrong, what the choices are.
+A validation failure becomes one ``ConfigError`` with a line per fault: where it is, what is wrong
+and which choices there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeGuard, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
@@ -20,17 +20,17 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from w2s_chains.core.slots import Slot
+from w2s_chains.core.slots import Slot, is_mapping
 from w2s_chains.errors import ConfigError, did_you_mean
 
 C = TypeVar("C", bound=BaseModel)
 
 FindLine = Callable[[Sequence[str]], int | None]
-"""Takes the path of a value and returns the line where it is written."""
+"""Maps the path of a value to the line where it is written."""
 
 
 class Config(BaseModel):
-    """Base of what a user writes, in YAML or in Python: frozen, and strict about its fields.
+    """Base of all settings written in YAML or Python: frozen, without unknown fields.
 
     Raises:
         ConfigError: A field is misspelt, missing or out of range.
@@ -42,39 +42,39 @@ class Config(BaseModel):
         with config_errors(type(self), fields, type(self).__name__):
             super().__init__(**fields)
 
-    # Tells pydantic not to call this for nested values, whose errors it collects by itself.
+    # Stops pydantic from calling this for nested values, whose errors it collects itself.
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
 
     def for_chat(self) -> Self:
-        """This config for a chat model: models use their chat template where they have one.
+        """Return this config for a chat model, whose models use their chat templates if any.
 
-        Only where nothing else was said; a config that reads no prompt stays as it is.
+        An explicit ``chat`` wins, and a config that reads no prompt is returned unchanged.
         """
         return self
 
     def written(self, chat: bool = False) -> dict[str, Any]:
-        """This config as plain values for a file: what differs from its defaults.
+        """Return this config as plain values for a file, without values equal to the defaults.
 
         Args:
-            chat: Whether it is for a chat model, where ``chat`` has another default.
+            chat: Whether it is for a chat model, which has another default for ``chat``.
         """
         return self.model_dump(exclude_defaults=True, context={"chat": chat})
 
 
 class Plugin(Config):
-    """A part that is its own config: a frozen pydantic model with a literal ``type``.
+    """Base of parts that are their own config: frozen pydantic models with a literal ``type``.
 
-    The ``type`` is the name under which a config asks for it.
+    A config selects the part by its ``type``.
     """
 
     type: Any
 
     @model_serializer(mode="wrap")
     def _with_type(self, others: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {"type": self.type, **others(self)}  # whatever a dump leaves out
+        return {"type": self.type, **others(self)}  # even if a dump leaves out defaults
 
     def written(self, chat: bool = False) -> dict[str, Any]:
-        """Everything: other packages may change their defaults."""
+        """Return every value, because other packages may change their defaults."""
         return self.model_dump(mode="json")
 
 
@@ -85,13 +85,13 @@ def config_errors(
     source: str = "",
     line_of: FindLine | None = None,
 ) -> Generator[None]:
-    """Turn pydantic's errors about ``values`` into one ConfigError.
+    """Turn pydantic's validation error about ``values`` into one ConfigError.
 
     Args:
-        model: What ``values`` are validated as.
-        values: What the user wrote.
-        source: Where: a file, or the name of what was called.
-        line_of: Finds the line of a value, where ``values`` come from a file.
+        model: The model that validates ``values``.
+        values: The values as the user wrote them.
+        source: Where they come from: a file, or the name of the class or function called.
+        line_of: Finds the line of a value, if ``values`` come from a file.
 
     Raises:
         ConfigError: Instead of pydantic's ValidationError.
@@ -113,23 +113,23 @@ def config_errors(
 
 
 def built(slot: Slot[C], value: Any, context: Any = None) -> C:
-    """The object for what a user wrote in a slot, outside of any config.
+    """Build the object for a slot from a value outside any config.
 
     Args:
-        slot: What kind of part it is.
+        slot: The slot, that is, the kind of part.
         value: An object, a mapping or a string; see ``Slot.build``.
-        context: Passed on to pydantic's validation.
+        context: Passed to pydantic's validation.
 
     Raises:
-        ConfigError: There is no such type, or a field is misspelt or out of range.
+        ConfigError: The type is unknown, or a field is misspelt or out of range.
     """
-    values = value if isinstance(value, Mapping) else {}
+    values: Mapping[str, Any] = value if is_mapping(value) else {}
     with config_errors(slot.class_of(values) if values else slot.base, values, slot.kind):
         return slot.build(value, context)
 
 
 def _causes(error: ValidationError) -> list[Any]:
-    """All faults, except lists that are too short only because an item of theirs is faulty."""
+    """Return all faults, except lists that are too short only because an item is faulty."""
     faults = error.errors(include_url=False)
     return [
         fault
@@ -144,14 +144,12 @@ def _within(loc: Sequence[Any], outer: Sequence[Any]) -> bool:
 
 
 def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
-    """Where the fault is in what the user wrote; pydantic also names the branches of unions."""
+    """Return the path of a fault in the user's values, without pydantic's union branches."""
     node: Any = values
     path: list[str] = []
     for i, step in enumerate(fault["loc"]):
         last = i + 1 == len(fault["loc"])
-        if (isinstance(node, Mapping) and step in node) or (
-            isinstance(node, list | tuple) and step in range(len(node))
-        ):
+        if (is_mapping(node) and step in node) or (_is_list(node) and step in range(len(node))):
             node = node[step]
         elif not (last and fault["type"] in ("missing", "extra_forbidden")):
             continue
@@ -173,7 +171,7 @@ def _message(
 
 
 def _given(fault: Any) -> str:
-    """The value, where the message does not tell enough without."""
+    """Return the faulty value for the message, or nothing if the message suffices."""
     telling = fault["type"] in ("extra_forbidden", "missing", "value_error")
     return "" if telling or isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
 
@@ -181,11 +179,11 @@ def _given(fault: Any) -> str:
 def _choices(
     path: Sequence[str], values: Mapping[str, Any], model: type[BaseModel]
 ) -> Iterable[str]:
-    """The fields there may be in the mapping at ``path``."""
+    """Return the names of the fields allowed in the mapping at ``path``."""
     node: Any = values
     found: list[Slot[Any] | type[BaseModel]] = [model]
     for step in path:
-        # A step that is no field is a key of a mapping or the place in a list.
+        # A step that is not a field is a mapping key or a list index.
         field = _field(_class_at(found, node), step)
         found = (field and list(_slots(field))) or found
         node = _inside(node, step)
@@ -193,7 +191,7 @@ def _choices(
 
 
 def _field(cls: type[BaseModel], name: str) -> FieldInfo | None:
-    """The field that a user calls ``name``, by its own name or an older one."""
+    """Return the field called ``name``, now or formerly."""
     return next(
         (field for own, field in cls.model_fields.items() if name == own or name in aliases(field)),
         None,
@@ -201,35 +199,39 @@ def _field(cls: type[BaseModel], name: str) -> FieldInfo | None:
 
 
 def aliases(field: FieldInfo) -> list[str]:
-    """The names under which a field may be written, the one of today first."""
+    """Return the names under which a field may be written, the current one first."""
     alias = field.validation_alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [choice for choice in choices if isinstance(choice, str)]
 
 
 def _class_at(found: Sequence[Slot[Any] | type[BaseModel]], node: Any) -> type[BaseModel]:
-    """The class that ``node`` is written for: the one that knows most of its keys."""
+    """Return the class that ``node`` is meant for: the one with the most of its keys."""
     classes = [_class_in(one, node) if isinstance(one, Slot) else one for one in found]
-    keys: set[Any] = set(node) if isinstance(node, Mapping) else set()
+    keys: set[Any] = set(node) if is_mapping(node) else set()
     return max(classes, key=lambda cls: len(keys & cls.model_fields.keys()))
 
 
 def _class_in(slot: Slot[Any], node: Any) -> type[BaseModel]:
     try:
         return slot.class_of(slot.coerce(node))
-    except ConfigError:  # its type is a fault of its own
+    except ConfigError:  # the wrong type is reported separately
         return slot.base
 
 
 def _inside(node: Any, step: str) -> Any:
-    if isinstance(node, Mapping):
+    if is_mapping(node):
         return node[step]
-    return node[int(step)] if isinstance(node, list | tuple) else getattr(node, step)
+    return node[int(step)] if _is_list(node) else getattr(node, step)
+
+
+def _is_list(node: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(node, list | tuple)
 
 
 def _slots(field: FieldInfo) -> Iterator[Slot[Any] | type[BaseModel]]:
-    """The slots and pydantic models that a field may hold."""
-    slots = [one for one in field.metadata if isinstance(one, Slot)]
+    """Yield the slots and pydantic models that a field may hold."""
+    slots: list[Slot[Any]] = [one for one in field.metadata if isinstance(one, Slot)]
     yield from slots or _held(field.annotation)
 
 

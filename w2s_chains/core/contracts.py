@@ -1,8 +1,8 @@
-"""What parts promise: the base of all contracts, and those of a guide and of a pair of guides.
+"""The contracts of parts: their base ``Contract``, ``Guide`` and ``BaseGuidePair``.
 
-A contract has one method that a part must have. Everything else is declared beside it with a
-default, so that nobody has to guess what a part can do. Subclass the contract to have the
-defaults; any other object with the one method is taken too, and read through ``Contract.of``.
+A contract has one required method; every other member has a default. Subclass the contract to
+inherit the defaults. Any other object with the required method works too: ``Contract.of`` adds the
+defaults. ``config_of`` and ``key_of`` return the config and the cache key of a part.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Contract(ABC):
     """
 
     required: ClassVar[str]
-    """The method that makes an object a part of this kind."""
+    """The one method that a part of this kind must have."""
 
     role: ClassVar[str] = "part"
-    """What a part of this kind is called in messages."""
+    """The name of this kind of part in messages."""
 
     spec: Any = None
 
@@ -47,23 +47,23 @@ class Contract(ABC):
 
     @classmethod
     def of(cls, part: object) -> Self:
-        """``part``, with this contract's defaults for whatever it does not declare itself."""
+        """Return ``part``, with this contract's default for every member that it lacks."""
         if cls in type(part).__mro__:
             return cast("Self", part)
         return cast("Self", _Defaulted(part, cls))
 
     @classmethod
     def offered(cls, part: object, name: str) -> bool:
-        """Whether ``part`` has a ``name`` of its own, rather than the contract's default."""
+        """Return whether ``part`` defines ``name`` itself instead of using the default."""
         part = _itself(part)
         own = inspect.getattr_static(part, name, None)
         return own is not None and own is not inspect.getattr_static(cls, name)
 
     def to_config(self) -> BaseModel:
-        """The config that builds this part again.
+        """Return the config that rebuilds this part.
 
         Raises:
-            ConfigError: It was built by hand, so that no config can name it.
+            ConfigError: It was built by hand, so no config describes it.
         """
         config = _config_of(self)
         if config is None:
@@ -71,10 +71,10 @@ class Contract(ABC):
         return config
 
     def cache_key(self) -> str:
-        """A key that only parts with the same answers share; caches of answers rely on it.
+        """Return a key that only parts with equal answers share; answer caches rely on it.
 
-        Built from the type and the config. A part without a config that says everything has a key
-        of its own, which holds in this process.
+        It is built from the type and the config. A part without a complete config has a key that
+        is unique in this process.
         """
         config = _config_of(self)
         fields = {} if config is None else type(config).model_fields
@@ -84,9 +84,9 @@ class Contract(ABC):
 
 
 def key_of(part: object | None) -> str | None:
-    """The cache key of a part.
+    """Return the cache key of a part.
 
-    A subclass may answer otherwise than its base, so it has a key of its own unless it defines
+    A subclass may answer differently from its base, so its key is unique unless it defines
     ``cache_key`` itself.
     """
     if part is None:
@@ -97,18 +97,17 @@ def key_of(part: object | None) -> str | None:
 
 
 def config_of(part: object, contract: type[Contract], **beside: Any) -> Any:
-    """The config that builds a part again.
+    """Return the config that rebuilds a part.
 
-    A subclass does not count as its base, which would be built instead, unless it defines
-    ``to_config`` itself.
+    An inherited ``to_config`` is refused, because its config would build the base class.
 
     Args:
         part: The part.
-        contract: What kind of part it is.
-        **beside: Passed on to ``to_config``.
+        contract: The contract that it fulfils.
+        **beside: Passed to ``to_config``.
 
     Raises:
-        ConfigError: It was built by hand, so that no config can name it.
+        ConfigError: It was built by hand, so no config describes it.
     """
     own = contract.of(part)
     if _said_by(part, "to_config") not in (type(part), contract, Contract):
@@ -117,68 +116,68 @@ def config_of(part: object, contract: type[Contract], **beside: Any) -> Any:
 
 
 def _said_by(part: object, name: str) -> type:
-    """The class of a part that defines ``name``; ``Contract`` where none does."""
+    """Return the class of a part that defines ``name``, or ``Contract`` if none does."""
     return next((base for base in type(part).__mro__ if name in base.__dict__), Contract)
 
 
 class Guide(Contract):
-    """One small model, which says how likely it finds a text."""
+    """A small model that computes the loglikelihood of texts."""
 
     required = "loglikelihood"
     role = "guide"
 
     @abstractmethod
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """Log p(response | prompt) of each hypothesis, in nats.
+        """Return log p(response | prompt) of each hypothesis, in nats.
 
-        Summed over the tokens from the root; one that ended its turn counts its end token too.
+        It is the sum over all tokens of the response, including the end token if the hypothesis
+        ended its turn.
         """
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Refuse a prompt before any model runs.
 
         Raises:
-            PromptError: The prompt, with an answer of ``max_tokens``, cannot be read.
+            PromptError: The prompt and an answer of ``max_tokens`` do not fit the model.
         """
 
     @property
     def max_positions(self) -> int | None:
-        """Most tokens of prompt and answer together; None where nothing is known."""
+        """Maximum tokens of prompt and answer together; None if unknown."""
         return None
 
 
 class BaseGuidePair(Contract):
-    """A tuned and an untuned guide, read together."""
+    """A tuned and an untuned guide, evaluated together."""
 
     required = "loglikelihoods"
     role = "guide pair"
 
     @abstractmethod
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
-        """(log p_tuned, log p_untuned) of each hypothesis, in nats."""
+        """Return (log p_tuned, log p_untuned) of each hypothesis, in nats."""
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Refuse a prompt before any model runs; raises like ``Guide.check``."""
 
     def local_models(self) -> tuple[Any, Any] | None:
-        """The tuned and the untuned model in this process, which steering token by token needs."""
+        """Return the tuned and untuned model if local; token-level steering needs them."""
         return None
 
     def read_together(self, others: Sequence[object], hypotheses: Sequence[Hypothesis]) -> None:
-        """Read what is new, for this pair and for others that share weights with it.
+        """Evaluate new texts once for this pair and for other pairs that share its weights.
 
-        Afterwards asking any of them finds the texts read already. By default nothing is read
-        ahead.
+        Later calls on any of the pairs then use the cached results. Does nothing by default.
         """
 
     @property
     def max_positions(self) -> int | None:
-        """Most tokens that both guides read; None where nothing is known."""
+        """Maximum tokens that both guides can read; None if unknown."""
         return None
 
 
 class _Defaulted:
-    """Any object seen through a contract: what it does not declare, the contract's defaults say."""
+    """Wraps any object and supplies a contract's default for every member that it lacks."""
 
     def __init__(self, part: object, contract: type[Contract]) -> None:
         self.part = part
@@ -186,7 +185,7 @@ class _Defaulted:
 
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # Defaults speak of the part, not of this view of it.
+        # The defaults name the wrapped part's class in their messages.
         return type(self.part)
 
     def __getattr__(self, name: str) -> Any:
@@ -202,13 +201,13 @@ def _itself(part: Any) -> Any:
 
 
 def _config_of(part: Contract) -> BaseModel | None:
-    """What a part was built from: itself, if it is its own config."""
+    """Return the config that a part was built from: itself, if it is its own config."""
     itself = _itself(part)
     return itself if isinstance(itself, BaseModel) else part.spec
 
 
 def by_hand(part: object, role: str) -> ConfigError:
-    """The error for a part that no config can name."""
+    """Return the error for a part that no config describes."""
     return ConfigError(
         f"the {role} ({part.__class__.__name__}) was built by hand, so that no config can name it; "
         "load it by name, or have a config build it, to write it to YAML"
@@ -216,18 +215,18 @@ def by_hand(part: object, role: str) -> ConfigError:
 
 
 _keys: dict[int, tuple[object, str]] = {}
-"""Keys of parts that were built by hand, by identity: equal ones may still answer differently."""
+"""Keys of hand-built parts by identity, since equal parts may still answer differently."""
 
 
 def unique_key(part: object) -> str:
-    """A key that no other object of this process ever has."""
+    """Return a key that no other object of this process ever has."""
     part = _itself(part)
     at = id(part)
     if at not in _keys:
         try:
             weakref.finalize(part, _keys.pop, at, None)
             kept = None
-        except TypeError:  # no weak references to it: it is kept, so that its id is not used again
+        except TypeError:  # no weak references: keep it, so that its id is not reused
             kept = part
         _keys[at] = kept, f"{type(part).__name__}-{os.urandom(8).hex()}"
     return _keys[at][1]

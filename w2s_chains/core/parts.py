@@ -1,4 +1,4 @@
-"""The contracts of the two parts that a search asks: ``Proposer`` and ``Scorer``."""
+"""The contracts of the two parts that a search calls: ``Proposer`` and ``Scorer``."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from w2s_chains.errors import ConfigError
 
 
 class PromptTokenizer(Protocol):
-    """What a proposer's tokenizer tells about prompts."""
+    """The interface of a proposer's tokenizer: its chat template and token counts."""
 
     @property
     def chat(self) -> object | None:
-        """The chat template that prompts are rendered with; None reads their plain text."""
+        """The chat template that renders prompts; None uses their plain text."""
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without special tokens."""
+        """Return the token ids of a text, without special tokens."""
         ...
 
 
 class Proposer(Contract):
-    """The large frozen model: continues hypotheses.
+    """The large frozen model, which continues hypotheses.
 
     Attributes:
-        slice_tokens: Most tokens that one call samples. Between two slices of a longer chunk,
-            answers that ended leave the batch and new searches join it. None asks for the whole
-            chunk at once, for proposers that cannot go on where they stopped or pay per call.
-        tokenizer: Its tokenizer, a ``PromptTokenizer``, where it is known here; else None.
-        call_format: How its chat template writes the call of a tool.
+        slice_tokens: Maximum tokens sampled per call. Between two slices of a longer chunk,
+            finished answers leave the batch and new searches join it. None requests the whole
+            chunk at once, for proposers that cannot resume an answer or that pay per call.
+        tokenizer: Its tokenizer, a ``PromptTokenizer``; None if it is not available here.
+        call_format: How its chat template writes a tool call.
     """
 
     required = "propose"
@@ -52,26 +52,26 @@ class Proposer(Contract):
         """Continue hypotheses.
 
         Args:
-            requests: One per search. The answer to a request depends on nothing but the request.
+            requests: One per search. The answer to a request must depend only on the request.
 
         Returns:
-            Per request its children: ``successors`` of the first hypothesis, then of the second,
-            and so on. Or the error that ends its search, and no other. An error that is *raised*
-            makes the engine ask again for each search alone.
+            For each request, its children: ``successors`` of the first hypothesis, then of the
+            second, and so on; or an error, which ends only that search. If an error is *raised*
+            instead, the engine calls again for each search alone.
         """
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Refuse a prompt before any model runs.
 
         Raises:
-            PromptError: The prompt, with an answer of ``max_tokens``, cannot be read.
+            PromptError: The prompt and an answer of ``max_tokens`` do not fit the model.
         """
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Refuse guides that cannot steer this proposer token by token.
 
         Raises:
-            ConfigError: They cannot, or this proposer cannot be steered, which is the default.
+            ConfigError: They cannot, or this proposer does not support steering (the default).
         """
         raise ConfigError(
             "the strategy steers every token, which the proposer "
@@ -80,11 +80,11 @@ class Proposer(Contract):
         )
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
-        """Refuse a form that answers of this proposer cannot have.
+        """Refuse a constraint that this proposer cannot satisfy.
 
         Raises:
-            ConfigError: It cannot keep to any form, which is the default.
-            ConstraintError: It cannot keep to this one, or not within ``max_tokens``.
+            ConfigError: It does not support constraints (the default).
+            ConstraintError: It cannot satisfy this one, or not within ``max_tokens``.
         """
         raise ConfigError(
             f"the proposer {self.__class__.__name__} cannot keep its answers to a form, which "
@@ -92,10 +92,10 @@ class Proposer(Contract):
         )
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """Log p(response | prompt) of each hypothesis under the proposer itself, in nats.
+        """Return log p(response | prompt) of each hypothesis under the proposer, in nats.
 
         Raises:
-            ConfigError: It cannot tell, which is the default.
+            ConfigError: The proposer cannot compute it (the default).
         """
         raise ConfigError(
             f"the score needs the proposer's own loglikelihood, which the proposer "
@@ -105,19 +105,19 @@ class Proposer(Contract):
 
     @property
     def max_positions(self) -> int | None:
-        """Most tokens of prompt and answer together; None where nothing is known."""
+        """Maximum tokens of prompt and answer together; None if unknown."""
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a scorer may be built from.
+    """The parts that a scorer may be built from.
 
     Attributes:
         proposer: The large model.
-        guides: The guide pair of the config; None without one.
-        load: Loads a local model (a ``Loader``), for scorers with guides of their own; models with
-            equal weights are loaded once.
+        guides: The guide pair of the config; None if it has none.
+        load: Loads a local model (a ``Loader``), for scorers with their own guides; equal weights
+            are loaded once.
     """
 
     proposer: Proposer
@@ -126,11 +126,11 @@ class Parts:
 
 
 class Scorer(Contract):
-    """The value of a partial answer; higher is better.
+    """Scores partial answers; higher is better.
 
     Attributes:
         pair: The ``BaseGuidePair`` that it reads, if any.
-        partial: Whether it can score a text that goes on; otherwise whole answers only.
+        partial: Whether it can score unfinished answers; if not, only whole ones.
     """
 
     required = "score"
@@ -141,18 +141,18 @@ class Scorer(Contract):
 
     @abstractmethod
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """The value of each hypothesis, in order."""
+        """Return the score of each hypothesis, in order."""
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Refuse a prompt before any model runs; raises like ``Proposer.check``."""
 
     def to_config(self, beside: Parts | None = None) -> BaseModel:
-        """The section ``scorer`` of a config.
+        """Return the section ``scorer`` of a config.
 
         Args:
-            beside: What the other sections of that config describe: the proposer, the guides.
+            beside: The parts described by the other sections: the proposer and the guides.
 
         Raises:
-            ConfigError: It was built by hand, or from other parts than those.
+            ConfigError: It was built by hand, or from parts other than these.
         """
         return Contract.to_config(self)

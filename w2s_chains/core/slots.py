@@ -1,11 +1,12 @@
-"""The registry of plug-in parts: which classes a slot of a config may hold, and how they are found.
+"""The registry of plug-in parts: ``Slot``, a kind of part, and ``LazyClasses``.
 
-A ``Slot`` is the one place that knows a kind of part: its base class, the built-in types, the
-default and the entry point group. It is also the annotation of a config field,
+A ``Slot`` defines a kind of part: its base class, built-in types, default and entry point group.
+It also annotates a config field,
 
-    strategy: Annotated[SearchStrategy, STRATEGIES]
+    strategy: Annotated[SearchStrategy, STRATEGY]
 
-from which come building and coercion, the choices in error messages, and the JSON schema.
+and then builds and coerces the value, lists the choices in error messages and generates the JSON
+schema.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
+from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar, Union, cast
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -26,14 +27,19 @@ from w2s_chains.errors import ConfigError, did_you_mean
 C = TypeVar("C", bound=BaseModel)
 
 
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Return whether a value is a mapping, with any keys and values."""
+    return isinstance(value, Mapping)
+
+
 class LazyClasses(Mapping[str, type[Any]]):
-    """Classes by their names in a config; each is imported when it is first asked for."""
+    """Maps type names to classes, each of which is imported on first access."""
 
     def __init__(self, **places: str) -> None:
-        """Name the classes.
+        """Register the classes without importing them.
 
         Args:
-            **places: Where each class is, as "module:Class".
+            **places: The location of each class by its type name, as "module:Class".
         """
         self.places = places
 
@@ -50,17 +56,18 @@ class LazyClasses(Mapping[str, type[Any]]):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slot(Generic[C]):
-    """A kind of part that a config can name, with every class that may stand there.
+    """A kind of part that a config can name, and the classes available for it.
 
     Attributes:
-        kind: What it is called in messages, such as "strategy".
-        base: What its classes subclass.
+        kind: Its name in messages, such as "strategy".
+        base: The base of its classes.
         builtins: The built-in classes by type.
         group: The entry point group in which installed packages register their classes.
-        default: The type of a mapping that names none.
-        shorthand: The field that a bare string stands for: ``"best_of_n"`` is
-            ``{type: best_of_n}``, a bare string in the proposer's slot is a model.
-        wrap: Makes a class of what an entry point holds, where that is not one.
+        default: The type of a mapping without a ``type``.
+        shorthand: The field that a bare string sets: the strategy ``"best_of_n"`` means
+            ``{type: best_of_n}``; a bare string as proposer sets its ``model``.
+        wrap: Turns the object of an entry point into a config class if it is not one; returns None
+            to use the object itself.
     """
 
     kind: str
@@ -71,23 +78,23 @@ class Slot(Generic[C]):
     shorthand: str = "type"
     wrap: Callable[[str, Any], type[C] | None] = lambda name, found: None
 
-    # Which classes there are.
+    # Finding classes.
 
     @property
     def entry_points(self) -> Mapping[str, EntryPoint]:
-        """What installed packages register for this slot, by name; nothing is imported yet."""
+        """The entry points of installed packages for this slot, by name; not imported yet."""
         if self.group is None:
             return MappingProxyType({})
         return {point.name: point for point in entry_points(group=self.group)}
 
     def find(self, name: str) -> type[C]:
-        """The class of this type: built in, or registered by an installed package.
+        """Return the class of this type, built in or registered by an installed package.
 
-        Nothing else is ever imported because a config names it.
+        A config can never import anything else.
 
         Raises:
-            ConfigError: There is no such type (with the choices), its package cannot be imported,
-                or it is not a class that a config can build.
+            ConfigError: The type is unknown (the message lists the choices), its package cannot be
+                imported, or it is not a class that a config can build.
         """
         if name in self.builtins:
             return self.builtins[name]
@@ -97,7 +104,7 @@ class Slot(Generic[C]):
             raise ConfigError(f"unknown {self.kind} type {name!r}{hint}")
         try:
             found = points[name].load()
-        except Exception as error:  # other people's packages raise anything
+        except Exception as error:  # third-party packages may raise anything
             raise ConfigError(
                 f"{self.kind} {name!r} cannot be imported from {points[name].value!r}: {error!r}; "
                 "repair or remove the package that brings it"
@@ -108,49 +115,49 @@ class Slot(Generic[C]):
                 f"{self.kind} {name!r} is {found!r}, which a config cannot build; it must be a "
                 "pydantic model"
             )
-        return found  # type: ignore[return-value]  # what it holds is checked where it is built
+        return found  # type: ignore[return-value]  # ``build`` checks the type of the object
 
     def all(self) -> dict[str, type[C]]:
-        """Every class by its type: the built-in ones, then those of installed packages.
+        """Return every class by its type: the built-in ones, then those of installed packages.
 
         Raises:
-            ConfigError: The package of one cannot be imported.
+            ConfigError: A package cannot be imported.
         """
         return {name: self.find(name) for name in [*self.builtins, *sorted(self.entry_points)]}
 
-    # From what a user wrote to an object.
+    # Building objects.
 
     def build(self, value: Any, context: Any = None) -> C:
-        """The object for what a user wrote: an object as it is, a mapping by its ``type``.
+        """Return an object as it is, or build one from a mapping by its ``type``.
 
         Args:
             value: An object of this slot, a mapping, or a bare string (see ``shorthand``).
-            context: Passed on to pydantic's validation.
+            context: Passed to pydantic's validation.
 
         Raises:
-            ConfigError: The mapping names no type, or an unknown one.
+            ConfigError: The type of the mapping is missing or unknown.
             pydantic.ValidationError: A field is misspelt or out of range.
         """
         value = self.coerce(value)
         if self.holds(value):
             return value
-        if isinstance(value, Mapping):
+        if is_mapping(value):
             found = self.class_of(value).model_validate(dict(value), context=context)
             if self.holds(found):
                 return found
         raise ConfigError(f"{self._expected}; got {value!r}")
 
     def holds(self, value: object) -> bool:
-        """Whether an object may stand in this slot as it is."""
+        """Return whether an object already belongs in this slot."""
         return isinstance(value, self.base)
 
     def coerce(self, value: Any) -> Any:
-        """A bare string as the mapping it stands for; anything else as it is."""
+        """Expand a bare string to its mapping; return anything else unchanged."""
         return {self.shorthand: value} if isinstance(value, str) else value
 
     def class_of(self, value: Any) -> type[C]:
-        """The class that an object or a mapping in this slot belongs to; raises like ``find``."""
-        if not isinstance(value, Mapping):
+        """Return the class of an object or a mapping in this slot; raises like ``find``."""
+        if not is_mapping(value):
             return cast("type[C]", type(value)) if self.holds(value) else self.base
         name = value.get("type", self.default)
         if not isinstance(name, str):
@@ -165,7 +172,7 @@ class Slot(Generic[C]):
             f"'type'{choices}"
         )
 
-    # What pydantic asks of an annotation.
+    # Pydantic's hooks for annotations.
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -181,7 +188,7 @@ class Slot(Generic[C]):
         return handler(TypeAdapter(self.json_type()).core_schema)
 
     def json_type(self) -> Any:
-        """All classes as one discriminated union, for the JSON schema; raises like ``all``."""
+        """Return all classes as one discriminated union, for JSON schema; raises like ``all``."""
         found = self.all()
         one_of: Any = Union[tuple(found.values())]  # noqa: UP007
         if len(found) > 1:
@@ -193,5 +200,5 @@ class Slot(Generic[C]):
 
 
 def _required(cls: type[BaseModel]) -> bool:
-    """Whether a type alone does not say enough."""
+    """Return whether a class has a required field beside ``type``."""
     return any(field.is_required() for name, field in cls.model_fields.items() if name != "type")

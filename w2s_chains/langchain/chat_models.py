@@ -82,8 +82,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
         Raises:
             W2SError: As ``W2SLLM`` raises it.
         """
-        given: dict[str, Any] = {**fields}
-        super().__init__(proposer, **given)
+        given: dict[str, Any] = {"proposer": proposer, **fields}
+        super().__init__(**given)
 
     # Results.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseLLM, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from w2s_chains.config.arguments import Arguments, ProposerLike
 from w2s_chains.config.sections import ModelType
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.langchain.base import GuidedModel
@@ -44,6 +45,17 @@ class W2SLLM(GuidedModel, BaseLLM):
 
     model_config = GuidedModel.model_config
     config_type: ClassVar[ModelType] = "llm"
+
+    def __init__(self, proposer: ProposerLike | None = None, **fields: Unpack[Arguments]) -> None:
+        """Load the models that are named, and put the parts together; see ``GuidedModel``.
+
+        Raises:
+            ConfigError: A field is misspelt or out of range, or a part is missing.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot do what a search needs.
+        """
+        given: dict[str, Any] = {"proposer": proposer, **fields}
+        super().__init__(**given)
 
     def generate(
         self,

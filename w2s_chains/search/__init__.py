@@ -1,4 +1,4 @@
-"""Search strategies: pure algorithms, without torch and without langchain."""
+"""Search strategies as pure algorithms (no torch, no langchain), and their registry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
 }
-"""The built-in types; a new one is one line here."""
+"""The built-in strategies by type."""
 
 STRATEGY = Slot(
     kind="strategy",
@@ -38,7 +38,7 @@ STRATEGY = Slot(
 )
 
 AnyStrategy = Annotated[SearchStrategy, STRATEGY]
-"""A config slot for a strategy: takes an object, a mapping or a type, dumps every parameter."""
+"""Annotates a config field that takes a strategy: an object, a mapping or a type name."""
 
 build_strategy = partial(built, STRATEGY)
 

@@ -1,4 +1,4 @@
-"""Best-of-N, the simplest search."""
+"""``BestOfN``: sample N answers and return the best."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from w2s_chains.search.kl_bounds import best_of
 class BestOfN(SearchStrategy):
     """Sample N whole answers and return the best.
 
-    Equals ``ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)`` under the same seed.
+    Equivalent to ``ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)`` with the same seed.
 
     Attributes:
-        n: Answers sampled.
-        steering: Token-level weight of the guides while an answer is sampled.
+        n: Number of answers to sample.
+        steering: Weight of the guides at every sampled token; 0 samples from the proposer alone.
     """
 
     type: Literal["best_of_n"] = "best_of_n"
