@@ -9,7 +9,10 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo docs reproduce bench test llama-cpp lint types format clean
+.PHONY: check demo docs reproduce bench test llama-cpp lint types format clean
+
+# All that CI runs.
+check: lint types docs test llama-cpp
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
