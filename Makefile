@@ -9,10 +9,16 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo reproduce bench test llama-cpp lint types format clean
+.PHONY: check demo docs reproduce bench test llama-cpp lint types format clean
+
+# All that CI runs.
+check: lint types docs test llama-cpp
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 reproduce: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.reproduce
@@ -54,4 +60,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

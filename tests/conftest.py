@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from tests import tiny
+from tests.helpers import tiny
+from tests.helpers.studies import PROMPTS
 from w2s_chains import GuidePair, HuggingFaceGuide, HuggingFaceProposer, LogRatioScorer
 
 torch.set_num_threads(1)  # tiny models; more threads only wait for each other
@@ -79,9 +80,6 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         model.save_pretrained(folders[name])
         tiny.byte_tokenizer().save_pretrained(folders[name])
     return folders
-
-
-PROMPTS = ("the film was", "I went to see", "a plot about", "they say that", "in the end")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_strategies_on_one_config(tmp_path: Path, tiny_folders: dict[str, Path])
     assert "did you mean 'name'" in output
     code, output = run(*common, "--out", tmp_path / "c", "--strategy", "{type: [}")
     assert code == 2
-    assert "no YAML" in output
+    assert "not YAML" in output
 
 
 @pytest.mark.parametrize(

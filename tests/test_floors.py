@@ -1,134 +1,151 @@
-"""Imports run downward only (see CONTRIBUTING.md): read from the source, not from memory."""
+"""The house holds: imports run down, no circle, rooms of 4 to 9 files, a map that is true."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "w2s_chains"
-FLOORS = [
-    {
-        "hypothesis",
-        "asks",
-        "contracts",
-        "events",
-        "errors",
-        "testing",
-        "plugins",
-        "answer_template",
-        "user_files",
-    },
-    {"search", "backend", "remote", "named_models"},
-    {"engine", "live", "jobs", "proposers", "guides", "scorers", "rewards"},
-    {
-        "llms",
-        "chat_models",
-        "guided",
-        "assembled",
-        "calls",
-        "chunk_runs",
-        "messages",
-        "tools",
-        "forms",
-        "factory",
-        "config",
-        "config_files",
-        "config_schema",
-        "scorer_section",
-        "faults",
-    },
-    {"cli", "comparison"},
-]
-FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-ENGINE = {"engine", "live", "jobs"}
-USES_TORCH = {"backend", "proposers", "guides"}
-USES_LANGCHAIN = {
-    "llms",
-    "chat_models",
-    "guided",
-    "assembled",
-    "chunk_runs",
-    "messages",
-    "tools",
-    "forms",
-    "cli",
-}
+from tests.helpers import house
 
-ADAPTERS = {"named_models.py", "proposers/langchain.py", "scorers/llm_judge.py"}
-"""Files that wrap what LangChain has; nothing imports them before somebody asks for them."""
+MODULES = house.modules()
+FOLDERS = [path.parent for path in MODULES.values() if path.name == "__init__.py"][1:]
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(source: str) -> set[str]:
-    """Modules that are imported anywhere in a source, those for type checkers excepted."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert not any(node.level for node in froms), "imports are absolute"
-    return names | {str(node.module) for node in froms}
-
-
-def faults(part: str, source: str) -> list[str]:
-    """What a source file of a part must not import."""
-    found = []
-    for name in sorted(imports(source)):
-        root, *inner = name.split(".")
-        if root == "w2s_chains" and inner:
-            other = inner[0]
-            higher = FLOOR[other] > FLOOR[part]
-            sibling = FLOOR[other] == FLOOR[part] == 2 and other != part and part not in ENGINE
-            if higher or sibling:
-                found.append(f"{part} imports {name}")
-        if root == "w2s_chains" and not inner:
-            found.append(f"{part} imports the package itself")
-        if root in ("torch", "transformers", "tokenizers", "peft") and part not in USES_TORCH:
-            found.append(f"{part} imports {name}")
-        if root.startswith(("langchain", "langgraph", "langsmith")) and part not in USES_LANGCHAIN:
-            found.append(f"{part} imports {name}")
-    return found
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_downward(path: Path) -> None:
-    assert part_of(path) in FLOOR, "a new part needs a floor: see DESIGN and FLOORS above"
-    found = faults(part_of(path), path.read_text(encoding="utf-8"))
-    if str(path.relative_to(PACKAGE)) in ADAPTERS:
-        found = [fault for fault in found if "imports langchain" not in fault]
-    assert found == []
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_imports_run_down(module: str) -> None:
+    path = MODULES[module]
+    assert house.part_of(module) or list(path.parent.glob("*/__init__.py")), (
+        "a new part needs a floor: see FLOORS in tests/helpers/house.py"
+    )
+    assert house.faults(module, path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
-    ("part", "source"),
+    ("module", "source"),
     [
-        ("asks", "from w2s_chains.search import BestOfN"),
-        ("search", "import torch"),
-        ("search", "def f():\n    import langchain_core.runnables"),
-        ("search", "from w2s_chains.engine import Engine"),
-        ("backend", "from w2s_chains.guides import GuidePair"),
-        ("guides", "from w2s_chains.scorers import LogRatioScorer"),
-        ("proposers", "from w2s_chains.guides.pair import GuidePair"),
-        ("scorers", "import torch.nn"),
-        ("engine", "import transformers"),
-        ("engine", "from w2s_chains.llms import W2SLLM"),
-        ("config", "from langchain_core.language_models import BaseLLM"),
-        ("llms", "import torch"),
-        ("llms", "from w2s_chains import Engine"),
+        ("core.asks", "from w2s_chains.search import BestOfN"),
+        ("search.base", "import torch"),
+        ("search.base", "def f():\n    import langchain_core.runnables"),
+        ("search.base", "from w2s_chains.engine import Engine"),
+        ("search.base", "if TYPE_CHECKING:\n    from w2s_chains.engine import Engine"),
+        ("backend.lm.kv", "from w2s_chains.guides import GuidePair"),
+        ("backend.lm.kv", "from w2s_chains.backend.loading.load import load"),
+        ("backend.text.chat", "from w2s_chains.backend.remote.server import Server"),
+        ("guides.pair", "from w2s_chains.scorers import LogRatioScorer"),
+        ("proposers.openai", "from w2s_chains.rewards.base import Reward"),
+        ("scorers.mixture", "import torch.nn"),
+        ("engine.job", "import transformers"),
+        ("engine.job", "from w2s_chains.langchain.llms import W2SLLM"),
+        ("config.files", "from langchain_core.language_models import BaseLLM"),
+        ("langchain.llms", "import torch"),
+        ("langchain.llms", "from w2s_chains import Engine"),
     ],
 )
-def test_a_wrong_import_is_found(part: str, source: str) -> None:
+def test_a_wrong_import_is_found(module: str, source: str) -> None:
     """Control: the test above can fail."""
-    assert len(faults(part, source)) == 1
+    assert len(house.faults(module, source)) >= 1
+
+
+def graph() -> dict[str, set[str]]:
+    """Which modules import which; ``from package import name`` leads to the package."""
+    found: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        folder = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        package = f"w2s_chains.{folder}".rstrip(".")
+        imported = house.imports(path.read_text(encoding="utf-8"), package)
+        found[name] = house.ours(imported, MODULES) - {name, ""}
+    return found
+
+
+def test_there_is_no_circle() -> None:
+    found = graph()
+    assert house.circles(found) == []
+    found["core.hypothesis"].add("search.base")
+    assert house.circles(found), "control: one import upwards closes a circle"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_folder_has_four_to_nine_files(folder: Path) -> None:
+    """Files and folders, but an ``__init__`` that only hands names on is not counted."""
+    inside = [p for p in folder.iterdir() if p.suffix == ".py" and p.name != "__init__.py"]
+    inside += [p.parent for p in folder.glob("*/__init__.py")]
+    assert 4 <= len(inside) <= 9, sorted(path.name for path in inside)
+
+
+def test_no_module_is_long() -> None:
+    lengths = {n: len(p.read_text(encoding="utf-8").splitlines()) for n, p in MODULES.items()}
+    assert max(lengths.values()) <= 350, max(lengths, key=lambda name: lengths[name])
+
+
+def test_no_two_classes_have_one_name() -> None:
+    classes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("class ") and not line.startswith("class _"):
+                name = line.removeprefix("class ").split("(")[0].split(":")[0].split("[")[0]
+                classes.setdefault(name, []).append(module)
+    assert {name: where for name, where in classes.items() if len(where) > 1} == {}
+
+
+def test_the_map_in_contributing_is_the_house() -> None:
+    text = house.CONTRIBUTING.read_text(encoding="utf-8")
+    assert text == house.with_map(text), "write it anew: python -m tests.helpers.house"
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        for name in house.imports(path.read_text(encoding="utf-8")):
+            if name.startswith("tests."):
+                last = name.split(".")
+                assert not any(step.startswith("test_") for step in last), f"{path} imports {name}"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+HEAVY = """
+import sys
+heavy = {"torch", "transformers", "langchain_core", "langchain"}
+def check(what):
+    loaded = sorted(heavy & set(sys.modules))
+    assert not loaded, f"{what} loads {loaded}"
+"""
+
+
+def test_the_face_is_light() -> None:
+    """Neither the package nor its config loads a heavy library; the command's version neither."""
+    done = run(
+        HEAVY + "import w2s_chains\n"
+        "check('import w2s_chains')\n"
+        "import w2s_chains.search, w2s_chains.testing\n"
+        "check('import w2s_chains.search')\n"
+        "w2s_chains.Model('x'), w2s_chains.Guides('a', 'b'), w2s_chains.ChunkBeamSearch()\n"
+        "from w2s_chains.config import load_config\n"
+        "load_config({'proposer': 'x', 'guides': 'zephyr', 'scorer': {'type': 'log_ratio'}})\n"
+        "check('reading a config')\n"
+        "from w2s_chains.cli import app\n"
+        "check('the command line')\n"
+        "w2s_chains.W2SLLM\n"
+        "assert 'langchain_core' in sys.modules, 'control'\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_light() -> None:
+    done = run(
+        HEAVY + "from w2s_chains.cli import app\n"
+        "try:\n"
+        "    app(['--version'])\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "check('w2s --version')\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_the_core_works_without_langchain() -> None:
@@ -140,16 +157,18 @@ class Block:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
 import w2s_chains
+face = {"W2SLLM", "ChatW2S", "load", "compare", "LangChainConfig", "LangChainProposer"}
 for name in w2s_chains.__all__:
-    if name not in w2s_chains._LAZY:
+    if name not in face:
         getattr(w2s_chains, name)
 from w2s_chains import config, testing
-try:
-    w2s_chains.W2SLLM
-except ImportError as error:
-    assert "blocked" in str(error)
-else:
-    raise SystemExit("control: langchain was not blocked")
+for name in face:
+    try:
+        getattr(w2s_chains, name)
+    except ImportError as error:
+        assert "blocked" in str(error)
+    else:
+        raise SystemExit("control: langchain was not blocked for " + name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run(code)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The command line: ``w2s``."""
+"""The command line ``w2s``: compare configs, print the JSON schema of configs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(
 def compare(
     configs: Annotated[
         list[Path],
-        typer.Argument(help="A study (YAML with a key 'configs'), or one or several configs."),
+        typer.Argument(help="A study (YAML with a key 'configs'), or one or more configs."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
     prompts: Annotated[
@@ -54,7 +54,7 @@ def compare(
     reward: Annotated[
         list[str] | None,
         typer.Option(
-            help="A judge: a type such as vader, or YAML such as '{type: length}', or a YAML file "
+            help="A judge: a type such as vader, YAML such as '{type: length}', or a YAML file "
             "with a list. Repeatable."
         ),
     ] = None,
@@ -62,10 +62,11 @@ def compare(
         list[int] | None, typer.Option(help="Answer every prompt with this seed. Repeatable.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many of the first prompts.")
+        int | None, typer.Option(min=1, help="Use only this many prompts, from the start.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="The config that others are compared with; the first.")
+        str | None,
+        typer.Option(help="The config to compare the others with; by default the first."),
     ] = None,
     batch_size: Annotated[
         int,
@@ -75,13 +76,13 @@ def compare(
     ] = 256,
     plots: Annotated[bool, typer.Option(help="Draw plots; needs matplotlib.")] = True,
     alpaca_eval: Annotated[
-        bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval takes.")
+        bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval reads.")
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar with the time left.")] = True,
 ) -> None:
     """Answer the same prompts with every config, judge the answers, and compare.
 
-    Killed or interrupted, the same command goes on where it stopped.
+    If it is killed or interrupted, run the same command again to continue.
     """
     from w2s_chains.comparison import compare as run_comparison
 
@@ -104,7 +105,7 @@ def compare(
     except W2SError as error:
         _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        _stop(f"interrupted; the same command goes on from what is in {out}", 130)
+        _stop(f"interrupted; run the same command again to continue from {out}", 130)
     found.summary.print()
     failed = [row for row in found.rows if row.errors]
     if failed:
@@ -122,7 +123,7 @@ def compare(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of configs, for editors; it has the types of installed packages too.
+    """Print the JSON schema of configs, for editors; it includes types of installed packages.
 
     Write it to a file, w2s schema > w2s.schema.json, and begin a config with the line
     # yaml-language-server: $schema=w2s.schema.json
@@ -136,7 +137,7 @@ def schema() -> None:
 
 
 def _given(values: list[str] | None, role: str) -> Any:
-    """What an option gave, from YAML: a list, or a mapping where a file gives names."""
+    """Parse the values of an option: return a list, or a mapping if a file gives names."""
     if not values:
         return None
     listed: list[Any] = []
@@ -147,7 +148,7 @@ def _given(values: list[str] | None, role: str) -> Any:
         try:
             parsed = yaml.safe_load(path.read_text("utf-8") if is_file else value)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise typer.BadParameter(f"{value!r} is no YAML: {error}") from error
+            raise typer.BadParameter(f"{value!r} is not YAML: {error}") from error
         if isinstance(parsed, list):
             listed += parsed
         elif isinstance(parsed, dict) and "type" not in parsed and is_file:
@@ -160,6 +161,7 @@ def _given(values: list[str] | None, role: str) -> Any:
 
 
 def _stop(message: str, code: int) -> NoReturn:
+    """Print an error and end the command."""
     print(f"Error: {message}", file=sys.stderr)
     raise typer.Exit(code)
 

@@ -1,8 +1,16 @@
-"""Every error a user can cause. Each message names the value, the limit and the remedy."""
+"""The errors of this package, all of them ``W2SError``, and helpers for their messages.
+
+Each message names the value, the limit and the remedy.
+"""
 
 from __future__ import annotations
 
+import difflib
 import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class W2SError(Exception):
@@ -14,27 +22,27 @@ class ConfigError(W2SError, ValueError):
 
 
 class ModelNotFoundError(W2SError, OSError):
-    """A model reference leads nowhere: no such hub id, folder, GGUF file or embedded name."""
+    """No model exists under a hub id, folder, GGUF file or embedded name."""
 
 
 class UnsupportedModelError(W2SError, ValueError):
-    """The model exists, but cannot do what a search needs, such as branch its cache."""
+    """The model exists but lacks an ability that a search needs, such as branching its cache."""
 
 
 class PromptError(W2SError, ValueError):
-    """A prompt cannot be read by a model: too long, or empty where that is impossible."""
+    """A prompt is too long for a model, or empty although the model needs a token to start."""
 
 
 class ConstraintError(W2SError, ValueError):
-    """A constraint on the answer cannot be honoured, or not within the tokens allowed."""
+    """A constraint on the answer cannot be satisfied, or not within the tokens allowed."""
 
 
 class ProposerError(W2SError, RuntimeError):
-    """A proposer broke its contract: wrong number of children."""
+    """A proposer broke its contract, for example by returning too few children."""
 
 
 class ServerError(W2SError, RuntimeError):
-    """A model server did not answer, refused, or answered something else than asked for.
+    """A model server did not answer, refused the request, or sent an invalid answer.
 
     Attributes:
         status: The HTTP status, if there was one.
@@ -46,7 +54,7 @@ class ServerError(W2SError, RuntimeError):
 
 
 class ScorerError(W2SError, RuntimeError):
-    """A scorer broke its contract: wrong number of scores, or a score that is not a number."""
+    """A scorer returned the wrong number of scores, or a score that is not a number."""
 
 
 class StrategyError(W2SError, RuntimeError):
@@ -54,7 +62,7 @@ class StrategyError(W2SError, RuntimeError):
 
 
 class OutOfMemoryError(W2SError, MemoryError):
-    """A single row does not fit into memory, so there is nothing left to halve."""
+    """Even a batch of one row does not fit into memory."""
 
 
 class CancelledError(W2SError):
@@ -62,5 +70,12 @@ class CancelledError(W2SError):
 
 
 def brief(error: BaseException | str) -> str:
-    """A message of somebody else on one line of ours."""
+    """Shorten another library's message to one line."""
     return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return the end of an error message: the closest choice, and all choices."""
+    choices = sorted(set(choices))
+    close = difflib.get_close_matches(name, choices, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else "") + f" (choices: {', '.join(choices)})"

@@ -1,4 +1,4 @@
-"""Drive a search by hand, without any model: for tests of strategies."""
+"""Test strategies without any model: ``drive`` runs a search and returns its ``Trace``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What a driven search did.
+    """The record of a driven search.
 
     Attributes:
-        answer: What the search returned.
-        asks: Everything it asked for, in order.
-        committed: Texts of the commits, in order.
+        answer: The answer that the search returned.
+        asks: All of its asks, in order.
+        committed: The committed texts, in order.
     """
 
     answer: Hypothesis
-    asks: list[Ask] = field(default_factory=list)
-    committed: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list[Ask])
+    committed: list[str] = field(default_factory=list[str])
 
     @property
     def expansions(self) -> list[Expand]:
@@ -38,13 +38,13 @@ def drive(
     value: Callable[[Hypothesis], float],
     prompt: str = "",
 ) -> Trace:
-    """Run a search whose asks are answered by plain functions.
+    """Run a search and answer its asks with plain functions.
 
     Args:
-        strategy: The search.
-        propose: Children for an ``Expand``.
-        value: The score of one hypothesis.
-        prompt: What the root answers.
+        strategy: The strategy to run.
+        propose: Returns the children for an ``Expand``.
+        value: Returns the score of a hypothesis.
+        prompt: The prompt to answer.
     """
     root = Hypothesis.root(prompt)
     trace = Trace(answer=root)

@@ -1,9 +1,9 @@
-"""Guidance of a black box: a llama.cpp server on loopback against its own sampling.
+"""Guide a black box, and compare it with its own sampling: a llama.cpp server on loopback.
 
     make llama-cpp                              # builds the server once
     python -m cookbook.black_box.reproduce      # rows, table and plots in results/
 
-It goes on where it stopped; the rows in ``results/`` are committed.
+Run it again to continue after an interruption; the rows in ``results/`` are committed.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Start the server, and compare."""
+    """Start the server, and run the comparison."""
     prepare()
     with serve(PORT):
         compare(HERE / "study.yaml", out=HERE / "results", progress=True).summary.print()

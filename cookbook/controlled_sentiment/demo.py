@@ -1,9 +1,9 @@
-"""The main job in one run: the same prompts unguided, best-of-16 and chunk beam, side by side.
+"""Show the main use in one run: the same prompts unguided, with best-of-16 and with chunk beam.
 
     python -m cookbook.controlled_sentiment.demo --prompts 12
     python -m cookbook.controlled_sentiment.demo --prompts 48 --seeds 3 --controls
 
-A frozen SmolLM2 (135M) goes on with the first words of held-out movie reviews. Two guides of 0.08M
+A frozen SmolLM2 (135M) continues the first words of held-out movie reviews. Two guides of 0.08M
 parameters each pull it towards praise. Two judges that no guide has seen say whether it worked.
 """
 
@@ -21,7 +21,7 @@ CONTROLS = ("control, guides swapped", "control, two equal guides")
 
 
 def part_of_study(names: Sequence[str], prompts: int, seeds: int) -> Study:
-    """Some configs of ``study.yaml``, on its first prompts."""
+    """Return some configs of ``study.yaml``, on its first prompts."""
     prepare()
     study = load_study(STUDY, limit=prompts, seeds=tuple(range(seeds)))
     return study.model_copy(update={"configs": {name: study.configs[name] for name in names}})

@@ -1,4 +1,4 @@
-"""The two figures and the README's table, from the committed rows.
+"""Make the two figures and the table of docs/results.md from the committed rows.
 
 python -m cookbook.controlled_sentiment.figures
 """
@@ -7,25 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from w2s_chains.comparison import Row, summarize
-from w2s_chains.comparison.plots import COLOURS, means_by_prompt, save, tidy
+from w2s_chains.comparison.plots import COLOURS, Axes, means_by_prompt, save, tidy
 from w2s_chains.comparison.rows import JsonLines, write_file
 from w2s_chains.comparison.summary import bootstrap, values
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET = 16  # W * K of the ablation
+BUDGET = 16
+"""Width times successors (W * K) of the ablation."""
 
 Rows = Mapping[str, list[Row]]
 
 
 def read(folder: Path = RESULTS) -> dict[str, list[Row]]:
-    """The rows of each config, in the order of the study."""
+    """Return the rows of each config, in the order of the study."""
     found: dict[str, list[Row]] = {}
     for row in JsonLines(folder / "rows.jsonl", Row).read():
         found.setdefault(row.config, []).append(row)
@@ -33,10 +33,10 @@ def read(folder: Path = RESULTS) -> dict[str, list[Row]]:
 
 
 def main_figure(rows: Rows) -> Figure:
-    """Gold, VADER and repetition of every method and control."""
+    """Draw gold, VADER and repetition of every method and control."""
     names = headline(rows)
     figure = Figure(figsize=(10, 0.9 + 0.33 * len(names)), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2))
+    panels = cast(Sequence[Axes], figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2)))
     columns = {"gold": "gold reward (log-odds)", "vader": "VADER", "repetition": "repetition"}
     for axes, (column, title) in zip(panels, columns.items(), strict=True):
         for place, name in enumerate(names):
@@ -45,13 +45,13 @@ def main_figure(rows: Rows) -> Figure:
         axes.axvline(base, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xlabel(title)
         tidy(axes)
-    panels[0].set_yticks(range(len(names)), [told(rows, name) for name in names])
+    panels[0].set_yticks(range(len(names)), [label(rows, name) for name in names])
     panels[0].invert_yaxis()
     return figure
 
 
 def ablation_figure(rows: Rows) -> Figure:
-    """The same W*K split in other ways, and other chunk lengths."""
+    """Draw the ablation: other splits of the same W*K, and other chunk lengths."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     splits = [(w, BUDGET // w) for w in (1, 2, 4, 8, 16)]
@@ -82,13 +82,13 @@ def ablation_figure(rows: Rows) -> Figure:
 
 
 def headline(rows: Rows) -> list[str]:
-    """All configs but those of the ablation."""
+    """Return all configs except those of the ablation."""
     kept = ("chunk beam 4,4,5", "chunk beam 4,4,5, same vocabulary")
     return [name for name in rows if not name.startswith("chunk beam") or name in kept]
 
 
-def readme_table(rows: Rows) -> str:
-    """The table in the README: gold against the base, and against best-of-16."""
+def results_table(rows: Rows) -> str:
+    """Return the table of docs/results.md: gold against the base, and against best-of-16."""
     flat = [row for own in rows.values() for row in own]
     over_base, over_best = (
         {line.config: line for line in summarize(flat, list(rows), ["gold", "vader"], name).lines}
@@ -113,13 +113,14 @@ def readme_table(rows: Rows) -> str:
 
 
 def colour_of(name: str) -> str:
-    """One colour for each kind of method."""
+    """Return the colour of a kind of method."""
     kinds = ("best-of", "chunk beam", "emulated", "steering", "control")
     place = next((i for i, kind in enumerate(kinds) if name.startswith(kind)), None)
     return "black" if place is None else COLOURS[place]
 
 
-def told(rows: Rows, name: str) -> str:
+def label(rows: Rows, name: str) -> str:
+    """Return a config's name with the tokens that it proposed per answer."""
     tokens = np.mean([row.proposed_tokens for row in rows[name]])
     return f"{name}  ({tokens:.0f} tokens)"
 
@@ -127,7 +128,7 @@ def told(rows: Rows, name: str) -> str:
 def errorbar(
     axes: Axes, rows: list[Row], column: str, place: float, colour: str, *, horizontal: bool = False
 ) -> None:
-    """The mean of a column with its 95% interval over prompts."""
+    """Draw the mean of a column with its 95% interval over prompts."""
     mean, low, high = bootstrap(means_by_prompt(rows, column))
     error = [[mean - low], [high - mean]]
     style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 3, "markersize": 5}
@@ -138,9 +139,9 @@ def errorbar(
 
 
 def draw_figures(folder: Path = RESULTS) -> None:
-    """Make everything from the rows in a folder, into that folder."""
+    """Make table and figures from the rows in a folder, and write them there."""
     rows = read(folder)
-    write_file(folder / "readme_table.md", readme_table(rows).encode())
+    write_file(folder / "table.md", results_table(rows).encode())
     save(main_figure(rows), folder / "main.png")
     save(ablation_figure(rows), folder / "ablation.png")
 

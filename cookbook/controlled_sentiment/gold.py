@@ -1,4 +1,4 @@
-"""The gold judge, which no guide has seen: a classifier fitted on reviews of its own."""
+"""The gold judge, which no guide has seen: a classifier fitted to its own set of reviews."""
 
 import csv
 from collections.abc import Iterable
@@ -14,13 +14,16 @@ _FILE = "gold.csv"
 
 
 def gold_reward() -> TextClassifier:
-    """TF-IDF and logistic regression, fitted on the gold split: the log-odds of being positive."""
+    """Return the gold judge: the log-odds of a positive review, by TF-IDF and logistic regression.
+
+    It is fitted to the gold split.
+    """
     folder = build_once("movie-reviews-gold-0.5", lambda path: write_gold(path / _FILE))
     return TextClassifier(name="gold", data=folder / _FILE, template="{prompt}{answer}")
 
 
 def write_gold(path: Path, reviews: Iterable[Review] | None = None) -> None:
-    """Write the clearly good reviews (label 1) and bad ones (0); of the gold split by default."""
+    """Write the clearly good reviews (label 1) and bad ones (0); by default of the gold split."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["text", "label"])
@@ -30,7 +33,7 @@ def write_gold(path: Path, reviews: Iterable[Review] | None = None) -> None:
 
 
 def accuracy(reward: TextClassifier, reviews: Iterable[Review]) -> float:
-    """The share of ``reviews`` whose sign the judge gets right."""
+    """Return the share of ``reviews`` whose sign the judge gets right."""
     reviews = list(reviews)
     scores = reward.score([""] * len(reviews), [review.text for review in reviews])
     return float(np.mean([(s > 0) == (r.rating > 0) for s, r in zip(scores, reviews, strict=True)]))

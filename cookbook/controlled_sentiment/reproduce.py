@@ -1,15 +1,16 @@
-"""The whole experiment from nothing: data, the comparison of ``study.yaml``, the figures.
+"""Run the whole experiment: prepare the data, run the comparison of ``study.yaml``, draw figures.
 
     make reproduce
 
-It goes on where it stopped. The rows in ``results/`` are committed, so that without deleting them
-there is nothing to do but the table and the figures.
+Run it again to continue after an interruption. The rows in ``results/`` are committed, so it only
+makes the table and the figures unless you delete them.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from cookbook.controlled_sentiment.data import prompts
 from cookbook.controlled_sentiment.figures import draw_figures
@@ -17,13 +18,15 @@ from cookbook.controlled_sentiment.gold import write_gold
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.comparison import compare
 
+hf = cast(Any, transformers)  # it is only partly typed
+
 HERE = Path(__file__).parent
 INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
 PROMPTS = 100
 
 
 def prepare() -> None:
-    """Write what the study reads: prompts, the gold judge's data, and two random guides."""
+    """Write the study's inputs: prompts, the gold judge's data, and two random guides."""
     INPUTS.mkdir(exist_ok=True)
     (INPUTS / "prompts.txt").write_text("\n".join(prompts(PROMPTS)) + "\n", encoding="utf-8")
     write_gold(INPUTS / "gold.csv")
@@ -32,16 +35,16 @@ def prepare() -> None:
 
 
 def write_random_guide(folder: Path, seed: int) -> None:
-    """Write the untuned guide with random weights, large enough for opinions of its own."""
+    """Write the untuned guide with random weights, large enough to prefer some tokens clearly."""
     source = embedded_path("reviews-untuned")
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = hf.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in model.parameters():
             if weights.dim() > 1:
                 weights.normal_(std=0.3, generator=generator)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    hf.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def main() -> None:

@@ -1,16 +1,16 @@
-"""Train the guides that the package ships: a tiny language model of reviews and a tuned copy.
+"""Train the guides in the package: a tiny language model of reviews, and a tuned copy of it.
 
 Both read a whole review up to the end token; at search time its first words are the prompt. The
 untuned guide learns to predict reviews of every kind. The tuned one starts from it and learns to
 prefer good reviews to bad ones, by direct preference optimisation (DPO) plus the loglikelihood of
 the good one: without the second term the length of its texts drifts. There are two such pairs: one
-has a small vocabulary of its own, the other that of SmolLM2.
+has a small vocabulary of its own, the other has SmolLM2's vocabulary.
 
 Run it from the root of the repository:
 ``python -m cookbook.controlled_sentiment.train_guides FOLDER``, and for the other pair
 ``--vocabulary smollm2`` in the environment ``MALLOC_MMAP_THRESHOLD_=4000000000
-MALLOC_TRIM_THRESHOLD_=16000000000``: glibc hands back large tensors at every step otherwise, and
-training takes several times as long.
+MALLOC_TRIM_THRESHOLD_=16000000000``: otherwise glibc returns the memory of large tensors at every
+step, and training takes several times as long.
 """
 
 # trl and datasets come with the extra "train", which the checks do without.
@@ -22,11 +22,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import datasets
+import safetensors.torch
 import torch
-from datasets import Dataset
-from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
@@ -44,6 +44,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from cookbook.controlled_sentiment.data import Review, split
 from w2s_chains.backend.loading.embedded import embedded_path
 
+Dataset = cast(Any, datasets).Dataset  # datasets and the trainers are only partly typed
+
 SMOLLM2 = "smollm2-135m-instruct"
 BOS, EOS = "<s>", "</s>"
 CONTEXT = 2048
@@ -52,17 +54,17 @@ SEPARATORS = (" ", " ", " ", "\n", "\n\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that one could turn; ``RECIPES`` made the guides in the package."""
+    """All settings of a training run; ``RECIPES`` made the guides in the package."""
 
     seed: int = 0
     vocabulary: int | None = 1024
-    """Size of an own vocabulary; None takes SmolLM2's, and starts from its embeddings."""
+    """Size of a vocabulary of its own; None uses SmolLM2's, and starts from its embeddings."""
     hidden: int = 48
     heads: int = 4
     layers: int = 1
     batch: int = 32
     rows: int = 32
-    """How many of a batch are run together: few need little padding, which a CPU scores too."""
+    """Texts of a batch to run at once: fewer need less padding, which costs time on a CPU."""
     joined_passes: int = 2
     untuned_epochs: float = 2
     untuned_lr: float = 4e-3
@@ -73,7 +75,7 @@ class Recipe:
     likelihood_weight: float = 1.0
     weight_decay: float = 0.01
     embedding_std: float = 0.1
-    """Of the embeddings that are made from SmolLM2's."""
+    """Standard deviation of the embeddings that are made from SmolLM2's."""
 
 
 RECIPES = {
@@ -86,13 +88,13 @@ RECIPES = {
         untuned_epochs=1,
         untuned_lr=3e-3,
         tuned_epochs=1.5,
-        weight_decay=0.0,  # or it would shrink the tokens that no review has
+        weight_decay=0.0,  # otherwise it would shrink the embeddings of tokens in no review
     ),
 }
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Learn a byte-level BPE; it starts from all 256 bytes, so that no text is unknown to it."""
+    """Learn a byte-level BPE; it starts from all 256 bytes, so that it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -122,22 +124,25 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 def smollm2_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of the embedded SmolLM2, end token ``<|im_end|>``, no start token."""
-    return AutoTokenizer.from_pretrained(embedded_path(SMOLLM2), trust_remote_code=False)
+    load = cast(Any, AutoTokenizer).from_pretrained
+    return load(embedded_path(SMOLLM2), trust_remote_code=False)
 
 
 def smollm2_embeddings(recipe: Recipe) -> torch.Tensor:
     """Return the first principal components of SmolLM2's embeddings, rescaled.
 
-    Most of its tokens are rare in some thousand reviews, or missing: from random weights they would
-    stay noise, which the proposer may write.
+    Most of its tokens are rare or missing in the reviews: from random weights their embeddings
+    would stay noise, and the proposer may write these tokens.
 
     Returns:
         One row per token. [V, hidden]
     """
-    with safe_open(embedded_path(SMOLLM2) / "model.safetensors", "pt") as weights:
-        rows = weights.get_tensor("model.embed_tokens.weight")  # [V, D]
+    weights: dict[str, torch.Tensor] = cast(Any, safetensors.torch).load_file(
+        embedded_path(SMOLLM2) / "model.safetensors"
+    )
+    rows = weights["model.embed_tokens.weight"]  # [V, D]
     rows = rows - rows.mean(0)
-    _, axes = torch.linalg.eigh(rows.T @ rows)  # in ascending order
+    axes = cast(Any, torch.linalg).eigh(rows.T @ rows).eigenvectors  # in ascending order
     components = rows @ axes[:, -recipe.hidden :]
     return components * (recipe.embedding_std / components.std())
 
@@ -165,8 +170,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCau
 
 
 def joined(reviews: Sequence[Review], rng: random.Random) -> list[str]:
-    """Join one to three reviews that share a sign: a proposer writes more than one sentence."""
-    texts = []
+    """Join one to three reviews of one sign, because a proposer writes more than one sentence."""
+    texts: list[str] = []
     for sign in (True, False):
         left = [review.text for review in reviews if (review.rating > 0) == sign]
         rng.shuffle(left)
@@ -186,7 +191,7 @@ def train_untuned(
 ) -> None:
     """Fit ``model`` in place to ``texts``, by language modelling."""
     with tempfile.TemporaryDirectory() as scratch:
-        SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=SFTConfig(
                 output_dir=scratch,
@@ -196,15 +201,16 @@ def train_untuned(
             ),
             train_dataset=Dataset.from_dict({"text": list(texts)}),
             processing_class=tokenizer,
-        ).train()
+        )
+        cast(Any, trainer).train()
 
 
 def preference_pairs(reviews: Sequence[Review], clear: float) -> list[tuple[Review, Review]]:
     """Pair good reviews with bad ones of about the same length, so that length tells nothing.
 
     Args:
-        reviews: Of every kind.
-        clear: How far from 0 the rating of a good or bad one is, at least.
+        reviews: The reviews.
+        clear: Smallest distance from 0 of the rating of a good or bad review.
     """
     good, bad = (
         sorted((r for r in reviews if sign * r.rating >= clear), key=lambda r: len(r.text))
@@ -230,7 +236,7 @@ def train_tuned(
         }
     )
     with tempfile.TemporaryDirectory() as scratch:
-        DPOTrainer(
+        trainer = DPOTrainer(
             model=model,
             ref_model=untuned,
             args=DPOConfig(
@@ -244,7 +250,8 @@ def train_tuned(
             ),
             train_dataset=dataset,
             processing_class=tokenizer,
-        ).train()
+        )
+        cast(Any, trainer).train()
 
 
 def _shared_settings(recipe: Recipe) -> dict[str, Any]:
@@ -303,9 +310,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind, model in {"tuned": tuned, "untuned": untuned}.items():
         folder = arguments.folder / f"{prefix}-{kind}"
         model.config.use_cache = True  # the trainers turn it off
-        model.half().save_pretrained(folder)
+        cast(Any, model).half().save_pretrained(folder)
         (folder / "model.safetensors").chmod(0o644)  # saved for the owner only
-        tokenizer.save_pretrained(folder)
+        cast(Any, tokenizer).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A LoRA to play with: what tuning changed in a small guide, cut to a low rank."""
+"""Make a LoRA to play with: the change that tuning made to a small guide, cut to a low rank."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -13,9 +13,15 @@ from w2s_chains.backend.loading.embedded import embedded_path
 
 
 def write_lora(folder: Path, rank: int = 16) -> None:
-    """The nearest adapter of ``rank`` that makes ``reviews-tuned`` of ``reviews-untuned``."""
+    """Write the adapter of this rank that brings ``reviews-untuned`` nearest ``reviews-tuned``.
+
+    Args:
+        folder: The folder to write to.
+        rank: The adapter's rank.
+    """
+    load = cast(Any, AutoModelForCausalLM).from_pretrained  # it is only partly typed
     tuned, base = (
-        AutoModelForCausalLM.from_pretrained(embedded_path(name), dtype=torch.float32)
+        load(embedded_path(name), dtype=torch.float32)
         for name in ("reviews-tuned", "reviews-untuned")
     )
     adapted: Any = get_peft_model(
@@ -25,7 +31,7 @@ def write_lora(folder: Path, rank: int = 16) -> None:
     for name, layer in adapted.base_model.model.named_modules():
         if hasattr(layer, "lora_A"):
             change = (wanted[name].weight - layer.base_layer.weight).detach()
-            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+            left, sizes, right = cast(Any, torch.linalg).svd(change, full_matrices=False)
             layer.lora_B["default"].weight.data = left[:, :rank] * sizes[:rank]
             layer.lora_A["default"].weight.data = right[:rank]
     adapted.save_pretrained(folder)

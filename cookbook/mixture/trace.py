@@ -1,14 +1,14 @@
-"""Two objectives in one search: praise, and few words. Their weights trace a Pareto curve.
+"""Search for two objectives at once, praise and few words; their weights trace a Pareto curve.
 
     python -m cookbook.mixture.trace            # 48 prompts, about five minutes on one core
     python -m cookbook.mixture.trace --plot     # the figure alone, from the committed rows
 
-SmolLM2 goes on with the first words of held-out movie reviews up to the end of the sentence. The
+SmolLM2 continues the first words of held-out movie reviews up to the end of the sentence. The
 search maximises
 
     (1 - w) * (log p_tuned - log p_untuned) - w * (words)
 
-where the guides like praise. Both parts are at odds: the more words, the more praise they hold.
+where the guides prefer praise. The two objectives conflict: more words hold more praise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BASE = "frozen model alone"
 
 
 def few_words(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-    """Minus the number of words."""
+    """Return minus the number of words."""
     return [-float(len(response.split())) for response in responses]
 
 
@@ -52,7 +52,7 @@ def name_of(weight: float) -> str:
 
 
 def models() -> dict[str, W2SLLM]:
-    """One model per weight, and the frozen one; all share their parts."""
+    """Return one model per weight, and the frozen model alone; all share their parts."""
     proposer = HuggingFaceProposer.from_pretrained(
         "embedded:smollm2-135m-instruct", template="Here is a movie review: {prompt}"
     )
@@ -75,9 +75,9 @@ def models() -> dict[str, W2SLLM]:
 
 
 def pareto(rows: Sequence[Row]) -> Figure:
-    """What is gained and what it costs in words, both against the frozen model alone.
+    """Draw gains in reward against costs in words, both relative to the frozen model alone.
 
-    Bars are 95% intervals of the paired differences, bootstrap over prompts.
+    Bars are 95% intervals of the paired differences, by bootstrap over prompts.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     base = [row for row in rows if row.config == BASE]

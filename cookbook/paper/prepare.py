@@ -1,4 +1,4 @@
-"""Fetch the prompts of the studies in this folder, and convert pickled weights.
+"""Fetch the prompts of the studies in this folder, or convert pickled weights to safetensors.
 
 Run it from the root of the repository: ``python -m cookbook.paper.prepare sentiment`` (or
 ``summarization``, ``instructions``, or ``convert MODEL FOLDER``).
@@ -12,18 +12,19 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import huggingface_hub
+import safetensors.torch
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors.torch import save_file
 
+hub = cast(Any, huggingface_hub)  # it is only partly typed
 DATA = Path(__file__).parent / "data"
 NEEDED = ["*.json", "*.model", "*.txt", "*.bin"]
 
 
 def sentiment() -> list[str]:
-    """Return the beginnings of 200 movie reviews, as the paper has them."""
+    """Return the beginnings of 200 movie reviews, as in the paper."""
     return _column("ZHZisZZ/imdb_preference", "test", 200)
 
 
@@ -34,7 +35,7 @@ def summarization() -> list[str]:
 
 def instructions() -> list[str]:
     """Return the 805 instructions of AlpacaEval."""
-    path = hf_hub_download("tatsu-lab/alpaca_eval", "alpaca_eval.json", repo_type="dataset")
+    path = hub.hf_hub_download("tatsu-lab/alpaca_eval", "alpaca_eval.json", repo_type="dataset")
     return [row["instruction"] for row in json.loads(Path(path).read_text("utf-8"))]
 
 
@@ -42,9 +43,9 @@ TASKS = {"sentiment": sentiment, "summarization": summarization, "instructions":
 
 
 def _column(name: str, split: str, count: int) -> list[str]:
-    from datasets import load_dataset
+    import datasets
 
-    rows: Any = load_dataset(name, split=split)
+    rows = cast(Any, datasets).load_dataset(name, split=split)
     return rows.select(range(count))["prompt"][:]
 
 
@@ -56,17 +57,17 @@ def write_prompts(prompts: Iterable[str], path: Path) -> None:
 
 
 def convert(model: str, folder: Path) -> None:
-    """Write a model that has pickled weights only as one that has safetensors.
+    """Convert a model that has only pickled weights to safetensors.
 
-    torch opens them with ``weights_only=True``, so that no code in them runs.
+    torch opens the weights with ``weights_only=True``, so that no code in them runs.
 
     Args:
         model: A hub id, or a local folder.
-        folder: Where the converted model goes, tokenizer and config included.
+        folder: The folder to write the model to, with tokenizer and config.
     """
     source = Path(model)
     if not source.is_dir():
-        source = Path(snapshot_download(model, allow_patterns=NEEDED))
+        source = Path(hub.snapshot_download(model, allow_patterns=NEEDED))
     folder.mkdir(parents=True)
     for file in source.iterdir():
         if file.suffix in (".json", ".model", ".txt", ".jinja") and ".bin" not in file.name:
@@ -80,7 +81,7 @@ def convert(model: str, folder: Path) -> None:
         name = shard.name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
         # Cloned, as safetensors refuses tensors that share memory.
         copies = {key: value.clone().contiguous() for key, value in weights.items()}
-        save_file(copies, folder / name, {"format": "pt"})
+        cast(Any, safetensors.torch).save_file(copies, folder / name, {"format": "pt"})
         files.update(dict.fromkeys(weights, name))
     if len(shards) > 1:
         index = {"metadata": {}, "weight_map": files}
@@ -88,7 +89,7 @@ def convert(model: str, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare what the arguments say."""
+    """Run the task that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     for name in TASKS:

@@ -1,4 +1,4 @@
-"""Train the gpt2 guides of the sentiment and the summarization study.
+"""Train the gpt2 guides of the sentiment and summarization studies.
 
 ``sentiment``: the untuned guide is ``lvwerra/gpt2-imdb``; the tuned one is trained from it by
 direct preference optimisation (DPO), with the hyperparameters of the reference implementation.
@@ -17,28 +17,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import datasets
 import torch
-from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+load_dataset = cast(Any, datasets).load_dataset  # it is only partly typed
+
 GUIDES = Path(__file__).parent / "guides"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Where a tuned guide comes from.
+    """How to train a guide pair.
 
     Attributes:
         base: The model that both guides come from.
         data: Preferences: a dataset on the hub with splits ``train`` and ``validation``.
         fine_tuned: Whether the untuned guide is ``base`` after supervised fine-tuning.
-        epochs: Of DPO.
+        epochs: Epochs of DPO.
     """
 
     base: str
@@ -57,13 +59,13 @@ RECIPES = {
 }
 
 
-def preferences(data: str, split: str, limit: int | None) -> Dataset:
+def preferences(data: str, split: str, limit: int | None) -> datasets.Dataset:
     """Load pairs with columns ``prompt``, ``chosen`` and ``rejected``.
 
     Args:
         data: A dataset on the hub, or a local file of JSON lines.
-        split: Of the dataset on the hub.
-        limit: Only so many of the first.
+        split: The split of a dataset on the hub.
+        limit: Use only this many pairs, from the start.
     """
     local = Path(data).is_file()
     rows: Any = (
@@ -77,7 +79,7 @@ def preferences(data: str, split: str, limit: int | None) -> Dataset:
 
 
 def as_pair(row: dict[str, Any]) -> dict[str, str]:
-    """Return prompt, chosen and rejected; some datasets have two responses and an index."""
+    """Return prompt, chosen and rejected, also from a row with two responses and an index."""
     if "responses" not in row:
         return {name: row[name] for name in ("prompt", "chosen", "rejected")}
     responses, chosen = row["responses"], row["chosen"]
@@ -89,18 +91,19 @@ def as_pair(row: dict[str, Any]) -> dict[str, str]:
 
 
 def load_model(name: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+    load = cast(Any, AutoModelForCausalLM).from_pretrained
+    return load(name, dtype=torch.float32, use_safetensors=True)
 
 
 def load_tokenizer(name: str) -> Any:
     """Load the tokenizer; gpt2 has no padding token."""
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = cast(Any, AutoTokenizer).from_pretrained(name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def fine_tune(base: str, train: Dataset, folder: Path, arguments: argparse.Namespace) -> None:
+def fine_tune(base: str, train: Any, folder: Path, arguments: argparse.Namespace) -> None:
     """Fit a model to the chosen responses, and save it in ``folder``."""
     tokenizer = load_tokenizer(base)
     rows = train.rename_column("chosen", "completion").remove_columns("rejected")
@@ -117,18 +120,17 @@ def fine_tune(base: str, train: Dataset, folder: Path, arguments: argparse.Names
             train_dataset=rows,
             processing_class=tokenizer,
         )
-        trainer.train()
-    save(trainer.model, tokenizer, folder)
+        train_and_save(trainer, tokenizer, folder)
 
 
 def prefer(
     untuned: str,
-    train: Dataset,
-    validation: Dataset | None,
+    train: datasets.Dataset,
+    validation: datasets.Dataset | None,
     folder: Path,
     arguments: argparse.Namespace,
 ) -> None:
-    """Train a model by DPO, and save it in ``folder``; with validation data its best checkpoint."""
+    """Train a model by DPO and save it in ``folder``; with validation data the best checkpoint."""
     tokenizer = load_tokenizer(untuned)
     choose: dict[str, Any] = {"save_strategy": "no"}
     if validation is not None:
@@ -157,8 +159,7 @@ def prefer(
             eval_dataset=validation,
             processing_class=tokenizer,
         )
-        trainer.train()
-    save(trainer.model, tokenizer, folder)
+        train_and_save(trainer, tokenizer, folder)
 
 
 def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -179,9 +180,11 @@ def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    model.config.use_cache = True  # the trainers turn it off
-    model.save_pretrained(folder)
+def train_and_save(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    """Run a trainer, and save its model in ``folder``."""
+    trainer.train()
+    trainer.model.config.use_cache = True  # the trainers turn it off
+    trainer.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

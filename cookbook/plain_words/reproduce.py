@@ -1,10 +1,9 @@
-"""Explanations in plain words: guides that nobody trained, and a judge that is a plain function.
+"""Steer towards plain words with guides that need no training, judged by a plain function.
 
     python -m cookbook.plain_words.reproduce
 
-One small model under two system prompts is a guide pair: what an answer to a child would say, and
-what an answer to anybody would. The judge is a formula of word and sentence length that no model
-has seen.
+One small model under two system prompts is a guide pair: one answers a child, the other answers
+anybody. The judge is a formula of word and sentence length that no model has seen.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def plainness(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-    """Minus the school grade that a reader needs: the automated readability index (Senter, 1967).
+    """Return minus the school grade a reader needs: the automated readability index (Senter, 1967).
 
     Raises:
         ValueError: An answer has no words.

@@ -19,8 +19,8 @@ import transformers
 import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests import tiny
 from tests.benchmarks import floors
+from tests.helpers import tiny
 from w2s_chains import (
     ChunkBeamSearch,
     Engine,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis
 
 TEXT = "the film was a moving and funny story about two old friends who travel by sea"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.comparison.test_summary import rows
+from tests.helpers.studies import rows
 from w2s_chains.comparison import summarize
 from w2s_chains.comparison.plots import draw_all, draw_distribution, draw_pareto
 

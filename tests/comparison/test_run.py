@@ -11,7 +11,7 @@ import torch
 import yaml
 from filelock import FileLock
 
-from tests.conftest import PROMPTS
+from tests.helpers.studies import PROMPTS
 from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Prompt, Sampling
 from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
@@ -81,7 +81,7 @@ def test_answers_are_those_of_the_llm_itself(llm: W2SLLM, tmp_path: Path) -> Non
 
 def test_loglikelihood_is_the_frozen_models_own(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"llm": llm}, PROMPTS, out=tmp_path, plots=False)
-    model, text = llm.proposer.lm.model, llm.proposer.text
+    model, text = llm.proposer.lm.model, llm.proposer.tokenizer
     for row in found.rows:
         prompt = text.prompt_ids(Prompt(text=row.prompt))
         ids = text.ids_with_response(Prompt(text=row.prompt), row.text)
@@ -330,7 +330,7 @@ def test_bad_studies_are_refused_before_anything_is_written(
 def test_steering_with_a_foreign_vocabulary_is_refused_early(
     study: Path, tmp_path: Path, tiny_folders: dict[str, Path]
 ) -> None:
-    from tests import tiny
+    from tests.helpers import tiny
 
     folder = tmp_path / "foreign"
     tiny.gpt2(360, seed=2).save_pretrained(folder)
@@ -352,3 +352,18 @@ def test_rows_tell_the_divergence(study: Path, tmp_path: Path) -> None:
     assert len(set(told["eft"])) == len(told["eft"])
     assert all(kl is not None and kl > 1 for kl in told["beam"])
     assert " KL " in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_folder_of_the_last_release_goes_on(study: Path, tmp_path: Path) -> None:
+    """It calls the guides ``guide``; what it holds is still the same config."""
+    out = tmp_path / "out"
+    first = compare(study, out=out, limit=1, plots=False)
+    plan = out / "plan.yaml"
+    plan.write_text(plan.read_text().replace("guides:", "guide:"))
+    assert "guide:" in plan.read_text()
+    again = compare(study, out=out, limit=1, plots=False)
+    assert [row.text for row in again.rows] == [row.text for row in first.rows]
+    assert "guides:" in plan.read_text()
+    plan.write_text(plan.read_text().replace("guides:", "quides:"))
+    with pytest.raises(ConfigError, match="give it another name"):
+        compare(study, out=out, limit=1, plots=False)  # control

@@ -8,28 +8,9 @@ import random
 import numpy as np
 import pytest
 
+from tests.helpers.studies import rows
 from w2s_chains.comparison import Row, compare_paired, summarize
 from w2s_chains.comparison.summary import bootstrap
-
-
-def rows(config: str, golds: dict[tuple[int, int], float | None], **fields: float) -> list[Row]:
-    """One row per (prompt, seed)."""
-    return [
-        Row(
-            config=config,
-            seed=seed,
-            index=index,
-            prompt=f"p{index}",
-            text="words words",
-            guide_score=1.0,
-            loglikelihood=-2.0,
-            rewards={"gold": gold, "repetition": 0.5},
-            proposed_tokens=10,
-            guide_tokens=20,
-            **fields,
-        )
-        for (index, seed), gold in golds.items()
-    ]
 
 
 def test_a_difference_is_paired_by_prompt_and_seed() -> None:

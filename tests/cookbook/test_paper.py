@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cookbook.paper import prepare
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
 from w2s_chains.comparison import compare, load_study
 from w2s_chains.errors import UnsupportedModelError
@@ -156,7 +156,7 @@ def test_a_study_runs(
         assert row.text is not None
         assert not row.errors, row
         assert all(math.isfinite(row.rewards[column]) for column in rewards), row
-        guided = loaded.configs[row.config].guide is not None
+        guided = loaded.configs[row.config].guides is not None
         assert (row.guide_score is not None) == guided
     exported = [json.loads(file.read_text()) for file in (tmp_path / "out/alpaca_eval").iterdir()]
     assert len(exported) == len(loaded.configs)
@@ -181,8 +181,10 @@ def test_the_settings_are_those_of_the_paper() -> None:
             if strategy.type == "best_of_n":
                 assert kind == f"best-of-{strategy.n}" or label.endswith(f"best-of-{strategy.n}")
             if strategy.type == "emulated_fine_tuning":
-                assert config.guide is not None
-                kinds = {STAND_INS[spec.model] for spec in (config.proposer, *config.guide.specs())}
+                assert config.guides is not None
+                kinds = {
+                    STAND_INS[spec.model] for spec in (config.proposer, *config.guides.specs())
+                }
                 assert len(kinds) == 1, "only where the vocabulary is shared"
         assert next(iter(study.configs.values())).strategy.type == "sampling", "the baseline"
 
@@ -225,7 +227,7 @@ def test_pickled_weights_become_safetensors(tmp_path: Path, shards: int) -> None
     assert not list((tmp_path / "new").glob("*.bin*"))
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "new", use_safetensors=True)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in weights)
-    assert HuggingFaceGuide.from_pretrained(str(tmp_path / "new")).text.vocabulary
+    assert HuggingFaceGuide.from_pretrained(str(tmp_path / "new")).tokenizer.vocabulary
 
 
 PAIRS = [

@@ -1,4 +1,4 @@
-"""The committed rows, and what the README says about them."""
+"""The committed rows, and what the documentation says about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cookbook.controlled_sentiment import figures
-from cookbook.controlled_sentiment.figures import RESULTS, read, readme_table
+from cookbook.controlled_sentiment.figures import RESULTS, read, results_table
 from cookbook.controlled_sentiment.reproduce import PROMPTS, STUDY, prepare
 from w2s_chains.comparison import Row, compare_paired, load_study, summarize
 
@@ -33,8 +33,8 @@ def test_the_rows_are_those_of_the_study(rows: Rows) -> None:
 
 
 def test_the_tables_are_made_of_the_rows(rows: Rows) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert readme_table(rows) in readme, "run `python -m cookbook.controlled_sentiment.figures`"
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+    assert results_table(rows) in page, "run `python -m cookbook.controlled_sentiment.figures`"
     flat = [row for own in rows.values() for row in own]
     summary = summarize(flat, list(rows), ["gold", "vader"], "base")
     assert (RESULTS / "summary.csv").read_text() == summary.csv()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     ChunkBeamSearch,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     ChunkBeamSearch,
@@ -49,7 +49,7 @@ def test_guides_of_one_pair_may_read_the_prompt_differently():
 
 
 def test_options_hold_for_both_and_a_spec_has_its_own(tiny_folders):
-    from w2s_chains.backend.loading.spec import Model
+    from w2s_chains.backend.loading.config import Model
 
     pair = GuidePair.from_pretrained(
         str(tiny_folders["tuned"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     ChatW2S,
@@ -113,7 +113,7 @@ def test_from_yaml_and_back(tiny_folders: dict[str, Path]) -> None:
     chat = {**config["guide"], "chat": True, "tuned_template": None, "tuned_system": "Be kind."}
     llm, pair = built(guide=chat, proposer={"model": model, "token_budget": 100})
     assert pair.tuned.lm.model is llm.proposer.lm.model
-    assert [g.text.template.system for g in (pair.tuned, pair.untuned)] == ["Be kind.", None]
+    assert [g.tokenizer.template.system for g in (pair.tuned, pair.untuned)] == ["Be kind.", None]
     assert (pair.tuned.lm.token_budget, llm.proposer.lm.token_budget) == (16_384, 100)
 
 

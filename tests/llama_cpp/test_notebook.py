@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from tests.cookbook.test_notebooks import BLACK_BOX, execute, read, shown
+from tests.helpers.notebooks import BLACK_BOX, execute, read, shown
 
 pytest.importorskip("llama_cpp", reason="make llama-cpp builds it")
 

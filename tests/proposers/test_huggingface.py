@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     Expand,
     GuidePair,

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import Generation, LLMResult
 from pydantic import Field
 
-from tests.served import Server, Words, serve
+from tests.helpers.served import Server, Words, serve
 from w2s_chains import (
     W2SLLM,
     BestOfN,

@@ -9,14 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
-from transformers import (
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForSequenceClassification,
-)
+from transformers import AutoTokenizer
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains.backend.classifiers import load as classifiers
 from w2s_chains.errors import ConfigError, ModelNotFoundError, PromptError
 from w2s_chains.rewards import SequenceClassifier, ValueHead, build_reward
@@ -24,7 +19,6 @@ from w2s_chains.rewards import SequenceClassifier, ValueHead, build_reward
 PROMPTS = ["The movie", "A boring", "I left", "The plot"]
 ANSWERS = [" was great.", " film; the acting was terrible and I left!", "", " is a joy to watch."]
 ANSWERS_TOO_LONG = [*ANSWERS[:3], " really" * 500]
-CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
 CONTROL = 1e-3
 """What another text, label or weight changes a reward by, at least."""
 
@@ -43,8 +37,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "three": tiny.distilbert_classifier(len(words), ("bad", "fair", "good")),
         "many": tiny.distilbert_classifier(len(words)),
         "single": tiny.distilbert_classifier(len(words), ("LABEL_0",)),
-        "decoder": _decoder(pad_token_id=None),
-        "padded": _decoder(pad_token_id=3),
+        "decoder": tiny.llama_reward(pad_token_id=None),
+        "padded": tiny.llama_reward(pad_token_id=3),
     }
     for name, model in names.items():
         if name == "many":
@@ -59,16 +53,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     letters.save_pretrained(root / "plain")
     letters.save_pretrained(root / "tokenizer")
     return {path.name: path for path in root.iterdir()}
-
-
-def _decoder(pad_token_id: int | None) -> LlamaForSequenceClassification:
-    torch.manual_seed(9)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=512, initializer_range=0.3,
-        num_labels=1, pad_token_id=pad_token_id,
-    )  # fmt: skip
-    return LlamaForSequenceClassification(config).eval()
 
 
 def by_hand(model: Any, folder: Path, texts: list[str]) -> list[list[float]]:
@@ -131,8 +115,8 @@ def test_a_label_against_all_others(folders: dict[str, Path]) -> None:
 def test_a_single_output_is_the_reward(folders: dict[str, Path], name: str) -> None:
     models = {
         "single": tiny.distilbert_classifier(len(tiny.wordpiece_tokenizer()), ("LABEL_0",)),
-        "decoder": _decoder(None),
-        "padded": _decoder(3),
+        "decoder": tiny.llama_reward(None),
+        "padded": tiny.llama_reward(3),
     }
     reward = SequenceClassifier(model=str(folders[name]), template="{prompt}{answer}")
     reward.check()
@@ -247,11 +231,16 @@ def test_a_value_head_is_read_at_the_last_token(folders: dict[str, Path]) -> Non
 def test_other_names_of_weights_and_a_chat_template(folders: dict[str, Path]) -> None:
     reward = _starling(folders)
     reward.check()
-    template = _starling(folders, chat=False, template="<s>" + CHAT.format("{prompt}", "{answer}"))
-    texts = [CHAT.format(prompt, answer) for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    template = _starling(
+        folders, chat=False, template="<s>" + tiny.EXCHANGE.format("{prompt}", "{answer}")
+    )
+    texts = [
+        tiny.EXCHANGE.format(prompt, answer)
+        for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+    ]
     tokenizer = AutoTokenizer.from_pretrained(folders["tokenizer"])
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    assert tokenizer.apply_chat_template(turns, tokenize=False) == CHAT.format("a", "b")
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == tiny.EXCHANGE.format("a", "b")
     begun = len(tokenizer("")["input_ids"])  # the template itself writes no start token
     decoder = tiny.llama(320, seed=4)
     head = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
@@ -333,9 +322,9 @@ def test_a_model_that_is_nowhere_or_cannot_judge(
 
 
 def test_two_renderings_or_none_are_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ValidationError, match="chat renders prompt and answer by itself"):
+    with pytest.raises(ConfigError, match="chat renders prompt and answer by itself"):
         _starling(folders, template="{prompt}{answer}")
-    with pytest.raises(ValidationError, match=r"give a template with '\{prompt\}'"):
+    with pytest.raises(ConfigError, match=r"give a template with '\{prompt\}'"):
         _ultra(folders, template="{answer}")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 from w2s_chains.rewards import (
     REWARDS,
@@ -51,7 +51,7 @@ def test_a_template_says_what_is_judged() -> None:
     assert Length(template="{prompt} and {answer}").score(["a b"], ["c"]) == [4]
     odd = Length(template="{prompt}{answer}")
     assert odd.texts(["{answer}"], ["{prompt}"]) == ["{answer}{prompt}"]  # replaced once, literally
-    with pytest.raises(ValidationError, match="answer"):
+    with pytest.raises(ConfigError, match="answer"):
         Length(template="{prompt}")
 
 
@@ -164,7 +164,7 @@ def test_functions_and_classes_of_other_packages(monkeypatch) -> None:
         EntryPoint("broken", "no_such_module:x", group),
         EntryPoint("number", f"{__name__}:group_of_numbers", group),
     ]
-    monkeypatch.setattr("w2s_chains.core.plugins.entry_points", lambda group: points)
+    monkeypatch.setattr("w2s_chains.core.slots.entry_points", lambda group: points)
     assert Slot(reward="one").reward.score(["p"], ["a"]) == [1.0]
     assert Slot(reward={"type": "one", "name": "uno"}).reward.column == "uno"
     assert Slot(reward={"type": "shouting", "factor": 3}).reward.score([""], ["A"]) == [3.0]

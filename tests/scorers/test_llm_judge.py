@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.served import Continued, Server, serve
+from tests.helpers.served import Continued, Server, serve
 from w2s_chains import W2SLLM, load
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import ConfigError, ScorerError

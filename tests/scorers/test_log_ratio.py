@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
 from w2s_chains.errors import PromptError, ScorerError
 

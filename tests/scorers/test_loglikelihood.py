@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 from w2s_chains import (
     ChunkBeamSearch,
     Engine,
@@ -88,7 +88,7 @@ def test_cached_equals_uncached_and_shuffled(ending: HuggingFaceProposer) -> Non
     nodes = grown(ending, temperature=0.7, stop=["e"])
     nodes.append(Hypothesis.root("The movie").extend(" was great", finish_reason="eos"))
     cached = LoglikelihoodScorer(ending).score(nodes)
-    model, tokenizer = ending.lm.model, ending.text.tokenizer
+    model, tokenizer = ending.lm.model, ending.tokenizer.hf_tokenizer
     afresh = LoglikelihoodScorer(HuggingFaceProposer(model, tokenizer))
     assert afresh.score(nodes[::-1]) == pytest.approx(cached[::-1], abs=1e-4)
     other = LoglikelihoodScorer(HuggingFaceProposer(tiny.llama(320, seed=9), tokenizer))
@@ -97,13 +97,13 @@ def test_cached_equals_uncached_and_shuffled(ending: HuggingFaceProposer) -> Non
 
 def test_a_text_that_was_continued_before_it_was_scored(ending: HuggingFaceProposer) -> None:
     """It is read when it is continued; its own tokens count all the same."""
-    ids = ending.text.encode(" was great")
+    ids = ending.tokenizer.encode(" was great")
     start = Hypothesis.root("The movie").extend(
-        " was great", tuple(ids), vocabulary=ending.text.vocabulary
+        " was great", tuple(ids), vocabulary=ending.tokenizer.vocabulary
     )
     ask = Expand(hypotheses=(start,), chunk_tokens=3, sampling=SamplingParams(max_tokens=20))
     [[child]] = ending.propose([ask])
-    model, tokenizer = ending.lm.model, ending.text.tokenizer
+    model, tokenizer = ending.lm.model, ending.tokenizer.hf_tokenizer
     afresh = HuggingFaceProposer(model, tokenizer).loglikelihood([start, child])
     assert ending.loglikelihood([start, child]) == pytest.approx(afresh, abs=1e-4)
     assert afresh[0] < -1

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests import tiny
-from tests.rewards.test_models import CHAT, _decoder
+from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     BestOfN,
@@ -47,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     models: dict[str, tuple[Any, Any]] = {
         "two": (tiny.distilbert_classifier(len(words)), words),
         "single": (tiny.distilbert_classifier(len(words), ("LABEL_0",), seed=3), words),
-        "decoder": (_decoder(pad_token_id=3), letters),
+        "decoder": (tiny.llama_reward(pad_token_id=3), letters),
     }
     for name, (model, tokenizer) in models.items():
         model.save_pretrained(root / name)
@@ -115,7 +113,7 @@ def test_cached_equals_uncached(folders: Any) -> None:
 
 def test_chat_turns_are_closed_where_they_ended(folders: Any) -> None:
     scorer = RewardModelScorer.from_pretrained(folders["decoder"], chat=True)
-    closed = [CHAT.format("The movie", text) for text in TEXTS]
+    closed = [tiny.EXCHANGE.format("The movie", text) for text in TEXTS]
     opened = [text.removesuffix("<|im_end|>\n") for text in closed]
     finished, going_on = (by_hand(folders["decoder"], t)[:, 0].tolist() for t in (closed, opened))
     assert scorer.score(nodes("eos")) == pytest.approx(finished, abs=1e-4)
@@ -129,7 +127,9 @@ def test_chat_turns_are_closed_where_they_ended(folders: Any) -> None:
 def test_a_whole_conversation_is_rendered(folders: Any) -> None:
     turns = (Message(role="system", content="Be kind."), Message(role="user", content="The movie"))
     h = Hypothesis.root(Prompt(messages=turns)).extend(" was great", finish_reason="eos")
-    text = "<|im_start|>system\nBe kind.<|im_end|>\n" + CHAT.format("The movie", " was great")
+    text = "<|im_start|>system\nBe kind.<|im_end|>\n" + tiny.EXCHANGE.format(
+        "The movie", " was great"
+    )
     scorer = RewardModelScorer.from_pretrained(folders["decoder"], chat=True)
     expected = by_hand(folders["decoder"], [text])[0].tolist()
     assert scorer.score([h]) == pytest.approx(expected, abs=1e-4)
@@ -201,8 +201,8 @@ def test_what_is_refused(folders: Any, tmp_path: Path) -> None:
         (ConfigError, {"positive": "GOOD"}, "'GOOD', but that is none of the labels"),
         (ConfigError, {}, "has the labels"),
         (ConfigError, {"chat": True, "positive": 1}, "has no chat template"),
-        (ValidationError, {"template": "{promt}"}, "has no '{answer}'"),
-        (ValidationError, {"positve": 1}, "Extra inputs are not permitted"),
+        (ConfigError, {"template": "{promt}"}, "has no '{answer}'"),
+        (ConfigError, {"positve": 1}, "unknown field; did you mean 'positive'"),
     ]
     for kind, options, told in wrong:
         with pytest.raises(kind, match=told):

@@ -1,3 +1,3 @@
-"""Models, tokens and caches: the one owner of tensors. Nothing here knows of a search."""
+"""Models, tokens, caches and batches: the only owner of tensors. Nothing here knows of a search."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares configs on the same prompts with the same rewards."""
+"""Compare configs on the same prompts with the same rewards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers prompts with one config: one batch, one row per answer."""
+"""Answer a batch of prompts with one config, and let rewards judge the answers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def answer(
     prompts: Mapping[int, str],
     listener: Callable[[Event], None] | None = None,
 ) -> list[Row]:
-    """One answer per prompt; a prompt that fails harms no other.
+    """Answer each prompt once; if one fails, the others still get their answers.
 
     Args:
         llm: The config.
-        config: Its name.
-        seed: Seed of every search.
-        prompts: Prompts by their place in the file.
+        config: The config's name.
+        seed: The seed of every search.
+        prompts: The prompts, by their place in the file.
         listener: Called with every event.
 
     Returns:
-        One row per prompt, in their order.
+        One row per prompt, in order; a row without an answer has the error.
 
     Raises:
-        ConfigError: The config cannot work, whatever the prompt.
+        ConfigError: The config cannot work with any prompt.
     """
     began = time.perf_counter()
     llm = llm.model_copy(update={"seed": seed})
@@ -67,7 +67,7 @@ def answer(
 def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Exception) -> Row:
     row = Row(config=config, seed=seed, index=index, prompt=prompt)
     if isinstance(outcome, Exception):
-        return row.model_copy(update={"errors": {"answer": told(outcome)}})
+        return row.model_copy(update={"errors": {"answer": error_text(outcome)}})
     return row.model_copy(
         update={
             "text": outcome.text,
@@ -82,7 +82,7 @@ def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Ex
 
 
 def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
-    """Rows with the loglikelihood under the frozen model, where that runs in this process."""
+    """Add loglikelihoods under the frozen model, if that runs in this process."""
     if not isinstance(llm.proposer, LocalModel):
         return rows
     whole = [row for row in rows if row.text is not None]
@@ -92,18 +92,18 @@ def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
     return [row.model_copy(update={"loglikelihood": found.get(row.key)}) for row in rows]
 
 
-def told(error: BaseException) -> str:
-    """An error as a row has it."""
+def error_text(error: BaseException) -> str:
+    """Return an error as text for a row."""
     return f"{type(error).__name__}: {error}"
 
 
 def unjudged(reward: Reward, rows: Sequence[Row]) -> list[Row]:
-    """The answers that this reward has not judged yet, or failed on."""
+    """Select the answers that this reward has not judged yet, or failed on."""
     return [row for row in rows if row.text is not None and row.rewards.get(reward.column) is None]
 
 
 def judge(reward: Reward, rows: Sequence[Row]) -> list[Judgement]:
-    """One judgement per row, in order; one that failed holds the error."""
+    """Judge the answers; return one judgement per row, in order, with the error if it failed."""
     return [
         Judgement(
             config=row.config,
@@ -126,7 +126,7 @@ def _outcomes(
             raise ValueError(f"it returned {len(values)} values for {len(rows)} answers")
     except Exception as error:
         if len(rows) == 1:
-            return [told(error)]
+            return [error_text(error)]
         return [outcome for row in rows for outcome in _outcomes(score, [row])]
     return [
         value if math.isfinite(value) else f"ValueError: the reward is {value}" for value in values

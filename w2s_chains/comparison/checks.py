@@ -1,43 +1,37 @@
-"""Models that the configs of a comparison share, and what can be refused before any is loaded."""
+"""Check a study before anything is loaded, and load the models that its configs share."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import preview
 from w2s_chains.backend.loading.local_model import Loader
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.comparison.study import Entry, Study
 from w2s_chains.errors import ConfigError, PromptError, W2SError
 from w2s_chains.langchain.llms import W2SLLM
 
 
 class Models:
-    """Loads equal weights once; those of the current config stay, others go."""
+    """Loads the models of one config after another, and equal weights only once."""
 
     def __init__(self) -> None:
         self._load = Loader()
 
     def llm(self, config: Entry | W2SLLM) -> W2SLLM:
-        """The config with its models; what only earlier configs needed is dropped first."""
+        """Load a config's models; first drop those that only earlier configs needed."""
         if isinstance(config, W2SLLM):
             return config
-        self._load.keep(_specs(config))
+        self._load.keep(config.models())
         return W2SLLM(**config.build(load=self._load))
 
     def clear(self) -> None:
-        """Make room for the rewards."""
+        """Drop all models, to make room for the rewards."""
         self._load.keep(())
 
 
-def _specs(config: Entry) -> list[Model]:
-    """The models in this process; a proposer of another package loads its own."""
-    guides = [spec for section in config.guide_sections() for spec in section.specs()]
-    return [spec for spec in (config.proposer, *guides) if isinstance(spec, Model)]
-
-
 def check_study(study: Study, prompt: str) -> None:
-    """Refuse what cannot work, before anything is loaded or written.
+    """Check that a study can work, before anything is loaded or written.
 
     Args:
         study: The study.
@@ -45,8 +39,8 @@ def check_study(study: Study, prompt: str) -> None:
 
     Raises:
         W2SError: A model is missing or cannot branch, a strategy has no scorer, token-level
-            steering has guides with another vocabulary, a reward cannot be built; the message
-            names the config or reward.
+            steering has guides with another vocabulary, or a reward cannot work. The message names
+            the config or the reward.
     """
     vocabularies: dict[str, str] = {}
     for name, config in study.configs.items():
@@ -60,9 +54,9 @@ def check_study(study: Study, prompt: str) -> None:
             if config.strategy.needs_scorer and config.scoring is None:
                 raise ConfigError(
                     f"strategy {config.strategy.type!r} chooses by a score, but there is no "
-                    "scorer; give a section guide"
+                    "scorer; add a section guides"
                 )
-            for spec in _specs(config):
+            for spec in config.models():
                 if (key := repr(spec)) not in vocabularies:
                     vocabularies[key] = preview(spec)[1].vocabulary
             if config.strategy.token_steering:
@@ -74,26 +68,26 @@ def check_study(study: Study, prompt: str) -> None:
 
 
 def _check_loaded(llm: W2SLLM, prompt: str) -> None:
-    with suppress(PromptError):  # its row will say so
+    with suppress(PromptError):  # the prompt's row will hold the error
         llm.jobs([prompt])
 
 
 def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:
-    if config.guide is None:
+    if config.guides is None:
         raise ConfigError(
-            f"strategy {config.strategy.type!r} steers every token; give a section guide"
+            f"strategy {config.strategy.type!r} steers every token; add a section guides"
         )
     if not isinstance(config.proposer, Model):
-        return  # one of another package says so itself when it is asked to
-    for guide in config.guide.specs():
+        return  # a third-party proposer checks this itself when it samples
+    for guide in config.guides.specs():
         if not isinstance(guide, Model):
             raise ConfigError(
-                f"strategy {config.strategy.type!r} steers every token, which a guide behind a "
-                f"server ({guide.model!r}) cannot; use local guides, or a strategy without steering"
+                f"strategy {config.strategy.type!r} steers every token, which a guide on a server "
+                f"({guide.model!r}) cannot do; use local guides, or a strategy without steering"
             )
         if vocabularies[repr(guide)] != vocabularies[repr(config.proposer)]:
             raise ConfigError(
-                f"strategy {config.strategy.type!r} steers every token, for which guide "
-                f"{guide.model!r} needs the vocabulary of the proposer {config.proposer.model!r}; "
-                "use such guides, or a strategy without steering"
+                f"strategy {config.strategy.type!r} steers every token, so guide {guide.model!r} "
+                f"must have the vocabulary of the proposer {config.proposer.model!r}; use guides "
+                "of its model family, or a strategy without steering"
             )

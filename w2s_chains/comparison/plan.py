@@ -1,31 +1,31 @@
-"""What the rows of a folder come from: they are never mixed with those of something else."""
+"""Remember which configs and rewards a folder has rows of, and refuse to mix in others."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from w2s_chains.comparison.rows import write_file
 from w2s_chains.comparison.study import Entry, Study
-from w2s_chains.config.sections import GenerationSection
+from w2s_chains.config.sections import GenerationConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward
 
 
 def remember(study: Study, path: Path, with_rows: set[str]) -> None:
-    """Write down what the rows come from; refuse to mix them with those of something else.
+    """Write down the configs and rewards; refuse to change those that have rows already.
 
     Args:
-        study: What is compared now.
-        path: The file that has it written down; what was compared earlier stays in it.
+        study: The study that is compared now.
+        path: The file; configs and rewards of earlier runs stay in it.
         with_rows: The configs that have rows.
 
     Raises:
-        ConfigError: A config with rows, or a reward, was another one under the same name.
+        ConfigError: A config with rows, or a reward, differs from the earlier one of that name.
         W2SError: The file cannot be written.
     """
     now = {
@@ -35,7 +35,7 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
     before: Any = {}
     if path.exists():
         try:
-            before = yaml.safe_load(path.read_text("utf-8")) or {}
+            before = _with_new_names(yaml.safe_load(path.read_text("utf-8")) or {})
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
     for kind, parts in now.items():
@@ -44,25 +44,35 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
             relevant = kind == "rewards" or name in with_rows
             if relevant and known is not None and known != part:
                 raise ConfigError(
-                    f"{path.parent} holds answers of another {kind[:-1]} {name!r}: it was {known} "
-                    f"and now is {part}; give it another name, or give another folder"
+                    f"{path.parent} has rows of another {kind[:-1]} {name!r}: it was {known} and "
+                    f"is now {part}; give it another name, or use another folder"
                 )
     both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
     write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())
 
 
+def _with_new_names(before: Any) -> Any:
+    """Rename ``guide`` to ``guides`` in configs that an earlier release wrote down."""
+    if isinstance(before, dict):
+        items = cast("dict[str, Any]", before).items()
+        return {"guides" if k == "guide" else k: _with_new_names(v) for k, v in items}
+    if isinstance(before, list):
+        return [_with_new_names(item) for item in cast("list[Any]", before)]
+    return before
+
+
 def _config(config: Entry | W2SLLM) -> dict[str, Any]:
-    """What a config's answers depend on, as plain values; the seed aside."""
+    """Return all that a config's answers depend on except the seed, as plain values."""
     values: dict[str, Any]
     if isinstance(config, W2SLLM):
         try:
             values = config.to_config()
-        except ConfigError:  # built by hand: its parts have no names to write down
-            generation = {name: getattr(config, name) for name in GenerationSection.model_fields}
+        except ConfigError:  # its parts were built by hand, so there is no config to write down
+            generation = {name: getattr(config, name) for name in GenerationConfig.model_fields}
             values = {
                 "parts": "built by hand",
                 "strategy": config.strategy.model_dump(mode="json"),
-                "generation": GenerationSection(**generation).model_dump(mode="json"),
+                "generation": GenerationConfig(**generation).model_dump(mode="json"),
             }
     else:
         values = config.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True)
@@ -73,7 +83,7 @@ def _config(config: Entry | W2SLLM) -> dict[str, Any]:
 
 
 def _reward(reward: Reward) -> dict[str, Any]:
-    """What a reward's values depend on; of a file its content, wherever it is."""
+    """Return all that a reward's values depend on; a file counts by its content."""
     values = reward.model_dump(mode="json")
     for name in type(reward).model_fields:
         if isinstance(path := getattr(reward, name), Path):

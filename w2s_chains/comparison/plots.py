@@ -1,18 +1,21 @@
-"""Plots of a comparison: reward against tokens, and the distribution of each reward."""
+"""Plot a comparison: reward against tokens, and the distribution of each reward."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from w2s_chains.comparison.rows import Row, write_file
 from w2s_chains.comparison.summary import Summary, bootstrap, values
+
+Axes = Any
+"""Axes of matplotlib, which does not type most of its options."""
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
 
@@ -33,16 +36,16 @@ def draw_all(rows: Sequence[Row], summary: Summary, folder: Path) -> list[Path]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, in one step; equal figures give equal files."""
+    """Write a figure as PNG in one step; equal figures give equal files."""
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+    cast(Any, figure).savefig(image, format="png", dpi=150, metadata={"Software": None})
     write_file(path, image.getvalue())
 
 
 def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
-    """Mean reward against tokens proposed per answer, with 95% intervals over prompts."""
+    """Draw the mean reward against tokens proposed per answer, with 95% intervals over prompts."""
     figure = Figure(figsize=(8, max(4.0, 0.28 * len(summary.lines))), layout="constrained")
-    axes = figure.subplots()
+    axes = cast(Axes, figure.subplots())
     points: list[tuple[float, float, str, str]] = []
     for place, line in enumerate(summary.lines):
         own = [row for row in rows if row.config == line.config]
@@ -75,9 +78,9 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
 
 
 def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
-    """Quartiles of each config's rewards, whiskers from the 5th to the 95th percentile."""
+    """Draw quartiles of each config's rewards, with whiskers at the 5th and 95th percentile."""
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(summary.lines)), layout="constrained")
-    axes = figure.subplots()
+    axes = cast(Axes, figure.subplots())
     found = [
         (line.config, own)
         for line in summary.lines
@@ -106,7 +109,7 @@ def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Fig
 
 
 def means_by_prompt(rows: Sequence[Row], reward: str) -> list[float]:
-    """The mean over seeds for each prompt: prompts, not answers, are independent."""
+    """Return the mean over seeds for each prompt: prompts, not answers, are independent."""
     found: dict[int, list[float]] = {}
     for row in rows:
         if own := values([row], reward):
@@ -120,14 +123,13 @@ def label_on_the_right(
     """Write names in a column beside the axes, each with a thin line to its point.
 
     Args:
-        axes: Their limits are fixed by this.
-        points: x, y, name and colour of each.
-        size: Of the letters, in points.
+        axes: The axes; their limits become fixed.
+        points: x, y, name and colour of each point.
+        size: Font size, in points.
     """
     if not points:
         return
     low, high = axes.get_ylim()
-    assert isinstance(axes.figure, Figure)
     inches = 0.8 * axes.figure.get_figheight()  # of the axes, about
     gap = (high - low) * min(1.5 * size / 72 / inches, 1 / len(points))
     ordered = sorted(points, key=lambda point: point[1])
@@ -155,7 +157,10 @@ def label_on_the_right(
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights moved as little as it takes to be ``gap`` apart (isotonic regression)."""
+    """Move ascending heights as little as possible so that they are ``gap`` apart.
+
+    This is isotonic regression.
+    """
     blocks: list[list[float]] = []  # neighbours that touch; they keep their mean
     for place, height in enumerate(heights):
         blocks.append([height - place * gap])
@@ -166,6 +171,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def tidy(axes: Axes) -> None:
+    """Remove the upper and right frame, and add a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""Prompts from a file: JSON lines, CSV, or one per line."""
+"""Read prompts from a file: JSON lines, CSV, or one per line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = None) -> list[str]:
     """Read prompts, in the order of the file.
 
     Args:
-        path: ``.jsonl`` has an object per line, or a string; ``.csv`` and ``.tsv`` have a header;
-            of any other file each line that is not blank is a prompt.
+        path: ``.jsonl`` has an object or a string per line; ``.csv`` and ``.tsv`` have a header;
+            in any other file each line that is not blank is a prompt.
         field: The field or column that holds the prompt.
-        limit: Only so many of the first.
+        limit: Read only this many prompts, from the start.
 
     Raises:
         ConfigError: The file is missing, malformed (with the line number), or has no prompts.
@@ -41,26 +40,26 @@ def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = No
 
 
 def checked_prompts(found: Iterable[tuple[str, Any]], source: str) -> list[str]:
-    """The prompts, if there are any and each is text.
+    """Check that there are prompts, and that each is text.
 
     Args:
-        found: Each with where it is.
-        source: Where all of them are.
+        found: Each prompt with its place, for messages.
+        source: The place of all of them, for messages.
 
     Raises:
-        ConfigError: There are none, or one is blank or no text.
+        ConfigError: There are none, or one is blank or not text.
     """
     prompts: list[str] = []
     for where, prompt in found:
         if not isinstance(prompt, str) or not prompt.strip():
             raise ConfigError(
-                f"{where}: a prompt is text that is not blank, but this one is {prompt!r}"
+                f"{where}: a prompt must be text that is not blank, but this one is {prompt!r}"
             )
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"{where}: half a surrogate pair, which is no character: {prompt!r}"
+                f"{where}: half a surrogate pair, which is not a character: {prompt!r}"
             ) from error
         prompts.append(prompt)
     if not prompts:
@@ -77,6 +76,7 @@ def _lines(text: str, _path: Path, _field: str) -> Iterator[tuple[int, Any]]:
 
 def _json_lines(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
     for line, source in _lines(text, path, field):
+        value: dict[str, Any] | list[Any] | str | float | None
         try:
             value = json.loads(source)
         except json.JSONDecodeError as error:
@@ -99,7 +99,7 @@ def _table(text: str, path: Path, field: str) -> Iterator[tuple[int, Any]]:
             if None in row or None in row.values():
                 raise ConfigError(
                     f"{path}:{rows.line_num}: this row has more or fewer cells than the header's "
-                    f"{len(columns)}; put text with commas into quotes"
+                    f"{len(columns)}; put quotes around text with commas"
                 )
             yield rows.line_num, row[field]
     except csv.Error as error:

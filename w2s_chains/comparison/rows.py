@@ -1,4 +1,4 @@
-"""The rows of a comparison, and a file of JSON lines that survives being killed."""
+"""The rows of a comparison, and how to keep them in files that survive a crash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class Key(NamedTuple):
-    """Which answer a row is about; ``place`` is the row's ``index``."""
+    """Names one answer of a comparison; ``place`` is the row's ``index``."""
 
     config: str
     seed: int
@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
 
 class _AboutAnswer(BaseModel):
-    """Says which answer it is about: config, seed, and the prompt's place in the file."""
+    """A record about one answer: its config, seed, and the prompt's place in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,11 +48,11 @@ class Row(_AboutAnswer):
         index: The prompt's place in the file, from 0.
         prompt: The prompt.
         text: The answer; None if there is none, and ``errors["answer"]`` says why.
-        guide_score: The answer's value under the config's scorer.
-        loglikelihood: Log-probability per token under the config's proposer, in nats; None if it
-            cannot tell, as a server cannot.
+        guide_score: The answer's score under the config's scorer.
+        loglikelihood: Log-probability per token under the config's proposer, in nats; None if the
+            proposer is not a local model.
         kl: Its mean over answers estimates KL(config || frozen model), in nats; see ``Finished``.
-        rewards: One value per reward; None where it failed, and ``errors`` says why.
+        rewards: One value per reward; None if it failed, and ``errors`` says why.
         proposed_tokens: Tokens sampled by the proposer, in all branches.
         guide_tokens: Tokens read by both guides together, prompt included.
         completion_tokens: Tokens of the answer.
@@ -76,15 +76,15 @@ class Row(_AboutAnswer):
 
 
 class Judgement(_AboutAnswer):
-    """What one reward says of one answer, until it is written into the row."""
+    """One reward's value for one answer, kept in a file of its own until it is in the row."""
 
     reward: str
     value: float | None = None
     error: str | None = None
 
 
-def judged(row: Row, judgements: Iterable[Judgement]) -> Row:
-    """The row with the rewards that were given for it."""
+def with_judgements(row: Row, judgements: Iterable[Judgement]) -> Row:
+    """Return the row with these judgements in it."""
     rewards, errors = dict(row.rewards), dict(row.errors)
     for judgement in judgements:
         rewards[judgement.reward] = judgement.value
@@ -95,10 +95,10 @@ def judged(row: Row, judgements: Iterable[Judgement]) -> Row:
 
 
 class JsonLines(Generic[T]):
-    """A file to which whole records are added; whatever was added is there after a crash.
+    """A file of JSON lines; records that were added survive a crash.
 
     Records are written and flushed to the disk together. A process that is killed meanwhile may
-    leave part of a line at the end: that line was never finished, and goes when the file is opened.
+    leave part of a line at the end, which is removed when the file is read.
     """
 
     def __init__(self, path: Path, kind: type[T]) -> None:
@@ -106,10 +106,10 @@ class JsonLines(Generic[T]):
         self.kind = kind
 
     def read(self) -> list[T]:
-        """All records; an unfinished one at the end is cut off.
+        """Read all records; remove an unfinished one at the end.
 
         Raises:
-            ConfigError: A line is no such record.
+            ConfigError: A line is not such a record.
         """
         try:
             content = self.path.read_bytes()
@@ -127,7 +127,7 @@ class JsonLines(Generic[T]):
             except ValidationError as error:
                 raise ConfigError(
                     f"{self.path}:{number}: not a {self.kind.__name__.lower()} of a comparison; "
-                    "remove the line, or give another folder"
+                    "remove the line, or use another folder"
                 ) from error
         return records
 
@@ -135,7 +135,8 @@ class JsonLines(Generic[T]):
         """Add records.
 
         Raises:
-            W2SError: The disk is full, say; what was there before still is.
+            W2SError: They cannot be written, perhaps because the disk is full; the file keeps its
+                earlier records.
         """
         data = as_lines(records)
         if not data:
@@ -152,21 +153,22 @@ class JsonLines(Generic[T]):
             raise cannot_write(self.path, error) from error
 
     def rewrite(self, records: Iterable[T]) -> None:
-        """Replace the file, in one step.
+        """Replace the file in one step.
 
         Raises:
-            W2SError: The disk is full, say; the old file is there then.
+            W2SError: It cannot be written; the old file stays.
         """
         write_file(self.path, as_lines(records))
 
 
 def as_lines(records: Iterable[BaseModel]) -> bytes:
+    """Write records as JSON lines."""
     lines = (json.dumps(r.model_dump(mode="json"), ensure_ascii=False) + "\n" for r in records)
     return "".join(lines).encode()
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file in one step: it is the old one or the new one, never half of it.
+    """Write a file in one step: at any time it is the old one or the new one.
 
     Raises:
         W2SError: It cannot be written.
@@ -189,34 +191,44 @@ def _write(file: FileIO, data: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> W2SError:
+    """Make the error to raise if a file cannot be written."""
     return W2SError(
-        f"cannot write {str(path)!r}: {error.strerror or error}; what was finished before is kept: "
-        "make room there and run the same command again, it goes on from there"
+        f"cannot write {str(path)!r}: {error.strerror or error}; what was finished is kept; make "
+        "room there and run the same command again, it goes on from there"
     )
 
 
 def latest(rows: Iterable[Row]) -> dict[Key, Row]:
-    """Rows by key; of an answer that was tried again the later row holds."""
+    """Return the rows by key; the later of two rows for one answer counts."""
     return {row.key: row for row in rows}
 
 
 def group_judgements(judgements: Iterable[Judgement]) -> Mapping[Key, list[Judgement]]:
+    """Return the judgements of each answer."""
     grouped: dict[Key, list[Judgement]] = {}
     for judgement in judgements:
         grouped.setdefault(judgement.key, []).append(judgement)
     return grouped
 
 
-def row_order(configs: Iterable[str]) -> Any:
-    """A sort key: configs in this order, others after them, then seeds, then prompts."""
+def in_order(rows: Iterable[Row], configs: Iterable[str]) -> list[Row]:
+    """Sort rows: configs in this order and others after them, then seeds, then prompts."""
     place = {name: i for i, name in enumerate(configs)}
-    return lambda row: (place.get(row.config, len(place)), row.config, row.seed, row.index)
+
+    def order(row: Row) -> tuple[int, Key]:
+        return place.get(row.config, len(place)), row.key
+
+    return sorted(rows, key=order)
 
 
 def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:
-    """Write one file per config and seed: a list of instruction, output and generator.
+    """Write the answers as ``alpaca_eval`` reads them: one JSON file per config and seed.
 
     Prompts without an answer are left out, so that nobody mistakes an error for an answer.
+
+    Args:
+        folder: The folder to write to; made if necessary.
+        rows: Rows of any configs and seeds.
     """
     files: dict[tuple[str, int], list[dict[str, str]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Runs a comparison: answers first, then rewards, then the table and the plots."""
+"""``compare``: run a comparison, first the answers, then the rewards, then table and plots."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from w2s_chains.comparison.rows import (
     Row,
     cannot_write,
     group_judgements,
-    judged,
+    in_order,
     latest,
-    row_order,
+    with_judgements,
     write_alpaca_eval,
     write_file,
 )
-from w2s_chains.comparison.study import Study, make_study
+from w2s_chains.comparison.study import Entry, Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.core.events import Event, Progressed
 from w2s_chains.errors import ConfigError
-from w2s_chains.rewards import Loglikelihood, Repetition, Reward
+from w2s_chains.langchain.llms import W2SLLM
+from w2s_chains.rewards import Repetition
 
 ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What came out.
+    """The results of a comparison.
 
     Attributes:
-        rows: One per answer: by config, seed and prompt.
+        rows: One per answer, ordered by config, seed and prompt.
         summary: The table.
-        folder: Where everything is written.
+        folder: The folder with all files.
     """
 
     rows: tuple[Row, ...]
@@ -70,26 +71,26 @@ def compare(
 ) -> Comparison:
     """Answer the same prompts with every config and judge the answers with the same rewards.
 
-    Answers are written down batch by batch. Call it again with the same ``out`` and it goes on
-    where it stopped: nothing that is finished is computed again. New configs, seeds and rewards
-    may be added that way; answers and rewards that failed are tried again.
+    Answers are written batch by batch. Call it again with the same ``out`` to continue after an
+    interruption: nothing that is finished is computed again. You may add configs, seeds and
+    rewards that way; answers and rewards that failed are tried again.
 
     Args:
         configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
             config files.
         prompts: A file (JSON lines, CSV or text), or the prompts themselves.
         out: The folder for rows, table and plots.
-        strategies: With a single config: the strategies to compare on it.
+        strategies: Strategies to compare on one config.
         rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
             ``(prompts, answers) -> list[float]``.
-        seeds: Every prompt is answered once with each of them.
-        limit: Only so many of the first prompts.
+        seeds: The seeds; every prompt is answered once with each of them.
+        limit: Use only this many prompts, from the start.
         prompt_field: Field or column of the file that holds the prompt.
-        baseline: The config that the others are compared with; the first by default.
-        batch_size: Partial answers that grow together. A batch, which is written down when all of
-            it is finished, has ``batch_size / branches`` prompts: one for every W*K of a beam.
-        plots: Draw them too; needs matplotlib.
-        alpaca_eval: Also write the answers as the JSON files that ``alpaca_eval`` takes.
+        baseline: The config to compare the others with; by default the first.
+        batch_size: Partial answers that grow together. A batch has ``batch_size / branches``
+            prompts, where a beam has W*K branches; it is written when all of it is finished.
+        plots: Draw plots; needs matplotlib.
+        alpaca_eval: Also write the JSON files that ``alpaca_eval`` reads.
         progress: Show a progress bar.
 
     Returns:
@@ -115,7 +116,7 @@ def compare(
     if plots and importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             "plots need matplotlib, which is not installed; run `pip install "
-            "'w2s_chains[compare]'`, or switch them off (plots=False, --no-plots)"
+            "'w2s_chains[compare]'`, or switch plots off (plots=False, --no-plots)"
         )
     check_study(study, texts[0])
     folder = Path(out)
@@ -141,35 +142,35 @@ def _baseline(study: Study, baseline: str | None) -> str:
     if baseline is None:
         return next(iter(study.configs))
     if baseline not in study.configs:
-        raise ConfigError(f"no config is called {baseline!r}; they are {list(study.configs)}")
+        raise ConfigError(
+            f"no config is called {baseline!r}; the configs are {', '.join(study.configs)}"
+        )
     return baseline
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Generator[None]:
-    """Make the folder, and keep other comparisons out of it."""
+    """Make the folder, and lock it against other comparisons."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", blocking=False):
             yield
     except Timeout as error:
         raise ConfigError(
-            f"another comparison is running in {str(folder)!r}; wait for it, or give another folder"
+            f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
         ) from error
     except OSError as error:
         raise cannot_write(folder, error) from error
 
 
 class _Run:
-    """A comparison under way: the plan, and what is finished of it."""
+    """A comparison under way: its plan, and the rows that are finished."""
 
     def __init__(self, study: Study, prompts: list[str], folder: Path, progress: bool) -> None:
         self.study = study
         self.prompts = prompts
         self.progress = progress
-        self.rewards: list[Reward] = [
-            r for r in study.rewards if not (isinstance(r, Loglikelihood) and r.model is None)
-        ]
+        self.rewards = [reward for reward in study.rewards if reward.fills != "loglikelihood"]
         if all(reward.column != "repetition" for reward in self.rewards):
             self.rewards.append(Repetition())
         self.row_file = JsonLines(folder / ROWS, Row)
@@ -177,30 +178,32 @@ class _Run:
         self.rows: dict[Key, Row] = latest(self.row_file.read())
         for key, found in group_judgements(self.judged_file.read()).items():
             if key in self.rows:
-                self.rows[key] = judged(self.rows[key], found)
+                self.rows[key] = with_judgements(self.rows[key], found)
         remember(study, folder / PLAN, {key.config for key in self.rows})
         for (name, _, index), row in self.rows.items():
             now = prompts[index] if index < len(prompts) else row.prompt
             if name in study.configs and row.prompt != now:
                 raise ConfigError(
                     f"{self.row_file.path} has prompt {row.prompt!r} at place {index}, but now "
-                    f"that is {now!r}; give another folder"
+                    f"that is {now!r}; use another folder"
                 )
 
     def _planned(self, name: str) -> list[Key]:
-        """All answers there will be of one config, in order."""
+        """Return the keys of all answers that one config will have, in order."""
         places = range(len(self.prompts))
         return [Key(name, seed, place) for seed in self.study.seeds_of(name) for place in places]
 
     def _missing(self, name: str) -> list[Key]:
+        """Return the keys of one config's answers that are missing or failed."""
         planned = self._planned(name)
         return [key for key in planned if key not in self.rows or self.rows[key].text is None]
 
     def _answers(self) -> list[Row]:
-        """The finished rows of this comparison, in order."""
+        """Return the finished rows of this comparison, in order."""
         return [self.rows[key] for name in self.study.configs for key in self._planned(name)]
 
     def answer_all(self, batch_size: int) -> None:
+        """Answer all prompts that have no answer yet, config by config."""
         models = Models()
         missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
         with _bar(_cost(self.study, missing), "answers", self.progress) as bar:
@@ -223,6 +226,7 @@ class _Run:
         models.clear()
 
     def judge_all(self) -> None:
+        """Judge all answers that have no reward yet, reward by reward."""
         work = [(reward, unjudged(reward, self._answers())) for reward in self.rewards]
         with _bar(sum(len(rows) for _, rows in work), "rewards", self.progress) as bar:
             for reward, rows in work:
@@ -233,25 +237,25 @@ class _Run:
                     self.judged_file.append(found)
                     for judgement in found:
                         key = judgement.key
-                        self.rows[key] = judged(self.rows[key], [judgement])
+                        self.rows[key] = with_judgements(self.rows[key], [judgement])
                     bar.update(len(batch))
 
     def finish(self) -> list[Row]:
-        """Write everything into one file, in order; returns the rows of this comparison."""
-        self.row_file.rewrite(sorted(self.rows.values(), key=row_order(self.study.configs)))
+        """Write all rows into one file, in order; return those of this comparison."""
+        self.row_file.rewrite(in_order(self.rows.values(), self.study.configs))
         self.judged_file.path.unlink(missing_ok=True)
         return self._answers()
 
 
 _JUDGED_TOGETHER = 64
-"""Answers that a reward judges in one call, and that are written down together."""
+"""Answers that a reward judges in one call; their judgements are written together."""
 
 
 def _batches(keys: Sequence[Key], size: int) -> Iterator[list[Key]]:
-    """Keys that are answered together: same seed, and the same companions in every run.
+    """Cut keys into batches of one seed that are the same in every run.
 
-    Where a batch begins depends on the prompts' places alone, so that a run that was interrupted
-    goes on with the batches that it would have had.
+    Only the prompts' places decide where a batch begins, so a run that was interrupted continues
+    with the batches that it would have had.
     """
     batch: list[Key] = []
     for key in keys:
@@ -264,18 +268,21 @@ def _batches(keys: Sequence[Key], size: int) -> Iterator[list[Key]]:
 
 
 def _cost(study: Study, missing: Mapping[str, Sequence[Key]]) -> int:
-    """What is left to do, in tokens of all branches, as if every answer had full length."""
+    """Count the tokens of all branches that are left, as if every answer had full length."""
     return sum(
         len(keys) * _full_length(study.configs[name]) * study.configs[name].strategy.branches
         for name, keys in missing.items()
     )
 
 
-def _full_length(config: Any) -> int:
-    return getattr(config, "generation", config).max_tokens
+def _full_length(config: Entry | W2SLLM) -> int:
+    """Return the most tokens of an answer."""
+    return config.max_tokens if isinstance(config, W2SLLM) else config.generation.max_tokens
 
 
 def _listener(bar: Any, branches: int) -> Callable[[Event], None]:
+    """Make a listener that moves the bar."""
+
     def listen(event: Event) -> None:
         if isinstance(event, Progressed):
             bar.update(event.tokens * branches)

@@ -1,32 +1,41 @@
-"""What is compared: configs, prompts, rewards and seeds, from a file or from arguments."""
+"""``Study``: configs, prompts, rewards and seeds to compare, from a file or from arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from w2s_chains.comparison.prompts import checked_prompts, read_prompts
+from w2s_chains.comparison.summary import ALWAYS
 from w2s_chains.config.files import load_config
-from w2s_chains.config.problems import clear_errors
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.config.yaml_lines import read_yaml
+from w2s_chains.config.yaml_lines import line_of, read_yaml
+from w2s_chains.core.configs import Config, config_errors
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
-from w2s_chains.rewards import AnyReward, Repetition
+from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
+"""One or more seeds."""
+
+Yaml = Mapping[str, Any] | list[Any] | str | float | None
+"""Anything that a YAML file may hold."""
+
+AnyStrategy = SearchStrategy | Mapping[str, Any] | str
+"""A strategy, a mapping with its type and options, or its type."""
 
 
 class Entry(W2SConfig):
     """One config of a study.
 
     Attributes:
-        seeds: Its own seeds, instead of the study's.
+        seeds: The config's own seeds, instead of the study's.
     """
 
     seeds: Seeds | None = None
@@ -36,7 +45,8 @@ def _as_entry(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, W2SLLM | Entry):
         return value
     if isinstance(value, str | Path):
-        folder = (info.context or {}).get("folder")
+        context: Mapping[str, Any] = info.context or {}
+        folder = context.get("folder")
         value = load_config(Path(value) if folder is None else Path(folder) / value)
     if isinstance(value, W2SConfig):
         return Entry(**{name: getattr(value, name) for name in value.model_fields_set})
@@ -45,20 +55,20 @@ def _as_entry(value: Any, info: ValidationInfo) -> Any:
     return Entry.model_validate(value, context=info.context)
 
 
-class Study(BaseModel):
-    """All configs answer the same prompts, and the same rewards judge them.
+class Study(Config):
+    """Configs that answer the same prompts, and rewards that judge their answers.
 
     Attributes:
         prompts: A file, or the prompts themselves.
         prompt_field: Field or column of the file that holds the prompt.
-        limit: Only so many of the first prompts.
-        seeds: Every config answers every prompt once with each of them.
-        rewards: The judges; repetition and the proposer's loglikelihood are always there.
-        configs: What is compared, by name; a ``W2SLLM`` is taken as it is. The first is the
-            baseline of the differences.
+        limit: Use only this many prompts, from the start.
+        seeds: The seeds; every config answers every prompt once with each of them.
+        rewards: The judges; repetition and the proposer's loglikelihood are always included.
+        configs: The configs by name; a ``W2SLLM`` is used as it is. The first is the baseline of
+            the differences.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     prompts: tuple[str, ...] | FileBeside
     prompt_field: str = "prompt"
@@ -72,41 +82,48 @@ class Study(BaseModel):
         columns = [reward.column for reward in self.rewards]
         for column in columns:
             if columns.count(column) > 1:
-                raise ValueError(f"two rewards are called {column!r}; give one a name of its own")
+                raise ValueError(f"two rewards are called {column!r}; give one another name")
         for reward in self.rewards:
-            taken = ["answer", "guide_score", "kl"]
-            taken += ["loglikelihood"] if getattr(reward, "model", None) is not None else []
-            taken += ["repetition"] if not isinstance(reward, Repetition) else []
-            if reward.column in taken:
-                raise ValueError(f"{reward.column!r} is a column of its own; name the reward else")
+            if reward.column in {"answer", "guide_score", "kl", *ALWAYS} - {reward.fills}:
+                raise ValueError(
+                    f"{reward.column!r} is a column that every comparison has; give the reward "
+                    "another name"
+                )
+            if reward.fills == "loglikelihood" != reward.column:
+                raise ValueError(
+                    f"reward {reward.column!r} has no model, so it is the proposer's own "
+                    "loglikelihood, which every comparison has; give it a model, or leave it out"
+                )
         for name, config in self.configs.items():
             if not name.strip() or "\n" in name:
                 raise ValueError(f"a config is called {name!r}; give it a name on one line")
             n = config.n if isinstance(config, W2SLLM) else config.generation.n
             if n != 1:
-                raise ValueError(f"config {name!r} has n={n}; leave it at 1 and give more seeds")
+                raise ValueError(f"config {name!r} has n={n}; leave n at 1 and use more seeds")
         return self
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
-        own = getattr(self.configs[name], "seeds", None)
+        """Return the seeds of one config, each of them once."""
+        config = self.configs[name]
+        own = config.seeds if isinstance(config, Entry) else None
         return tuple(dict.fromkeys(self.seeds if own is None else own))
 
     def read_prompts(self) -> list[str]:
-        """The prompts.
+        """Return the prompts, read from their file if there is one.
 
         Raises:
-            ConfigError: There are none, or their file cannot be read.
+            ConfigError: There are no prompts, or their file cannot be read.
         """
         if isinstance(self.prompts, Path):
             return read_prompts(self.prompts, self.prompt_field, self.limit)
         prompts = enumerate(self.prompts[: self.limit], 1)
         return checked_prompts(
-            ((f"prompt {n}", prompt) for n, prompt in prompts), "the list, and no file was given"
+            ((f"prompt {n}", prompt) for n, prompt in prompts), "the list, and no file is given"
         )
 
 
 class _Rewards(BaseModel):
-    """Rewards that a caller gives: their paths are not relative to the study's file."""
+    """Rewards from a caller, whose paths are not relative to the study's file."""
 
     rewards: tuple[AnyReward, ...]
 
@@ -114,28 +131,28 @@ class _Rewards(BaseModel):
 def load_study(path: str | Path, **fields: Any) -> Study:
     """Read a study from a YAML file.
 
-    A key ``base`` holds sections that the configs share: a section of a config replaces the
-    shared one, except ``generation``, whose fields are merged.
+    A key ``base`` holds sections that all configs share. A config's own section replaces the shared
+    one; only the fields of ``generation`` are merged.
 
     Args:
         path: The file.
-        **fields: Fields of ``Study`` that win over the file; ``seeds`` also over those of single
-            configs.
+        **fields: Fields of ``Study`` that replace those of the file; ``seeds`` also replaces those
+            of single configs.
 
     Raises:
-        ConfigError: It is not valid; the message has every fault with file and line.
+        ConfigError: The file is not valid; the message lists every fault with file and line.
     """
     path = Path(path)
     tree, values = read_yaml(path, Study.model_fields)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
-    with clear_errors(Study, merged, str(path), tree):
+    with config_errors(Study, merged, str(path), partial(line_of, tree)):
         study = Study.model_validate(merged, context=context)
     return _same_seeds(study) if "seeds" in fields else study
 
 
 def _same_seeds(study: Study) -> Study:
-    """The study without seeds of single configs."""
+    """Return the study without the seeds of single configs."""
     configs = {
         name: config.model_copy(update={"seeds": None}) if isinstance(config, Entry) else config
         for name, config in study.configs.items()
@@ -148,14 +165,14 @@ def make_study(
     strategies: Mapping[str, Any] | Sequence[Any] | None = None,
     **fields: Any,
 ) -> Study:
-    """A study from what ``compare`` takes.
+    """Make a study from the arguments of ``compare``.
 
     Args:
-        configs: A study or its file; or configs, as a mapping from names, or as files, which are
-            called after their names.
-        strategies: With a single config: compare these strategies on it, each a mapping with a
-            ``type`` or an object; a mapping gives them names.
-        **fields: Other fields of ``Study``; None where the study's own holds.
+        configs: A study or its file; or configs, as a mapping from names or as files, which are
+            named after the files.
+        strategies: Strategies to compare on one config, each an object or a mapping with a
+            ``type``; a mapping of them gives them names.
+        **fields: Other fields of ``Study``; None keeps the study's own value.
 
     Raises:
         ConfigError: Something is missing or not valid.
@@ -165,7 +182,7 @@ def make_study(
         given["prompts"] = Path(prompts).absolute()
     if "rewards" in given:
         own = {"rewards": given["rewards"]}
-        with clear_errors(_Rewards, own, "comparison"):
+        with config_errors(_Rewards, own, "comparison"):
             given["rewards"] = _Rewards.model_validate(own).rewards
     if isinstance(configs, Study):
         return _changed(configs, strategies, given)
@@ -176,11 +193,12 @@ def make_study(
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
     values = {"prompts": (), **given, "configs": dict(configs)}
-    with clear_errors(Study, values, "comparison"):
+    with config_errors(Study, values, "comparison"):
         return _changed(Study.model_validate(values), strategies, {})
 
 
 def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
+    """Return the study with strategies and other fields replaced."""
     values = {name: getattr(study, name) for name in Study.model_fields} | dict(given)
     if strategies is not None:
         if len(study.configs) != 1:
@@ -193,22 +211,24 @@ def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
             name: _with_strategy(only, strategy)
             for name, strategy in _named_strategies(strategies).items()
         }
-    with clear_errors(Study, values, "comparison"):
+    with config_errors(Study, values, "comparison"):
         changed = Study.model_validate(values)
     return _same_seeds(changed) if "seeds" in given else changed
 
 
 def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:
+    """Return a config with another strategy."""
     if isinstance(config, W2SLLM):
         fields = {name: getattr(config, name) for name in type(config).model_fields}
         return type(config)(**{**fields, "strategy": strategy})
     values: dict[str, Any] = {name: getattr(config, name) for name in config.model_fields_set}
     values["strategy"] = strategy
-    with clear_errors(Entry, values, "strategies"):
+    with config_errors(Entry, values, "strategies"):
         return Entry.model_validate(values)
 
 
-def _named_strategies(strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+def _named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> dict[str, Any]:
+    """Return strategies by name; one without a name is called after its type and options."""
     if isinstance(strategies, Mapping) and "type" not in strategies:
         return dict(strategies)
     listed = [strategies] if isinstance(strategies, Mapping) else list(strategies)
@@ -218,8 +238,8 @@ def _named_strategies(strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str
     return named
 
 
-def _label(strategy: Any) -> str:
-    """``chunk_beam width=4 successors=4``."""
+def _label(strategy: AnyStrategy) -> str:
+    """Name a strategy after its type and options: ``chunk_beam width=4 successors=4``."""
     if isinstance(strategy, SearchStrategy):
         strategy = {"type": strategy.type, **strategy.model_dump(exclude_defaults=True)}
     if not isinstance(strategy, Mapping):
@@ -229,6 +249,7 @@ def _label(strategy: Any) -> str:
 
 
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """Name config files after their file names."""
     named = {Path(path).stem: Path(path) for path in paths}
     if len(named) < len(paths):
         raise ConfigError(
@@ -239,12 +260,12 @@ def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The study with the sections of ``base`` written out in every config."""
+    """Return the study with the sections of ``base`` written out in every config."""
     values = dict(values)
-    base = values.pop("base", None) or {}
+    base: Yaml = values.pop("base", None) or {}
     if not isinstance(base, Mapping):
-        raise ConfigError(f"{source}: base is a mapping with sections of a config, not {base!r}")
-    configs = values.get("configs")
+        raise ConfigError(f"{source}: base must be a mapping with sections, not {base!r}")
+    configs: Mapping[str, Yaml] | None = values.get("configs")
     if base and isinstance(configs, Mapping):
         values["configs"] = {
             name: _over(base, own) if isinstance(own, Mapping | None) else own
@@ -254,6 +275,7 @@ def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _over(base: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Put a config's own sections over the shared ones."""
     both = {**base, **(own or {})}
     shared, changed = base.get("generation"), (own or {}).get("generation")
     if isinstance(shared, Mapping) and isinstance(changed, Mapping):

@@ -1,4 +1,4 @@
-"""The table of a comparison: means, and paired differences with their intervals."""
+"""``Summary``: the table of a comparison, with means, paired differences and their intervals."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DRAWS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A config against the baseline, on the prompts and seeds that both answered.
+    """The difference of a config to the baseline, on the prompts and seeds that both answered.
 
     Attributes:
         mean: Mean of the paired differences.
         low: Lower end of its 95% interval, by bootstrap over prompts.
         high: Upper end.
-        win_rate: Share of the pairs in which it is higher than the baseline; ties count half.
+        win_rate: Share of the pairs in which the config is higher; ties count half.
         prompts: Prompts that both answered.
     """
 
@@ -42,15 +42,15 @@ class Line:
     """One config in the table; means are over its answers.
 
     Attributes:
-        config: Its name.
-        answers: Answers that it gave.
-        failed: Prompts and seeds without an answer, and rewards that failed on one.
-        seeds: Seeds it was run with.
-        means: Per column: guide score, rewards, repetition, loglikelihood, KL; NaN where nothing
-            is.
-        differences: Per reward; nothing for the baseline itself.
-        proposed_tokens: Per answer.
-        guide_tokens: Per answer.
+        config: The config's name.
+        answers: Number of answers.
+        failed: Number of rows with an error: without an answer, or with a reward that failed.
+        seeds: Number of seeds.
+        means: The mean of each column: guide score, rewards, repetition, loglikelihood, KL; NaN if
+            there are no values.
+        differences: The difference to the baseline for each reward; empty for the baseline itself.
+        proposed_tokens: Tokens that the proposer sampled, per answer.
+        guide_tokens: Tokens that the guides read, per answer.
     """
 
     config: str
@@ -71,7 +71,7 @@ class Summary:
         baseline: The config that the others are compared with.
         rewards: Names of the rewards, in order.
         lines: One per config, in order.
-        prompts: How many there are.
+        prompts: Number of prompts.
     """
 
     baseline: str
@@ -81,12 +81,12 @@ class Summary:
 
     @property
     def _kl_column(self) -> list[str]:
-        """The column, if any answer has a KL; those of older versions have none."""
+        """The KL column, unless no answer has a KL, as in rows of older versions."""
         return [] if all(np.isnan(line.means["kl"]) for line in self.lines) else ["KL"]
 
     @property
     def caption(self) -> str:
-        """What the numbers mean, for below the table."""
+        """What the numbers mean, to be written below the table."""
         kl = (
             " KL is to the frozen model's own sampling, in nats per answer: an estimate for "
             "steering, an upper bound for searches."
@@ -101,7 +101,7 @@ class Summary:
         )
 
     def tables(self) -> list[tuple[list[str], list[list[str]]]]:
-        """Header and rows for people: what the rewards say, and what it cost."""
+        """Return header and rows of two tables for people: the rewards, and the costs."""
         failures = any(line.failed for line in self.lines)
         judged, cost = ["config"], ["config", "answers", *(["failed"] if failures else [])]
         for name in self.rewards:
@@ -115,7 +115,7 @@ class Summary:
             for name in self.rewards:
                 difference = line.differences.get(name)
                 row += [_number(line.means[name])]
-                row += ["", ""] if difference is None else _told(difference)
+                row += ["", ""] if difference is None else _cells(difference)
             judged_rows.append(row)
             row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
@@ -138,7 +138,7 @@ class Summary:
         console.print(self.caption, style="dim", highlight=False)
 
     def markdown(self) -> str:
-        """One wide table, and what its numbers mean."""
+        """Return one wide table, and what its numbers mean."""
         tables = self.tables()
         header = [name for header, _ in tables for name in header[header is not tables[0][0] :]]
         rows = [
@@ -151,7 +151,7 @@ class Summary:
         return f"{table}\n\n{self.caption}\n"
 
     def csv(self) -> str:
-        """All numbers, unrounded to six digits; empty where there is none."""
+        """Return all numbers with six significant digits; a cell without a number is empty."""
         header = ["config", "answers", "failed", "seeds", "guide_score"]
         for name in self.rewards:
             parts = ("difference", "low", "high", "win_rate", "paired_prompts")
@@ -182,17 +182,17 @@ def summarize(
     """Make the table.
 
     Args:
-        rows: In any order.
-        configs: Names, in the order of the table.
-        rewards: Names of the rewards, in order; repetition and loglikelihood come anyway.
-        baseline: Which config the others are compared with.
+        rows: The rows, in any order.
+        configs: Names of the configs, in the order of the table.
+        rewards: Names of the rewards, in order; repetition and loglikelihood are always included.
+        baseline: The config to compare the others with.
     """
     own: dict[str, list[Row]] = {name: [] for name in configs}
     for row in rows:
         if row.config in own:
             own[row.config].append(row)
     columns = [name for name in rewards if name not in ALWAYS]
-    lines = []
+    lines: list[Line] = []
     for name, answers in own.items():
         lines.append(
             Line(
@@ -219,23 +219,23 @@ def summarize(
 
 
 ALWAYS = ("repetition", "loglikelihood")
-"""Columns of every comparison: where a search over-optimises, one of them tells."""
+"""Columns of every comparison: one of them shows when a search over-optimises."""
 
 
 def value(row: Row, column: str) -> float | None:
-    """What a row has in a column of the table."""
+    """Return the value that a row has in a column of the table."""
     if column in ("guide_score", "loglikelihood", "kl"):
         return getattr(row, column)
     return row.rewards.get(column)
 
 
 def values(rows: Iterable[Row], column: str) -> list[float]:
-    """What rows have in a column; those that have nothing are left out."""
+    """Return the values that rows have in a column, without those that have none."""
     return [v for row in rows if (v := value(row, column)) is not None]
 
 
 def compare_paired(rows: Iterable[Row], baseline: Iterable[Row], column: str) -> Difference | None:
-    """The paired difference of two configs; None if they have no prompt and seed in common."""
+    """Return the paired difference of two configs; None if no prompt and seed is in both."""
     theirs = {(row.index, row.seed): value(row, column) for row in baseline}
     gains: dict[int, list[float]] = {}
     for row in rows:
@@ -244,14 +244,14 @@ def compare_paired(rows: Iterable[Row], baseline: Iterable[Row], column: str) ->
             gains.setdefault(row.index, []).append(mine - other)
     if not gains:
         return None
-    flat = np.array([gain for own in gains.values() for gain in own])
+    flat = [gain for own in gains.values() for gain in own]
     mean, low, high = bootstrap([float(np.mean(own)) for own in gains.values()])
-    wins = float(np.mean((flat > 0) + 0.5 * (flat == 0)))
+    wins = sum((gain > 0) + 0.5 * (gain == 0) for gain in flat) / len(flat)
     return Difference(mean=mean, low=low, high=high, win_rate=wins, prompts=len(gains))
 
 
 def bootstrap(per_prompt: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95% interval: percentiles over resampled prompts, seed 0."""
+    """Return the mean and its 95% interval: percentiles over resampled prompts, seed 0."""
     sample = np.array(per_prompt, dtype=float)
     draws = np.random.default_rng(0).integers(0, len(sample), (DRAWS, len(sample)))
     means = sample[draws].mean(axis=1)
@@ -263,7 +263,8 @@ def _mean(found: Sequence[float]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _told(difference: Difference) -> list[str]:
+def _cells(difference: Difference) -> list[str]:
+    """Return a difference with its interval, and the win rate, as cells of the table."""
     interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
     return [f"{difference.mean:+.2f} {interval}", f"{difference.win_rate:.0%}"]
 

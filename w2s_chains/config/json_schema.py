@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Union
+from typing import Any
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from w2s_chains.backend.loading.spec import Model
-from w2s_chains.config.scorer import SCORERS, MixtureConfig, MixturePart
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.core.plugins import all_plugins
+from w2s_chains.core.configs import Plugin, aliases
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.guides.config import AdapterPair, Guides, PresetPair, PromptPair
-from w2s_chains.guides.presets import presets
-from w2s_chains.proposers import PROPOSERS, ProposerConfig
-from w2s_chains.scorers import SINGLE_SCORERS, LogRatioConfig, ScorerConfig
-from w2s_chains.search import STRATEGIES, ChunkBeamSearch, SearchStrategy
+from w2s_chains.scorers.config import SCORER
 
 
 def config_schema() -> dict[str, Any]:
@@ -31,46 +24,15 @@ def config_schema() -> dict[str, Any]:
 
         # yaml-language-server: $schema=w2s.schema.json
 
-    The schema refuses what ``load_config`` refuses, but for what one field says about another
+    The schema refuses what ``load_config`` refuses, except for what one field says about another
     (a ``system`` message needs ``chat``). It is stricter about values that stand for others, such
     as the number "4" in quotes.
 
     Raises:
         ConfigError: A part of an installed package cannot be imported.
     """
-    names: Any = Literal[tuple(presets())]
-    preset = create_model("PresetPair", __base__=PresetPair, preset=(names, ...))
-    guide = Guides | AdapterPair | PromptPair | preset | names
-    fields: dict[str, Any] = {
-        "proposer": (_one_of("proposers", {**PROPOSERS, "huggingface": HuggingFace}), ...),
-        "guide": (guide | None, None),
-        "scorer": (_one_of("scorers", {**SCORERS, "mixture": _mixture()}) | None, None),
-        "strategy": (_one_of("strategies", STRATEGIES), Field(default_factory=ChunkBeamSearch)),
-    }
-    config = create_model("W2SConfig", __base__=W2SConfig, **fields)
-    schema = config.model_json_schema(schema_generator=_Documented)
+    schema = W2SConfig.model_json_schema(schema_generator=_Documented)
     return {"$schema": _Documented.schema_dialect, **schema}
-
-
-class HuggingFace(Model):
-    """A Hugging Face model in this process."""
-
-    type: Literal["huggingface"] = "huggingface"
-
-
-def _mixture() -> type[MixtureConfig]:
-    """A mixture whose parts may have the types of installed packages."""
-    single = _one_of("scorers", SINGLE_SCORERS)
-    part: Any = create_model("MixturePart", __base__=MixturePart, scorer=(single, LogRatioConfig()))
-    parts = Annotated[tuple[part, ...], Field(min_length=1)]
-    return create_model("MixtureConfig", __base__=MixtureConfig, parts=(parts, ...))
-
-
-def _one_of(kind: str, builtin: Mapping[str, type[BaseModel]]) -> Any:
-    classes = tuple(all_plugins(kind, builtin).values())
-    if len(classes) == 1:
-        return classes[0]
-    return Annotated[Union[classes], Field(discriminator="type")]  # noqa: UP007
 
 
 class _Documented(GenerateJsonSchema):
@@ -84,10 +46,10 @@ class _Documented(GenerateJsonSchema):
         for name, text in _attributes(cls).items():
             if name in properties:
                 properties[name].setdefault("description", text)
-        if (
-            issubclass(cls, SearchStrategy | ScorerConfig | ProposerConfig)
-            and cls is not LogRatioConfig
-        ):
+        for name, field in cls.model_fields.items():
+            for alias in aliases(field)[1:]:
+                properties[alias] = {**properties[name], "deprecated": True}
+        if issubclass(cls, Plugin) and cls is not SCORER.find("log_ratio"):
             found["required"] = ["type", *found.get("required", ())]
         if issubclass(cls, SamplingParams):
             stop = properties["stop"]

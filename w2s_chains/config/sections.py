@@ -1,34 +1,45 @@
-"""A guided LLM as YAML: sections proposer, guide, scorer, strategy and generation."""
+"""What a config says: sections proposer, guides, scorer, strategy and generation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
-from w2s_chains.backend.loading.local_model import Loader, LocalModel
-from w2s_chains.backend.loading.spec import Model
-from w2s_chains.config.problems import clear_errors
-from w2s_chains.config.scorer import AnyScorer, MixtureConfig
+from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.asks import Expand
+from w2s_chains.core.configs import Config, config_errors
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError
-from w2s_chains.guides import GuidePair
-from w2s_chains.guides.config import AnyGuide, Guides
-from w2s_chains.proposers import PROPOSERS, AnyProposer, HuggingFaceProposer, ProposerConfig
-from w2s_chains.scorers import (
-    LogRatioConfig,
-    ScorerConfig,
+from w2s_chains.guides.config import GUIDES, AnyGuides, Guides
+from w2s_chains.proposers.config import (
+    PROPOSER,
+    AnyProposer,
+    ProposerConfig,
+    load_proposer,
 )
-from w2s_chains.scorers.config import Parts
+from w2s_chains.scorers.config import SCORER, AnyScorer, ScorerConfig
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
-Load = Callable[[type[LocalModel], Model], Any]
+if TYPE_CHECKING:
+    from w2s_chains.backend.loading.local_model import Loader
+
+ModelType = Literal["llm", "chat"]
+
+_WRITTEN = (str, os.PathLike, Mapping, Config)
+"""What a user writes for a part; anything else is a part that is ready."""
+_SLOTS: Mapping[str, Slot[Any]] = {"proposer": PROPOSER, "guides": GUIDES, "scorer": SCORER}
 
 
-class GenerationSection(SamplingParams):
-    """How is sampled, and how many answers there are.
+class GenerationConfig(SamplingParams):
+    """How to sample, and how many answers to return.
 
     Attributes:
         n: Answers per prompt.
@@ -37,135 +48,173 @@ class GenerationSection(SamplingParams):
     n: int = Field(default=1, ge=1)
 
 
-ModelType = Literal["llm", "chat"]
+class PartsConfig(Config):
+    """The parts of a guided model, except for its proposer.
+
+    Attributes:
+        type: "llm" makes a ``W2SLLM``. "chat" makes a ``ChatW2S``: its models use their chat
+            templates where they have one, unless their own ``chat`` says otherwise. Without a type
+            the class that reads the config decides; ``load`` makes a ``W2SLLM``.
+        guides: The tuned and the untuned guide, a shorthand for them, or the name of a preset.
+        scorer: How partial answers are valued. By default the log-ratio of the guides, if there
+            are any; null for no scorer.
+    """
+
+    type: ModelType | None = None
+    guides: AnyGuides | None = Field(default=None, validation_alias=AliasChoices("guides", "guide"))
+    scorer: AnyScorer | None = None
+
+    @field_validator("proposer", "guides", "scorer", mode="before", check_fields=False)
+    @classmethod
+    def _for_chat(cls, section: Any, info: ValidationInfo) -> Any:
+        if section is None or info.data.get("type") != "chat":
+            return section
+        if isinstance(section, Config):
+            return section.for_chat()
+        assert info.field_name is not None
+        return _SLOTS[info.field_name].build(section, {**(info.context or {}), "chat": "auto"})
+
+    @property
+    def scoring(self) -> ScorerConfig | None:
+        """How partial answers are valued, said or not; None if they are not."""
+        if "scorer" in self.model_fields_set:
+            return self.scorer
+        return None if self.guides is None else SCORER.build({})
+
+    def check(self) -> None:
+        """Refuse a scorer that lacks its guides; no model is touched.
+
+        Raises:
+            ConfigError: The scorer reads guides, but there is no section ``guides``.
+        """
+        _check_guides(self.scoring, self.guides)
 
 
-class W2SConfig(BaseModel):
+class W2SConfig(PartsConfig):
     """Everything that makes a guided model.
 
     Attributes:
-        type: "llm" makes a ``W2SLLM``, "chat" a ``ChatW2S``, whose models use their chat templates
-            where they have one, if their own ``chat`` says nothing else. Without it the class that
-            reads the config decides; ``load`` makes a ``W2SLLM``.
         proposer: The large model; of type ``huggingface`` unless it says otherwise.
-        guide: The tuned and the untuned guide, a shorthand for them, or the name of a preset.
-        scorer: How partial answers are valued. Without this section the log-ratio of the guides, if
-            there are any; null for none.
         strategy: How to search.
         generation: How to sample.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    type: ModelType | None = None
     proposer: AnyProposer
-    guide: AnyGuide | None = None
-    scorer: AnyScorer | None = None
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
-    generation: GenerationSection = GenerationSection()
+    generation: GenerationConfig = GenerationConfig()
 
-    @field_validator("proposer", "guide", "scorer", mode="before")
-    @classmethod
-    def _chat_templates(cls, section: Any, info: ValidationInfo) -> Any:
-        if not isinstance(section, Mapping) or info.data.get("type") != "chat":
-            return section
-        if info.field_name == "guide":
-            return _by_template(section)
-        if info.field_name == "proposer":
-            known = PROPOSERS.get(section.get("type", "huggingface"))
-            takes = known is not None and "chat" in known.model_fields
-            return {"chat": "auto", **section} if takes else section
-        if section.get("type") != "mixture" or not isinstance(section.get("parts"), Sequence):
-            return section
-        parts = [
-            {**part, "guide": _by_template(part["guide"])}
-            if isinstance(part, Mapping) and "guide" in part
-            else part
-            for part in section["parts"]
-        ]
-        return {**section, "parts": parts}
-
-    @property
-    def scoring(self) -> ScorerConfig | None:
-        """How partial answers are valued, whether it is said or not; None if they are not."""
-        if "scorer" in self.model_fields_set:
-            return self.scorer
-        return None if self.guide is None else LogRatioConfig()
-
-    def guide_sections(self) -> list[Guides]:
-        """All guides that are loaded: of the section ``guide``, and of parts of a mixture."""
-        parts = self.scoring.parts if isinstance(self.scoring, MixtureConfig) else ()
-        return [s for s in (self.guide, *(part.guide for part in parts)) if s is not None]
-
-    def overridden(self, fields: Mapping[str, Any]) -> W2SConfig:
-        """This config with another ``strategy``, or other fields of ``generation``.
-
-        Raises:
-            ConfigError: A value is out of range.
-        """
-        values: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        sampling = {name: value for name, value in fields.items() if name != "strategy"}
-        values |= {"generation": {**dict(self.generation), **sampling}}
-        if "strategy" in fields:
-            values["strategy"] = fields["strategy"]
-        with clear_errors(W2SConfig, values):
-            return W2SConfig.model_validate(values)
-
-    def check(self) -> None:
-        """Raise ConfigError if a part is missing; no model is touched."""
-        scoring = self.scoring
-        if scoring is not None and scoring.needs_guides and self.guide is None:
-            raise ConfigError(
-                f"scorer {scoring.type!r} needs a section guide with tuned and untuned"
-            )
+    def models(self) -> list[Model]:
+        """The models that are loaded into this process; other packages load their own."""
+        pairs = [] if self.guides is None else [self.guides]
+        pairs += () if self.scoring is None else self.scoring.own_guides()
+        specs = (self.proposer, *(spec for pair in pairs for spec in pair.specs()))
+        return [spec for spec in specs if isinstance(spec, Model)]
 
     def build(
-        self, given: Mapping[str, Any] = MappingProxyType({}), load: Load | None = None
+        self, given: Mapping[str, Any] = MappingProxyType({}), load: Loader | None = None
     ) -> dict[str, Any]:
-        """Load the models, equal weights once; returns the fields of ``Guided``.
+        """The arguments of ``W2SLLM`` or ``ChatW2S``, with the models loaded.
 
         Args:
-            given: Parts that are there already: they are not loaded.
-            load: Loads a model; by default a ``Loader`` of its own.
-
-        Raises:
-            ConfigError: A scorer without guides.
-            ModelNotFoundError: A reference leads nowhere.
-            UnsupportedModelError: A model's cache cannot branch.
+            given: Arguments that win over this config; parts among them are not loaded.
+            load: See ``build_parts``, which raises alike.
         """
-        self.check()
-        scoring = None if "scorer" in given else self.scoring
-        if scoring is not None:
-            scoring.preview()
-        load = Loader() if load is None else load
-        generation = {
-            name: getattr(self.generation, name) for name in GenerationSection.model_fields
-        }
-        fields: dict[str, Any] = {"strategy": self.strategy, **generation}
-        if "proposer" not in given:
-            fields["proposer"] = (
-                self.proposer.build()
-                if isinstance(self.proposer, ProposerConfig)
-                else load(HuggingFaceProposer, self.proposer)
-            )
-        pair = given.get("guide")
-        if self.guide is not None and "guide" not in given:
-            pair = GuidePair.from_specs(*self.guide.specs(), load=load)
-        if scoring is not None and (pair is not None or not scoring.needs_guides):
-            parts = Parts(proposer={**fields, **given}["proposer"], guides=pair)
-            fields["scorer"] = (
-                scoring.build_from(parts, load)
-                if isinstance(scoring, MixtureConfig)
-                else scoring.build_from(parts)
-            )
-        if "guide" not in given and getattr(fields.get("scorer"), "pair", None) is not pair:
-            fields["guide"] = pair
-        return fields
+        return build_parts({**self.fields(), **given}, self.type or "llm", "config", load)
+
+    def unscored(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Who takes the guides away (``guides=None``) takes the scorer that reads them away too."""
+        taken = "guides" in given and given["guides"] is None
+        return {"scorer": None} if taken and self.scoring and self.scoring.needs_guides else {}
+
+    def fields(self) -> dict[str, Any]:
+        """What is said here, as keyword arguments of ``W2SLLM`` or ``ChatW2S``."""
+        names = ("proposer", "guides", "scorer", "strategy")
+        said = {name: getattr(self, name) for name in names if name in self.model_fields_set}
+        generation = self.generation
+        return said | {name: getattr(generation, name) for name in generation.model_fields_set}
 
 
-def _by_template(guide: Any) -> Any:
-    """With the chat template where there is one, if ``chat`` says nothing else."""
-    if not isinstance(guide, Mapping) or guide.keys() & {"preset", "base_url"}:
-        return guide  # a preset has said how it reads prompts, a server has no template
-    own = {name: _by_template(guide[name]) for name in ("tuned", "untuned") if name in guide}
-    return {"chat": "auto", **guide, **own}
+class _Described(PartsConfig):
+    """What is not ready among the arguments of a guided model."""
+
+    proposer: AnyProposer | None = None
+
+
+def is_described(fields: Mapping[str, Any]) -> bool:
+    """Whether a part among these arguments has to be built, rather than being ready."""
+    return any(isinstance(fields.get(name), _WRITTEN) for name in _SLOTS)
+
+
+def build_parts(
+    fields: Mapping[str, Any],
+    kind: ModelType = "llm",
+    source: str = "",
+    load: Loader | None = None,
+) -> dict[str, Any]:
+    """The fields of a guided model with its models loaded; equal weights are loaded once.
+
+    Args:
+        fields: Arguments of ``W2SLLM`` or ``ChatW2S``: proposer, guides and scorer as names,
+            mappings and configs, or as parts that are ready; and any others, which stay.
+        kind: Whether models read raw prompts or chats.
+        source: What was called, for messages.
+        load: Loads a model; by default a ``Loader`` of its own.
+
+    Raises:
+        ConfigError: Something is misspelt, out of range or missing.
+        ModelNotFoundError: A reference leads nowhere.
+        UnsupportedModelError: A model cannot do what a search needs.
+    """
+    described = {name: value for name, value in fields.items() if is_described({name: value})}
+    with config_errors(_Described, described, source):
+        config = _Described.model_validate({"type": kind, **described})
+    proposer, guides = (
+        getattr(config, name) if name in described else fields.get(name)
+        for name in ("proposer", "guides")
+    )
+    scorer = fields.get("scorer")
+    if "scorer" in described:
+        scorer = config.scorer
+    elif "scorer" not in fields and guides is not None:
+        scorer = SCORER.build({})
+    if isinstance(scorer, ScorerConfig):
+        _check_guides(scorer, guides)
+        scorer.preview()
+    if load is None and described:
+        from w2s_chains.backend.loading.local_model import Loader  # brings torch
+
+        load = Loader()
+    if isinstance(proposer, Model | ProposerConfig):
+        proposer = load_proposer(proposer, load)
+    if isinstance(guides, Guides):
+        from w2s_chains.guides.pair import GuidePair  # brings torch
+
+        guides = GuidePair.from_guides(guides, load)
+    if isinstance(scorer, ScorerConfig):
+        scorer = scorer.build_from(
+            Parts(proposer=cast("Proposer", proposer), guides=guides, load=load)
+        )
+    elif scorer is not None and guides is None:
+        guides = pair_of(scorer)
+    others = {name: value for name, value in fields.items() if name not in _SLOTS}
+    given = {} if proposer is None else {"proposer": proposer}
+    return {**given, "guides": guides, "scorer": scorer, **others}
+
+
+def pair_of(scorer: object | None) -> BaseGuidePair | None:
+    """The guides that a scorer reads; None where it reads none."""
+    return None if scorer is None else Scorer.of(scorer).pair
+
+
+class Unloaded(Proposer):
+    """Stands for a proposer while everything else is checked."""
+
+    def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:
+        raise AssertionError("it never answers")
+
+
+def _check_guides(scoring: ScorerConfig | None, guides: object | None) -> None:
+    if scoring is not None and scoring.needs_guides and guides is None:
+        raise ConfigError(
+            f"scorer {scoring.type!r} needs guides: give guides with tuned and untuned"
+        )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.core.slots import is_mapping
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
-def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, dict[str, Any]]:
+def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, Mapping[str, Any]]:
     """A file that holds a mapping: the YAML with its line numbers, and its values.
 
     Args:
@@ -27,7 +27,7 @@ def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, dict
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {error}") from error
     tree, values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
+    if not is_mapping(values):
         hint = did_you_mean("", fields)
         raise ConfigError(f"{path}:1: a config is a mapping with sections{hint}")
     return tree, values
@@ -36,7 +36,7 @@ def read_yaml(path: Path, fields: Iterable[str]) -> tuple[yaml.Node | None, dict
 def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
     """The YAML with its line numbers, and its values."""
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.SafeLoader(text).get_single_node()
         _refuse_duplicates(tree, source)
         return tree, yaml.safe_load(text)
     except ConfigError:

@@ -1,1 +1,1 @@
-"""What every floor shares: hypotheses, prompts, sampling, asks, events, contracts, slots."""
+"""Shared types: hypotheses, prompts, sampling, asks, events, part contracts, configs and slots."""

@@ -1,44 +1,40 @@
-"""What a search asks for. A strategy yields asks; the engine sends back the answers."""
+"""The asks that a strategy yields and the engine answers: ``Expand``, ``Score``, ``Commit``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
-
-if TYPE_CHECKING:
-    from w2s_chains.core.scoring import BaseGuidePair
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
 
 
 def never() -> bool:
-    """Nobody cancels."""
+    """Return False: the default for asks that nobody can cancel."""
     return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Expand:
-    """Continue each hypothesis; answered by one list of children, in order.
+    """Continue each hypothesis. The answer is one flat list of children, in order.
 
-    A child may hang from an ancestor of its hypothesis where a stop string reaches back into
-    text that was already there.
+    If a stop string begins in earlier text, the child's parent is an ancestor of the hypothesis.
 
     Attributes:
-        hypotheses: What to continue; none of them finished.
-        successors: Children of each hypothesis (K).
-        chunk_tokens: Most tokens of a child (L); None goes on until the answer is finished.
-        may_be_whole: The chunks are for streaming alone: a proposer that gives nothing but whole
-            answers may give one.
+        hypotheses: The hypotheses to continue, all unfinished.
+        successors: Number of children per hypothesis (K).
+        chunk_tokens: Maximum tokens per child (L); None continues until the answer is finished.
+        may_be_whole: Whether chunks only serve streaming. If so, a proposer that can only return
+            whole answers may return one.
         steering: Sample every token from softmax(log p_base + steering * (log p_tuned -
             log p_untuned)) (emulated fine-tuning, Mitchell et al., 2023).
         sampling: How to sample; filled in by the engine.
-        seed: The seed of this search; filled in by the engine.
-        guides: The pair that steers; filled in by the engine where steering is not 0.
-        constraint: What form the whole answer must have; filled in by the engine.
-        cancelled: Whether nobody waits for the answer any more; filled in by the engine. Proposers
-            that wait for something else than a model in this process look at it meanwhile.
+        seed: Seed of this search; filled in by the engine.
+        guides: The guide pair that steers; filled in by the engine if steering is not 0.
+        constraint: The form that the whole answer must have; filled in by the engine.
+        cancelled: Returns whether the search was cancelled; filled in by the engine. A proposer
+            that waits for another process or a server polls it.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -55,14 +51,14 @@ class Expand:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Score:
-    """The value of each hypothesis; answered by one float for each, in order."""
+    """Score each hypothesis. The answer is one float per hypothesis, in order."""
 
     hypotheses: tuple[Hypothesis, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Commit:
-    """The text up to this hypothesis can no longer change; answered by None."""
+    """Declare the text up to this hypothesis final. The answer is None."""
 
     hypothesis: Hypothesis
 

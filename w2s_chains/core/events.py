@@ -1,4 +1,4 @@
-"""What a search tells the outside while it runs. Events carry values, never nodes of the tree."""
+"""The events of a running search. They carry plain values, never nodes of the search tree."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from w2s_chains.core.hypothesis import FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """More text of the final answer; never taken back. The pieces join to the final text."""
+    """The next piece of the final answer; the pieces concatenate to the whole text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The candidates of one step and their scores, in the order they were asked for."""
+    """The candidates of one step and their scores, in the order of the request."""
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
@@ -24,9 +24,9 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
-    """So many more of the answer's ``max_tokens`` are done; an answer that ends early skips ahead.
+    """Progress since the last such event, in tokens.
 
-    The counts of a search add up to ``max_tokens``.
+    The counts of a search add up to ``max_tokens``; an answer that ends early jumps to the end.
     """
 
     tokens: int
@@ -38,20 +38,21 @@ class Finished:
 
     Attributes:
         text: The whole answer.
-        score: Its value under the scorer; None without one.
+        score: Its score; None without a scorer.
         finish_reason: Why it ended.
-        completion_tokens: The proposer's tokens in the answer; None if it gives only text.
+        completion_tokens: The proposer's tokens in the answer; None if it returns only text.
         prompt_tokens: Prompt tokens prefilled by the proposer.
         proposed_tokens: Tokens sampled for this prompt, in all branches.
-        guide_tokens: Tokens read for this prompt by both guides together.
-        kl: Its mean over answers estimates KL(search || frozen model), in nats, where both sample
-            with the same temperature, penalties and form. Steering counts with
-            sum_t log q(y_t) - log p(y_t) of this answer, so that single answers may be below 0
-            (Monte Carlo); choosing counts with an upper bound (``search.divergence``). So it is 0
-            for plain sampling, an estimate for emulated fine-tuning, and an upper bound for
-            searches. None where there is no honest number: a strategy without a proven bound,
-            steering with ``top_p``, ``top_k`` or temperature 0 (the steered model then says what
-            the filtered frozen one cannot), or steering that the proposer does not account for.
+        guide_tokens: Tokens read by both guides for this prompt.
+        kl: Its mean over answers estimates KL(search || frozen model), in nats, both sampling with
+            the same temperature, penalties and constraint. Steering contributes
+            sum_t log q(y_t) - log p(y_t) of this answer, a Monte Carlo estimate that may be
+            negative for a single answer; selection contributes an upper bound
+            (``search.kl_bounds``). The value is thus 0 for plain sampling, an estimate for emulated
+            fine-tuning and an upper bound for searches. None if no valid number exists: the
+            strategy has no proven bound, steering is combined with ``top_p``, ``top_k`` or
+            temperature 0 (the steered model may then sample tokens that the filtered frozen model
+            cannot), or the proposer does not report the drift caused by steering.
     """
 
     text: str
@@ -66,7 +67,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The search ended in an error; its neighbours go on."""
+    """The search failed; other searches continue."""
 
     error: Exception
 

@@ -1,4 +1,4 @@
-"""Prompts, and the tree of partial answers that grows from each of them."""
+"""``Hypothesis``, a node in the tree of partial answers to a prompt, and ``Usage``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """Tokens spent on one prompt, counted where they are spent.
+    """Tokens spent on one prompt.
 
     Attributes:
         prompt_tokens: Prompt tokens prefilled by the proposer.
-        proposed_tokens: Tokens sampled by the proposer, in kept and rejected branches alike, end
-            tokens included.
-        guide_tokens: Tokens that the tuned and the untuned guide judge together, prompt included.
-            Counted for each hypothesis, also where siblings share a reading.
+        proposed_tokens: Tokens sampled by the proposer in kept and rejected branches, including
+            end tokens.
+        guide_tokens: Tokens evaluated by the tuned and the untuned guide together, including the
+            prompt. Counted for each hypothesis, even if siblings share a forward pass.
     """
 
     prompt_tokens: int = 0
@@ -32,27 +32,27 @@ class Usage:
 class Hypothesis:
     """A partial answer: an immutable node of the tree of chunks that grows from one prompt.
 
-    Compared by identity; extended, never copied or mutated, so that whatever is known about a
-    node (its cache, its score) can be kept under the node itself and dies with it.
+    Nodes are compared by identity, and extended rather than copied or mutated. Caches and scores
+    can thus be stored in weak mappings under the node itself, and are freed with it.
 
     Attributes:
         prompt: The prompt at the root.
-        parent: The hypothesis that this one continues; None at the root.
-        text: The text of this chunk alone. Never ends inside a character: bytes of an unfinished
-            one wait in ``pending``.
-        token_ids: The proposer's token ids of this chunk, without end token; None where the
-            proposer gives only text.
-        pending: The last token ids of the path that have not become text yet.
-        finish_reason: "eos" (the model ended its turn), "stop" (a stop string came), "length"
-            (max_tokens), or None while it can go on.
+        parent: The hypothesis that this one continues; None for the root.
+        text: The text of this chunk alone. It never ends inside a character: the tokens of an
+            incomplete one stay in ``pending``.
+        token_ids: The proposer's token ids of this chunk, without the end token; None if the
+            proposer returns only text.
+        pending: The last token ids of the path, which are not decoded to text yet.
+        finish_reason: "eos" (the model ended its turn), "stop" (a stop string was generated),
+            "length" (``max_tokens`` was reached), or None while it can be continued.
         vocabulary: Fingerprint of the vocabulary that ``token_ids`` index; None without ids.
-        stream: Random stream of this path: the first successor goes on with its parent's stream,
-            the others fork, so that one successor per step samples the same text however it is
-            cut into chunks.
-        n_tokens: Tokens on the path from the root, this chunk included.
-        drift: Sum of log q(token) - log p(token) over the path, in nats, where q is what the
-            proposer sampled from and p the same without steering; None if nothing steered it, or
-            the proposer does not tell.
+        stream: Random stream of this path. The first successor continues its parent's stream and
+            the others fork it, so a path of first successors samples the same text for any
+            chunk length.
+        n_tokens: Tokens on the path from the root, including this chunk.
+        drift: Sum of log q(token) - log p(token) over the path, in nats, where q is the
+            distribution sampled from and p the same without steering; None without steering, or
+            if the proposer does not report it.
         usage: Tokens spent so far on this prompt; shared by the whole tree.
     """
 
@@ -70,7 +70,7 @@ class Hypothesis:
 
     @classmethod
     def root(cls, prompt: Prompt | str) -> Hypothesis:
-        """The empty answer to ``prompt``."""
+        """Return the empty answer to ``prompt``."""
         return cls(prompt=Prompt(text=prompt) if isinstance(prompt, str) else prompt)
 
     def extend(
@@ -85,9 +85,9 @@ class Hypothesis:
         n_tokens: int | None = None,
         drift: float | None = None,
     ) -> Hypothesis:
-        """A child of this hypothesis; see the attributes for the arguments.
+        """Return a child of this hypothesis; the class documents the arguments.
 
-        ``n_tokens`` is the chunk's own count, for text without token ids.
+        ``n_tokens`` is the token count of this chunk alone, for text without token ids.
         """
         if self.finished:
             raise ValueError(f"{self!r} is finished and cannot be extended")
@@ -111,11 +111,11 @@ class Hypothesis:
 
     @property
     def ended(self) -> bool:
-        """Whether the model itself ended its turn here, not a length limit or a stop string."""
+        """Whether the model ended its turn here, as opposed to a limit or a stop string."""
         return self.finish_reason == "eos"
 
     def ancestors(self) -> Iterator[Hypothesis]:
-        """This hypothesis, its parent, and so on up to the root."""
+        """Yield this hypothesis, its parent, and so on up to the root."""
         node: Hypothesis | None = self
         while node is not None:
             yield node
@@ -123,17 +123,17 @@ class Hypothesis:
 
     @property
     def path(self) -> list[Hypothesis]:
-        """Root first, this hypothesis last."""
+        """The hypotheses from the root to this one."""
         return list(self.ancestors())[::-1]
 
     @property
     def response(self) -> str:
-        """All text from the root to here."""
+        """The whole text from the root to here."""
         return "".join(node.text for node in self.path)
 
     @property
     def response_ids(self) -> tuple[int, ...] | None:
-        """All of the proposer's token ids from the root to here; None if a chunk has none."""
+        """All token ids of the proposer from the root to here; None if a chunk has none."""
         ids: list[int] = []
         for node in self.path:
             if node.token_ids is None:
@@ -143,7 +143,7 @@ class Hypothesis:
 
     @property
     def identity(self) -> tuple[str, tuple[int, ...], FinishReason | None]:
-        """Equal for hypotheses that say the same: same text, same waiting bytes, same ending."""
+        """A key that is equal for identical answers: text, pending tokens and finish reason."""
         return self.response, self.pending, self.finish_reason
 
     def __repr__(self) -> str:
@@ -151,7 +151,7 @@ class Hypothesis:
 
 
 def common_ancestor(hypotheses: list[Hypothesis]) -> Hypothesis:
-    """The deepest node on the path of every hypothesis; their shared text can no longer change."""
+    """Return the deepest node that is on the path of every hypothesis."""
     paths = [h.path for h in hypotheses]
     shared = paths[0][0]
     for level in zip(*paths, strict=False):

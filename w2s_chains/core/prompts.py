@@ -1,4 +1,4 @@
-"""Prompts: a raw string or chat messages, with tools and the schema of an answer."""
+"""``Prompt`` (raw text, or chat ``Message``s and ``Tool``s) and ``CallFormat`` of tool calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Tool:
 
     Attributes:
         name: Its name.
-        description: What it does, for the model to read.
+        description: What it does; shown to the model.
         parameters: JSON schema of its arguments, as JSON text.
     """
 
@@ -23,12 +23,12 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A call that the model made.
+    """A tool call made by the model.
 
     Attributes:
-        name: The tool.
-        arguments: A JSON object, as JSON text.
-        id: What the result refers to.
+        name: Name of the tool.
+        arguments: The arguments, a JSON object as JSON text.
+        id: Identifies the call in the message with its result.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Message:
 
     Attributes:
         role: "system", "user", "assistant" or "tool".
-        content: What is said; for "tool" the result of a call.
-        tool_calls: Calls that the assistant makes in this turn.
-        tool_call_id: The call that a tool's result answers.
-        name: Who speaks, or the tool; templates that know no names leave it out.
+        content: The text; for "tool", the result of the call.
+        tool_calls: Calls made by the assistant in this turn.
+        tool_call_id: The call whose result this message holds.
+        name: Name of the speaker or the tool; templates without names leave it out.
     """
 
     role: str
@@ -56,7 +56,7 @@ class Message:
 
     @property
     def plain_text(self) -> str:
-        r"""The content, with tool calls and results written out for templates that know none.
+        r"""The content, with tool calls and results as text, for templates without tools.
 
         A call is ``<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>``, a result is
         ``<tool_response>\n...\n</tool_response>``.
@@ -73,13 +73,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What is to be answered: a raw string or chat messages. Every model renders it its own way.
+    """A raw string or chat messages to answer. Every model renders it with its own template.
 
     Attributes:
         text: The raw string.
         messages: The chat messages.
-        tools: What the model may call; chat templates show them, ``plain_text`` does not.
-        answer_schema: JSON schema of the answer, as JSON text; shown likewise.
+        tools: Tools that the model may call; rendered by chat templates, not by ``plain_text``.
+        answer_schema: JSON schema of the answer, as JSON text; rendered likewise.
     """
 
     text: str | None = None
@@ -95,7 +95,7 @@ class Prompt:
     def plain_text(self) -> str:
         """The prompt for a model without a chat template.
 
-        One message is its content; several are lines of ``role: content``.
+        A single message is its content; several are lines of ``role: content``.
         """
         if self.text is not None:
             return self.text
@@ -109,3 +109,31 @@ class Prompt:
         if self.text is None:
             return self.messages
         return (Message(role="user", content=self.text),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFormat:
+    """How a chat template writes a tool call: JSON with name and arguments, between two marks.
+
+    Attributes:
+        begin: Text before the JSON. Its first word marks a call anywhere in an answer.
+        end: Text after the JSON.
+        between: Text between two calls.
+        name_key: JSON key of the tool's name.
+        arguments_key: JSON key of the arguments.
+    """
+
+    begin: str = "<tool_call>\n"
+    end: str = "\n</tool_call>"
+    between: str = "\n"
+    name_key: str = "name"
+    arguments_key: str = "arguments"
+
+    @property
+    def mark(self) -> str:
+        """The word that marks a call; empty if there is none."""
+        return "".join(self.begin.split()[:1])
+
+
+DEFAULT_CALLS = CallFormat()
+"""The format of Hermes and Qwen models, used if a template defines none."""

@@ -1,16 +1,21 @@
-"""How to sample: ``SamplingParams``, and the form of an answer, ``Constraint``."""
+"""How to sample: ``SamplingParams``, ``Constraint``, and the random streams of a search tree.
+
+Random numbers depend on the position in the tree, not on a generator's state: the noise of a token
+is a function of (seed, prompt, random stream, token index). Batch composition, micro-batches and
+the order of requests therefore never change a sample.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-if TYPE_CHECKING:
-    pass
+from w2s_chains.core.configs import Config
 
 
 def _as_tuple(value: Any) -> Any:
@@ -29,11 +34,11 @@ Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidato
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """What form the whole answer must have; a value, compiled by the backend that samples.
+    """The form that the whole answer must have; the sampling backend compiles it.
 
     Attributes:
         kind: The language of ``source``.
-        source: A JSON schema as JSON, whose order of properties is the order in the answer; a
+        source: A JSON schema as JSON text, whose properties keep their order in the answer; a
             regular expression without look-around; or a grammar in llguidance's variant of Lark.
     """
 
@@ -42,36 +47,34 @@ class Constraint:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
-        """The answer is JSON that is valid under ``schema``, with nothing around it."""
+        """Require an answer that is only JSON and valid under ``schema``."""
         return cls(kind="json_schema", source=json.dumps(schema))
 
     @classmethod
     def regex(cls, pattern: str) -> Constraint:
-        """The answer matches ``pattern`` from its first to its last character."""
+        """Require an answer that matches ``pattern`` as a whole."""
         return cls(kind="regex", source=pattern)
 
     @classmethod
     def lark(cls, grammar: str) -> Constraint:
-        """The answer is a sentence of ``grammar``; ``%json {...}`` stands for JSON of a schema."""
+        """Require a sentence of ``grammar``, in which ``%json {...}`` embeds a JSON schema."""
         return cls(kind="lark", source=grammar)
 
 
-class SamplingParams(BaseModel):
-    """How the proposer samples, exactly as asked: nothing is filtered unless it is set here.
+class SamplingParams(Config):
+    """How the proposer samples. No filter or penalty applies unless it is set here.
 
     Attributes:
-        max_tokens: Most tokens of an answer, the end token included.
-        temperature: Divides the logits; 0 is greedy.
+        max_tokens: Maximum tokens of an answer, including the end token.
+        temperature: Divides the logits; 0 decodes greedily.
         top_p: Nucleus sampling: keep the smallest set of tokens with at least this probability.
         top_k: Keep the k most likely tokens; None keeps all.
-        repetition_penalty: Above 1 makes tokens of the prompt and of the answer less likely
+        repetition_penalty: Values above 1 make tokens of the prompt and the answer less likely
             (Keskar et al., 2019).
-        stop: The answer ends before the first of these strings.
-        seed: The answer is a function of the prompt, the parameters and this seed; None draws a
-            fresh seed for every prompt of every call.
+        stop: Strings that end the answer; they are not part of it.
+        seed: Makes answers reproducible: they depend only on the prompt, the parameters and the
+            seed. None draws a new seed for every prompt of every call.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: MaxTokens = 256
     temperature: Temperature = 1.0
@@ -83,3 +86,21 @@ class SamplingParams(BaseModel):
 
 
 DEFAULT_SAMPLING = SamplingParams()
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+
+
+def fork(stream: int, *at: int) -> int:
+    """Return a new random stream that branches off ``stream``, as 63 bits."""
+    return int.from_bytes(_digest(stream, *at), "little") >> 1
+
+
+def noise_key(*place: object) -> tuple[int, int]:
+    """Return two int32 words for a position in the tree."""
+    digest = _digest(*place)
+    return (
+        int.from_bytes(digest[:4], "little", signed=True),
+        int.from_bytes(digest[4:], "little", signed=True),
+    )

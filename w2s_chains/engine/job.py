@@ -1,4 +1,4 @@
-"""One search for one answer: what is to be done, and how its caller follows it."""
+"""``Job``, the description of one search, and ``SearchHandle``, the caller's view of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.proposing import Constrainable, Proposer, Steerable
+from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair, Checks, Scorer
 from w2s_chains.errors import ConfigError
 from w2s_chains.search.base import SearchStrategy
 
@@ -21,17 +21,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
-    """One search for one answer.
+    """The description of one search for one answer.
 
     Attributes:
-        root: The empty answer; jobs that share it share the reading of its prompt.
+        root: The empty answer; jobs with the same root prefill its prompt once.
         strategy: How to search.
         proposer: The large model.
-        scorer: The value of partial answers; None for strategies that need none.
-        guides: The pair for token-level steering.
+        scorer: Scores partial answers; None for strategies without scores.
+        guides: The guide pair for token-level steering.
         sampling: How the proposer samples.
-        seed: Resolved seed; ``sampling.seed`` is not looked at.
-        constraint: What form the whole answer must have; None for any.
+        seed: The resolved seed; ``sampling.seed`` is ignored.
+        constraint: The form that the whole answer must have; None for any.
     """
 
     root: Hypothesis
@@ -44,12 +44,12 @@ class Job:
     constraint: Constraint | None = None
 
     def check(self) -> None:
-        """Refuse what cannot work, before any model runs.
+        """Refuse a job that cannot work, before any model runs.
 
         Raises:
-            ConfigError: The strategy needs a scorer or guides that are not there, or the proposer
-                cannot keep to a constraint.
-            ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
+            ConfigError: The scorer or the guides that the strategy needs are missing, or the
+                proposer does not support constraints.
+            ConstraintError: The constraint cannot be satisfied, or not within ``max_tokens``.
             PromptError: The prompt does not fit one of the models.
         """
         if self.strategy.needs_scorer and self.scorer is None:
@@ -57,70 +57,62 @@ class Job:
                 f"strategy {self.strategy.type!r} chooses by a score, but there is no scorer; give "
                 "guides (tuned=..., untuned=...) or scorer=..., or use strategy 'sampling'"
             )
-        if self.strategy.scores_partial and not getattr(self.scorer, "partial", True):
+        proposer = Proposer.of(self.proposer)
+        scorer = None if self.scorer is None else Scorer.of(self.scorer)
+        if self.strategy.scores_partial and scorer is not None and not scorer.partial:
             raise ConfigError(
                 f"strategy {self.strategy.type!r} scores texts that go on, but the scorer judges "
                 "whole answers only (partial: false); use strategy 'best_of_n', or set partial to "
                 "true"
             )
         if self.strategy.token_steering:
-            if not isinstance(self.proposer, Steerable):
-                raise ConfigError(
-                    f"strategy {self.strategy.type!r} steers every token, which the proposer "
-                    f"{type(self.proposer).__name__} cannot; use a HuggingFaceProposer"
-                )
-            self.proposer.check_steering(self.guides)
+            proposer.check_steering(self.guides)
         if self.constraint is not None:
-            check_constraint(self.constraint, self.proposer, self.sampling)
-        for part in (self.proposer, self.scorer):
-            if isinstance(part, Checks):
-                part.check(self.root.prompt, self.sampling)
+            check_constraint(self.constraint, proposer, self.sampling)
+        proposer.check(self.root.prompt, self.sampling)
+        if scorer is not None:
+            scorer.check(self.root.prompt, self.sampling)
 
 
 def check_constraint(constraint: Constraint, proposer: Proposer, sampling: SamplingParams) -> None:
-    """Refuse a form that an answer cannot have.
+    """Refuse a constraint that answers cannot satisfy.
 
     Raises:
-        ConfigError: The proposer cannot keep to a constraint, or stop strings could cut an answer.
-        ConstraintError: The constraint cannot be honoured, or not within ``max_tokens``.
+        ConfigError: The proposer does not support constraints, or stop strings could cut an answer.
+        ConstraintError: The constraint cannot be satisfied, or not within ``max_tokens``.
     """
-    if not isinstance(proposer, Constrainable):
-        raise ConfigError(
-            f"the proposer {type(proposer).__name__} cannot keep its answers to a form, "
-            "which tools and structured output need; use a HuggingFaceProposer"
-        )
+    Proposer.of(proposer).check_constraint(constraint, sampling)
     if sampling.stop:
         raise ConfigError(
             f"stop strings {list(sampling.stop)} could cut an answer that has to have a "
             "form (tool call or structured output); leave out stop, or the form"
         )
-    proposer.check_constraint(constraint, sampling)
 
 
 class SearchHandle:
-    """A search as its caller sees it.
+    """The caller's view of a search: its result, its events, and a way to cancel it.
 
     Attributes:
-        job: What it is to do.
-        future: Its answer, or the error that ended it.
-        watched: Whether anybody listens to events before the answer.
+        job: The job.
+        future: The answer, or the error that ended the search.
+        watched: Whether any listener uses events before the last one.
     """
 
     def __init__(
         self, job: Job, on_event: Callable[[Event], None] | None = None, watched: bool = True
     ) -> None:
-        """Describe a search that has not begun.
+        """Create a handle; this does not start the search.
 
         Args:
-            job: What to do.
+            job: The job to run.
             on_event: Called on the engine's thread with every event.
-            watched: Whether ``on_event`` looks at anything but the last event; events that are
-                costly to make are left out if not.
+            watched: Whether ``on_event`` uses events before the last one; if not, events that are
+                costly to create are skipped.
         """
         self.job = job
         self.watched = watched and on_event is not None
         self.future: Future[Finished] = Future()
-        self.future.set_running_or_notify_cancel()  # only ``cancel`` below can stop a search
+        self.future.set_running_or_notify_cancel()  # so that only ``cancel`` below stops a search
         self._on_event = on_event
         self._cancelled = threading.Event()
 
@@ -133,7 +125,7 @@ class SearchHandle:
         return self._cancelled.is_set()
 
     def emit(self, event: Event) -> None:
-        """Tell the caller; the engine's thread calls this."""
+        """Pass an event to the caller; called on the engine's thread."""
         if self._on_event is not None:
             try:
                 self._on_event(event)

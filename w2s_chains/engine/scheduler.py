@@ -1,9 +1,9 @@
-"""Runs searches: interleaves them, and answers what they ask for in batches.
+"""``Engine``, which interleaves searches and answers their asks in batches, and ``tick``.
 
-A search is a generator that yields asks. The engine keeps many of them going; every tick it scores
-whatever waits for scores, one call per scorer, and then lets every search that waits for children
-have the next tokens of them, one call per proposer. Batching over prompts, streaming, cancelling
-and the isolation of failures live here, and no strategy knows of them.
+A search is a generator that yields asks, and the engine runs many of them at once. In every tick it
+first answers the searches that wait for scores, with one call per scorer, then samples the next
+tokens for those that wait for children, with one call per proposer. It also handles streaming,
+cancelling and the isolation of failures, so strategies need not.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SErr
 logger = logging.getLogger(__name__)
 
 _asking: ContextVar[threading.Thread | None] = ContextVar("asking", default=None)
-"""The engine's thread while it waits for a part; threads that the part starts may know it too."""
+"""The engine's thread while it waits for a part; a part's own threads may inherit the value."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
-    """Owns the thread that runs models; any number of threads and event loops may submit.
+    """Owns the thread that runs models; any number of threads and event loops may submit jobs.
 
-    The thread lives while there is work.
+    The thread exists only while there is work.
     """
 
     def __init__(self, max_live: int = 64) -> None:
-        """Make an engine.
+        """Create an engine.
 
         Args:
-            max_live: Searches that run at once; the others wait.
+            max_live: Maximum number of searches that run at once; the others wait.
         """
         self.max_live = max_live
         self._lock = threading.Lock()
@@ -66,14 +66,14 @@ class Engine:
             One handle per job.
 
         Raises:
-            W2SError: This engine is waiting for whoever submits.
+            W2SError: The call comes from a part that this engine is waiting for.
         """
         searches = [SearchHandle(job, on_event) for job in jobs]
         self.start(searches)
         return searches
 
     def start(self, searches: Sequence[SearchHandle]) -> None:
-        """Start searches that are new, all in the same tick; raises like ``submit``."""
+        """Start new searches, all in the same tick; raises like ``submit``."""
         asking = _asking.get()
         if asking is not None and asking is self._thread:
             raise W2SError(
@@ -92,7 +92,7 @@ class Engine:
     def close(self) -> None:
         """Cancel all searches and wait for the thread to end; called when Python exits.
 
-        A thread that is still inside torch while the interpreter goes would abort the process.
+        A thread still inside torch when the interpreter shuts down would abort the process.
         """
         self._closed = True
         for search in self._live:
@@ -102,7 +102,7 @@ class Engine:
 
     def _run(self, previous: threading.Thread | None) -> None:
         if previous is not None:
-            previous.join()  # it has no more work, but only one thread may touch the models
+            previous.join()  # it has no more work, but only one thread may use the models
         live: list[SearchState] = []
         while True:
             with self._lock:
@@ -119,7 +119,7 @@ class Engine:
             del arrived
             try:
                 tick(live)
-            except BaseException as error:  # a fault of ours; nobody may wait for ever
+            except BaseException as error:  # an internal error must not leave callers waiting
                 logger.exception("the engine failed")
                 for search in live:
                     if not search.over:
@@ -128,7 +128,7 @@ class Engine:
 
 
 def tick(live: Sequence[SearchState]) -> None:
-    """Answer what the searches wait for: scores first, then the next slice of children."""
+    """Answer the searches' asks: scores first, then the next slice of children."""
     for search in live:
         if search.running.cancelled and not search.over:
             search.fail(CancelledError("the search was cancelled"))
@@ -215,9 +215,9 @@ def _score(group: Sequence[SearchState]) -> None:
 def _one_by_one(
     group: Sequence[SearchState], error: Exception, again: Callable[[Sequence[SearchState]], None]
 ) -> None:
-    """A call failed: ask for each search alone, so that only the culprit fails.
+    """Repeat a failed call for each search alone, so that only the culprit fails.
 
-    Asking again is safe because an answer depends on nothing but its request.
+    Repeating is safe because an answer depends only on its request.
     """
     if len(group) == 1:
         group[0].fail(error)
@@ -237,5 +237,5 @@ _shared = Engine()
 
 
 def shared_engine() -> Engine:
-    """The engine of this process; concurrent callers of any LLM share its batches."""
+    """Return the engine of this process; concurrent callers of any LLM share its batches."""
     return _shared

@@ -1,7 +1,7 @@
-"""A search between two ticks of the engine: what it asks for, and what it has been told.
+"""``SearchState``, a search between two ticks of the engine: its pending ask and its results.
 
-Long chunks come slice by slice, scores are remembered, and committed text goes out as soon as it
-can no longer become part of a stop string.
+Long chunks are sampled slice by slice, scores are cached, and committed text is streamed as soon as
+it can no longer become part of a stop string.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from weakref import WeakKeyDictionary
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.proposing import Sliced
+from w2s_chains.core.parts import Proposer
 from w2s_chains.engine.job import SearchHandle
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError
 
-SLICE_TOKENS = 16
-"""Longer chunks are sampled so many tokens at a time: between two slices answers that ended or
-stopped leave the batch, new searches join it, and cancelled ones go."""
-
 
 class SearchState:
-    """A search between two ticks."""
+    """A search between two ticks: its pending ask, its children so far and its scores."""
 
     def __init__(self, running: SearchHandle) -> None:
         self.running = running
         self.job = running.job
         self.over = False
         self.ask: Ask | None = None
-        # Other people write strategies: nothing is sure about what one yields and returns.
+        # Strategies may be third-party code: what one yields or returns is unchecked.
         self._search: Generator[object, Any, object] | None = None
         self._scores: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
         self._streamed = ""
@@ -51,7 +47,7 @@ class SearchState:
             self.resume(None)
 
     def resume(self, answer: object) -> None:
-        """Send an answer and run the strategy up to its next question."""
+        """Send an answer and run the strategy up to its next ask."""
         self.ask = None
         try:
             if not isinstance(self._search, Generator):
@@ -108,14 +104,13 @@ class SearchState:
             self._search.close()
         self.running.emit(event)
 
-    # Children come slice by slice.
+    # Children are sampled slice by slice.
 
     def request(self) -> Expand:
-        """The next slice of the children that are asked for."""
+        """Return the request for the next slice of the children."""
         ask = self.ask
         assert isinstance(ask, Expand)
-        proposer = self.job.proposer
-        longest = proposer.slice_tokens if isinstance(proposer, Sliced) else SLICE_TOKENS
+        longest = Proposer.of(self.job.proposer).slice_tokens
         if ask.chunk_tokens is not None:
             left = ask.chunk_tokens - self._sampled
             longest = left if longest is None else min(longest, left)
@@ -136,7 +131,7 @@ class SearchState:
         return [child for child in self._children if not child.finished]
 
     def take_children(self, request: Expand, children: Sequence[Hypothesis]) -> None:
-        """The answer to ``request``; resumes the strategy when its children are complete."""
+        """Take the answer to ``request``; resume the strategy when its children are complete."""
         ask = self.ask
         assert isinstance(ask, Expand)
         wanted = len(request.hypotheses) * request.successors
@@ -162,19 +157,19 @@ class SearchState:
             self.resume(complete)
 
     def _report(self, tokens: int) -> None:
-        """Tell how far the longest partial answer is."""
+        """Report progress: the length of the longest partial answer."""
         if tokens > self._progress:
             self.running.emit(Progressed(tokens=tokens - self._progress))
             self._progress = tokens
 
-    # Scores are remembered, so that a hypothesis that is carried along is scored once.
+    # Scores are cached, so a hypothesis that stays in the beam is scored once.
 
     def unscored(self) -> list[Hypothesis]:
         assert isinstance(self.ask, Score)
         return list(dict.fromkeys(h for h in self.ask.hypotheses if h not in self._scores))
 
     def take_scores(self, scores: Sequence[float]) -> None:
-        """The scores of what ``unscored`` returned; resumes the strategy."""
+        """Take the scores of the hypotheses from ``unscored``; resume the strategy."""
         ask = self.ask
         assert isinstance(ask, Score)
         self._scores.update(zip(self.unscored(), scores, strict=True))
@@ -185,10 +180,10 @@ class SearchState:
         if self.running.watched:
             texts = tuple(h.response for h in ask.hypotheses)
             self.running.emit(Scored(texts=texts, scores=tuple(values)))
-        del ask  # it holds hypotheses that the strategy is about to drop
+        del ask  # it would keep hypotheses alive that the strategy is about to drop
         self.resume(values)
 
-    # Text goes out as it is committed.
+    # Text is streamed as it is committed.
 
     def _commit(self, hypothesis: Hypothesis) -> None:
         text = hypothesis.response
@@ -198,7 +193,7 @@ class SearchState:
 
     def _stream(self, text: str) -> None:
         if len(text) < len(self._streamed) and self._streamed.startswith(text):
-            return  # an earlier commit went further
+            return  # an earlier commit was longer
         if not text.startswith(self._streamed):
             raise StrategyError(
                 f"strategy {self.job.strategy.type!r} took back committed text: it committed "
@@ -248,7 +243,7 @@ class SearchState:
         )
 
     def _kl(self, answer: Hypothesis) -> float | None:
-        """See ``Finished``."""
+        """Return the KL estimate; see ``Finished.kl``."""
         bound = self.job.strategy.kl_bound(self._round_of.get(answer, 0))
         if not self._steered or bound is None:
             return bound
@@ -260,7 +255,7 @@ class SearchState:
 
 
 def may_begin_stop(text: str, stop: Sequence[str]) -> int:
-    """Length of the longest end of ``text`` that may turn out to begin a stop string."""
+    """Return the length of the longest suffix of ``text`` that begins a stop string."""
     longest = max((len(s) for s in stop), default=1) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(len(s) > size and s.startswith(text[-size:]) for s in stop):

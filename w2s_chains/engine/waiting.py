@@ -1,7 +1,7 @@
-"""How callers wait for searches: ``EventStream`` for the events of one call, ``Together`` for many.
+"""Waiting for searches: ``EventStream`` for the events of one call, ``Together`` for a batch.
 
-A caller who leaves, by an error, an interrupt or because its task is cancelled, takes its searches
-along: they end before the next tick of the engine.
+When a caller leaves early, because of an error, an interrupt or a cancelled task, its searches are
+cancelled and end before the next tick of the engine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Listener = Callable[[Event], None]
 
 
 class EventStream:
-    """The events of searches, as they come.
+    """Iterates over the events of searches as they happen, sync or async.
 
-    Every item is an event and the index of its job; the last one of each job is its ``Finished``.
-    The first error is raised, and ends the stream. Entering starts the searches, and leaving
-    cancels those that still run; neither waits, so ``with`` is right in a coroutine too::
+    Every item is the index of a job and an event; the last one of each job is its ``Finished``.
+    The first error is raised and ends the stream. Entering starts the searches, and leaving cancels
+    those still running. Neither blocks, so use ``with`` in coroutines too::
 
         with EventStream(engine, jobs, (Committed,)) as events:
             for index, event in events:  # or: async for
@@ -45,12 +45,12 @@ class EventStream:
         wanted: tuple[type[Event], ...] = (),
         listener: Listener | None = None,
     ) -> None:
-        """Start nothing yet.
+        """Prepare the stream; entering it starts the searches.
 
         Args:
-            engine: Runs the searches, all of them from the same tick on.
+            engine: Runs the searches, all starting in the same tick.
             jobs: Checked jobs (``Job.check``).
-            wanted: Which events come beside the answers.
+            wanted: The types of events to yield in addition to ``Finished``.
             listener: Called with every event, on the engine's thread.
         """
         self.engine = engine
@@ -121,29 +121,29 @@ def _tell(
 
 
 class _Mailbox:
-    """A queue that the engine's thread fills; its reader waits in a thread or on an event loop."""
+    """A queue filled by the engine's thread and read from another thread or an event loop."""
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
-        self._wake: Callable[[], object] | None = None  # set while a reader sleeps on a loop
+        self._wake: Callable[[], object] | None = None  # set while a reader waits on an event loop
 
     def put(self, item: tuple[int, Event]) -> None:
         self._items.put(item)
         wake, self._wake = self._wake, None
         if wake is not None:
-            with suppress(RuntimeError):  # the loop was closed just now
+            with suppress(RuntimeError):  # the loop has just been closed
                 wake()
 
     def get(self) -> tuple[int, Event]:
         return self._items.get()
 
     async def get_async(self) -> tuple[int, Event]:
-        await checkpoint()  # many events in a row keep no other task waiting
+        await checkpoint()  # let other tasks run between many events
         while self._items.empty():
             arrived = anyio.Event()
             self._wake = _from_other_threads(arrived.set)
             try:
-                if self._items.empty():  # asked again, since only what comes from now on wakes us
+                if self._items.empty():  # again, after setting ``_wake``, so that no item is missed
                     await arrived.wait()
             finally:
                 self._wake = None
@@ -151,14 +151,14 @@ class _Mailbox:
 
 
 def _from_other_threads(call: Callable[[], object]) -> Callable[[], object]:
-    """Wrap ``call`` so that any thread may have this event loop make it: asyncio's or trio's."""
+    """Wrap ``call`` so that other threads can schedule it on this asyncio or trio loop."""
     loop: Any = current_token().native_token
     soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     return partial(soon, call)
 
 
 class Together:
-    """Calls of one batch: they share a listener, and the first that fails ends all of them."""
+    """The calls of one batch: they share a listener, and the first failure cancels them all."""
 
     def __init__(self, listener: Listener | None) -> None:
         self.listener = listener
@@ -177,7 +177,7 @@ class Together:
             self._searches.difference_update(searches)
 
     def give_up(self) -> None:
-        """Cancel the searches of all calls, and those that they are about to start."""
+        """Cancel the searches of all calls, including those not started yet."""
         self._given_up = True
         with self._lock:
             for search in self._searches:
@@ -186,12 +186,13 @@ class Together:
     def in_threads(
         self, calls: Sequence[Callable[[], object]], limit: int, keep_errors: bool = False
     ) -> list[Any]:
-        """Make calls side by side, in threads that know the caller's context variables.
+        """Run calls in parallel threads that inherit the caller's context variables.
 
         Args:
-            calls: What to call.
-            limit: How many run at once.
-            keep_errors: Return the error of a call as its result; else the first ends all calls.
+            calls: The functions to call.
+            limit: Maximum number of calls at once.
+            keep_errors: Return the error of a call as its result; otherwise the first error ends
+                all calls.
         """
         with ThreadPoolExecutor(limit) as executor, self._begun() as begun:
             futures = [executor.submit(copy_context().run, call) for call in calls]
@@ -209,7 +210,7 @@ class Together:
         limit: int | None = None,
         keep_errors: bool = False,
     ) -> list[Any]:
-        """Like ``in_threads``, but in tasks of this event loop; all at once without a limit."""
+        """Like ``in_threads``, but in tasks of this event loop; by default all at once."""
         room = asyncio.Semaphore(limit or max(len(calls), 1))
 
         async def gated(call: Callable[[], Awaitable[object]]) -> object:
@@ -223,7 +224,7 @@ class Together:
 
     @contextmanager
     def _begun(self) -> Generator[list[Future[Any] | asyncio.Task[Any]]]:
-        """Calls that begin in here belong to this batch; an error ends those that are listed."""
+        """Add calls started inside to this batch; on an error, cancel the listed ones."""
         token = _batch.set(self)
         begun: list[Future[Any] | asyncio.Task[Any]] = []
         try:
@@ -241,6 +242,6 @@ _batch: ContextVar[Together | None] = ContextVar("batch", default=None)
 
 
 def listener_of_batch() -> Listener | None:
-    """The listener of the batch that this call belongs to."""
+    """Return the listener of the batch that this call belongs to, if any."""
     batch = _batch.get()
     return None if batch is None else batch.listener

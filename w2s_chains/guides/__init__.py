@@ -1,9 +1,7 @@
-"""The small models: one guide, and the pair of a tuned and an untuned one."""
+"""Guides: the small models, local or remote, and the pair of a tuned and an untuned one."""
 
-from __future__ import annotations
+from typing import Any, cast
 
-from w2s_chains.guides.huggingface import HuggingFaceGuide
-from w2s_chains.guides.pair import GuidePair
-from w2s_chains.guides.remote import RemoteGuide
+import lazy_loader
 
-__all__ = ["GuidePair", "HuggingFaceGuide", "RemoteGuide"]
+__getattr__, __dir__, __all__ = cast(Any, lazy_loader).attach_stub(__name__, __file__)

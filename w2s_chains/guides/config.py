@@ -1,19 +1,37 @@
-"""The section ``guide`` of a config: two guides, or a shorthand for them."""
+"""The section ``guides`` of a config: ``Guides``, its shorthand forms, and their slot."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal, Protocol, Self, Unpack, cast
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
-from w2s_chains.backend.loading.spec import Model, ModelName, ModelOptions
+from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, ModelOptions
+from w2s_chains.backend.remote.server import ServerOptions
 from w2s_chains.backend.text.template import Template
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.core.configs import Config, built
+from w2s_chains.core.slots import Slot
+from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.presets import preset, presets
-from w2s_chains.guides.remote import RemoteGuideConfig
+
+
+class RemoteGuideConfig(ServerOptions):
+    """A guide behind an OpenAI-compatible server that returns logprobs of prompts (vLLM).
+
+    Attributes:
+        base_url: The base URL of the API, such as ``http://localhost:8000/v1``.
+        template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
+            format here, since conversations are sent as plain text.
+        end: The token that ends a turn of this model, as text, such as ``</s>``. It is scored when
+            the proposer ended its turn. Without it, the end of a turn is not scored.
+    """
+
+    base_url: str = Field()  # no default, unlike in ServerOptions
+    template: Template = "{prompt}"
+    end: str | None = Field(default=None, min_length=1)
 
 
 def _kind_of_guide(value: Any) -> str:
@@ -26,7 +44,7 @@ def _kind_of_guide(value: Any) -> str:
 
 
 GuideSpec = Model | RemoteGuideConfig
-"""What one guide is built from."""
+"""The spec that one guide is built from."""
 
 GuideRef = Annotated[
     Annotated[ModelName, Tag("name")]
@@ -34,23 +52,54 @@ GuideRef = Annotated[
     | Annotated[RemoteGuideConfig, Tag("served")],
     Discriminator(_kind_of_guide),
 ]
-"""A model by name alone, with options of its own, or behind a server."""
+"""A model given by its name, with its own options, or behind a server."""
+
+GuideLike = str | os.PathLike[str] | Mapping[str, Any] | Model | RemoteGuideConfig
+"""The values accepted for one guide."""
+
+
+class _Form(Protocol):
+    """A shorthand for a guide pair."""
+
+    def guides(self) -> Guides: ...
 
 
 class Guides(ModelOptions):
-    """The guide pair; options beside ``tuned`` and ``untuned`` hold for those given by name.
+    """A tuned and an untuned guide; other options apply to guides given only by name.
 
     Attributes:
-        tuned: Model reference, a mapping of ``Model``, or of ``RemoteGuideConfig`` (with a
-            ``base_url``).
-        untuned: Likewise.
+        tuned: The name of a model (hub id, local folder, GGUF file, ``embedded:NAME``), a
+            ``Model``, or a ``RemoteGuideConfig`` (a mapping with a ``base_url``).
+        untuned: The model that ``tuned`` was tuned from, in the same form.
     """
 
     tuned: GuideRef
     untuned: GuideRef
 
+    def __init__(
+        self,
+        tuned: GuideLike,
+        untuned: GuideLike,
+        **options: Unpack[ModelFields],
+    ) -> None:
+        """Describe a pair without loading it. See the attributes of this class.
+
+        Raises:
+            ConfigError: An option is misspelt or out of range.
+        """
+        Config.__init__(self, tuned=tuned, untuned=untuned, **options)
+
+    __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
+    def for_chat(self) -> Self:
+        tuned, untuned = (
+            guide.for_chat() if isinstance(guide, Config) else guide
+            for guide in (self.tuned, self.untuned)
+        )
+        return super().for_chat().model_copy(update={"tuned": tuned, "untuned": untuned})
+
     def specs(self) -> tuple[GuideSpec, GuideSpec]:
-        """What the tuned and the untuned guide are built from."""
+        """Return the specs of the tuned and the untuned guide."""
         shared = _options(self)
         tuned, untuned = (
             Model(model=ref, **shared) if isinstance(ref, str) else ref
@@ -62,34 +111,35 @@ class Guides(ModelOptions):
 class AdapterPair(ModelOptions):
     """One base with a LoRA adapter: on for the tuned guide, off for the untuned one.
 
-    The base's weights are loaded once, and both guides read in one forward pass.
+    The weights of the base are loaded once, and both guides run in one forward pass.
 
     Attributes:
         base: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-        adapter: Hub id or local folder of what peft saved, as safetensors.
+        adapter: Hub id or local folder of an adapter that peft saved as safetensors.
     """
 
     base: ModelName
     adapter: ModelName
 
-    def section(self) -> Guides:
+    def guides(self) -> Guides:
         untuned = Model(model=self.base, **_options(self))
         tuned = Model(model=self.base, adapter=self.adapter, **_options(self))
         return Guides(tuned=tuned, untuned=untuned)
 
 
 class PromptPair(ModelOptions):
-    """One model under two prompts; it is loaded once, and reads both in one forward pass.
+    """One model under two prompts; it is loaded once and reads both in one forward pass.
 
-    If model and load options are the proposer's, its weights are shared too.
+    If the model and its load options equal the proposer's, the proposer's weights are shared too.
 
     Attributes:
         model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-        tuned_template: How the tuned guide reads a prompt, such as "A five-star review: {prompt}";
-            by default as ``template`` says, and likewise below.
-        untuned_template: How the untuned guide reads it.
-        tuned_system: System message of the tuned guide. Needs ``chat``.
-        untuned_system: System message of the untuned guide. Needs ``chat``.
+        tuned_template: Template of the tuned guide, such as "A five-star review: {prompt}"; by
+            default ``template``.
+        untuned_template: Template of the untuned guide; by default ``template``.
+        tuned_system: System message of the tuned guide; by default ``system``. Needs ``chat``.
+        untuned_system: System message of the untuned guide; by default ``system``. Needs
+            ``chat``.
     """
 
     model: ModelName
@@ -110,12 +160,12 @@ class PromptPair(ModelOptions):
         return self
 
     def prompt_of(self, role: str) -> dict[str, Any]:
-        """The template and the system message of one guide, where they are given."""
+        """Return the template and the system message of one guide, as far as they are given."""
         own = {name: getattr(self, f"{role}_{name}") for name in ("template", "system")}
         given = {name: value for name, value in own.items() if value is not None}
         return {k: v for k, v in _options(self).items() if k in ("template", "system")} | given
 
-    def section(self) -> Guides:
+    def guides(self) -> Guides:
         tuned, untuned = (
             Model(model=self.model, **{**_options(self), **self.prompt_of(role)})
             for role in ("tuned", "untuned")
@@ -124,66 +174,77 @@ class PromptPair(ModelOptions):
 
 
 class PresetPair(ModelOptions):
-    """A pair by its name; what is given beside it wins over what the preset says.
+    """A pair given by the name of a preset; other fields override the preset.
 
     Attributes:
-        preset: One of the paper's pairs (zephyr, starling, tulu, gpt2-imdb), or one in the YAML
-            file that the environment variable ``W2S_PRESETS`` names.
-        tuned: Another tuned guide than the preset's.
-        untuned: Another untuned guide than the preset's.
+        preset: One of the paper's pairs (zephyr, starling, tulu, gpt2-imdb), or a preset from the
+            YAML file named by the environment variable ``W2S_PRESETS``.
+        tuned: Replaces the preset's tuned guide.
+        untuned: Replaces the preset's untuned guide.
     """
 
     preset: str
     tuned: GuideRef | None = None
     untuned: GuideRef | None = None
 
-    def section(self) -> Guides:
+    @model_validator(mode="before")
+    @classmethod
+    def _chat_by_default(cls, values: Any) -> Any:
+        return values  # a preset sets how its guides read prompts, in a chat model too
+
+    def guides(self) -> Guides:
         own = {name: getattr(self, name) for name in self.model_fields_set - {"preset"}}
-        return build_guide({**preset(self.preset), **own})
+        return GUIDES.build({"chat": False, **preset(self.preset), **own})
 
 
-_SHORTHANDS: Mapping[type[BaseModel], frozenset[str]] = {
+_FORMS: Mapping[type[BaseModel], frozenset[str]] = {
     PresetPair: frozenset({"preset"}),
     Guides: frozenset({"tuned", "untuned"}),
     AdapterPair: frozenset({"base", "adapter"}),
-    PromptPair: frozenset(
-        {"model", *(set(PromptPair.model_fields) - set(ModelOptions.model_fields))}
-    ),
+    PromptPair: frozenset({"model", *(PromptPair.model_fields.keys() - ModelOptions.model_fields)}),
 }
-"""What tells the forms of the section apart; the first that matches counts."""
+"""The fields that identify each form; the first form that matches is used."""
 
 
-def section_type(value: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Which form of the section a mapping has; None if nothing tells."""
-    return next((kind for kind, names in _SHORTHANDS.items() if names & value.keys()), None)
+class GuidesSlot(Slot[BaseModel]):
+    """Hold a guide pair in any form, identified by its fields instead of a ``type``.
 
-
-def build_guide(value: Any) -> Any:
-    """Two guides, whatever the section says: a preset's name, or a mapping of any form.
-
-    Raises:
-        ConfigError: The mapping has no known form, or the preset is unknown.
+    Every form is built into ``Guides``. A string is the name of a preset.
     """
-    if isinstance(value, str):
-        value = {"preset": value}
-    if not isinstance(value, Mapping):
-        return value
-    kind = section_type(value)
-    if kind is None:
+
+    def class_of(self, value: Any) -> type[BaseModel]:
+        if not isinstance(value, Mapping):
+            return Guides
+        for form, telling in _FORMS.items():
+            if telling & value.keys():
+                return form
         raise ConfigError(
-            "the section guide has 'tuned' and 'untuned', or 'base' and 'adapter', or 'model' with "
-            "'tuned_template' and 'untuned_template', or it is the name of a preset"
+            "the guides are 'tuned' and 'untuned', or 'base' and 'adapter', or 'model' with "
+            "'tuned_template' and 'untuned_template', or the name of a preset"
             f"{did_you_mean('', presets())}"
         )
-    section: Any = kind.model_validate(value)
-    return section if isinstance(section, Guides) else section.section()
+
+    def build(self, value: Any, context: Any = None) -> Guides:
+        found = super().build(value, context)
+        return found if isinstance(found, Guides) else cast("_Form", found).guides()
+
+    def json_type(self) -> Any:
+        names: Any = Literal[tuple(presets())]
+        preset = create_model("PresetPair", __base__=PresetPair, preset=(names, ...))
+        return Guides | AdapterPair | PromptPair | preset | names
 
 
-AnyGuide = Annotated[Guides, BeforeValidator(build_guide)]
-"""A config slot for a guide pair, in any form."""
+GUIDES = GuidesSlot(kind="guide pair", base=BaseModel, builtins={}, shorthand="preset")
+"""The slot of the section ``guides`` of a config, in any form."""
+
+
+build_guide = partial(built, GUIDES)
+
+AnyGuides = Annotated[Guides, GUIDES]
+"""The type of a config field that holds a guide pair, in any form."""
 
 
 def _options(section: ModelOptions) -> dict[str, Any]:
-    """The options that are given, and no others: what is not given may be decided later."""
+    """Return only the options that were given, since the others may be decided later."""
     given = section.model_fields_set & set(ModelOptions.model_fields)
     return {name: getattr(section, name) for name in given}

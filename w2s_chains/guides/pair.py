@@ -1,36 +1,42 @@
-"""The tuned and the untuned guide."""
+"""``GuidePair``: the tuned and the untuned guide, and the ways to load them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from w2s_chains.backend.lm.paths import read_together
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import Checks, Guide
 from w2s_chains.errors import ConfigError, PromptError
-from w2s_chains.guides.config import AdapterPair, GuideSpec, PresetPair, PromptPair
+from w2s_chains.guides.config import (
+    AdapterPair,
+    Guides,
+    PresetPair,
+    PromptPair,
+    RemoteGuideConfig,
+)
 from w2s_chains.guides.huggingface import HuggingFaceGuide
-from w2s_chains.guides.remote import RemoteGuide, RemoteGuideConfig
+from w2s_chains.guides.remote import RemoteGuide
 
 
-class GuidePair:
-    """Two guides whose log-ratio says how much a text was wanted by the tuning.
+class GuidePair(BaseGuidePair):
+    """Two guides whose log-ratio measures how much the tuning favours a text.
 
-    Two local guides that share their weights, because one of them has a LoRA adapter or another
-    prompt, read in one forward pass.
+    Two local guides that share weights, because they differ only in a LoRA adapter or in their
+    prompts, run in one forward pass.
 
-    The untuned guide need not be what the tuned one was tuned from in its last stage: the
-    pre-trained model will do, and the log-ratio then counts all stages of the tuning. The guides
-    may even have different vocabularies, each scoring the text in tokens of its own. But a
-    *partial* text may end inside a token of one guide and between two of the other, which adds
-    noise to its score: prefer longer chunks, or guides of one vocabulary.
+    The untuned guide need not be the model that the last stage of tuning started from. The
+    pretrained model works too, and the log-ratio then covers all stages of the tuning. The guides
+    may even have different vocabularies; each then scores the text in its own tokens. But a
+    *partial* text may end inside a token of one guide and between two tokens of the other, which
+    adds noise to its score: prefer longer chunks, or guides with the same vocabulary.
     """
 
     def __init__(self, tuned: Guide, untuned: Guide) -> None:
@@ -43,71 +49,66 @@ class GuidePair:
 
         Args:
             tuned: Hub id, local folder, GGUF file or ``embedded:NAME``; or a ``Model``.
-            untuned: The model that ``tuned`` was tuned from, likewise.
-            **options: Fields of ``Model`` for those given by name.
+            untuned: The model that ``tuned`` was tuned from, in the same form.
+            **options: Fields of ``Model`` for the guides given by name.
 
         Raises:
-            ModelNotFoundError: A reference leads nowhere.
+            ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        specs = [
-            ref if isinstance(ref, Model) else Model(model=ref, **options)
-            for ref in (tuned, untuned)
-        ]
-        return cls.from_specs(*specs)
+        return cls.from_guides(Guides(tuned, untuned, **options))
 
     @classmethod
-    def from_specs(cls, tuned: GuideSpec, untuned: GuideSpec, load: Any = None) -> GuidePair:
-        """What two specs describe; equal weights are loaded once.
+    def from_guides(cls, guides: Guides, load: Callable[..., Any] | None = None) -> GuidePair:
+        """Load the pair that ``guides`` describes; equal weights are loaded once.
 
         Args:
-            tuned: A local or a served model.
-            untuned: Likewise.
-            load: A ``Loader``, which may have loaded the weights already.
+            guides: The section ``guides`` of a config.
+            load: A ``Loader``, which may already have loaded the weights.
 
         Raises:
-            ModelNotFoundError: A reference leads nowhere.
+            ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model's cache cannot branch.
-            ConfigError: A package is missing, or an adapter is for another model.
+            ConfigError: A package is missing, or an adapter belongs to another model.
         """
         load = Loader() if load is None else load
-        guides = (
+        tuned, untuned = (
             RemoteGuide.from_spec(spec)
             if isinstance(spec, RemoteGuideConfig)
             else load(HuggingFaceGuide, spec)
-            for spec in (tuned, untuned)
+            for spec in guides.specs()
         )
-        return cls(*guides)
+        return cls(tuned, untuned)
 
     @classmethod
     def from_adapter(
         cls, base: str | LocalModel, adapter: str | os.PathLike[str], **options: Any
     ) -> GuidePair:
-        """One base with a LoRA adapter: on for the tuned guide, off for the untuned one.
+        """Use one base with a LoRA adapter: on for the tuned guide, off for the untuned one.
 
-        The base's weights are held once, and both guides read in one forward pass.
+        The weights of the base are held once, and both guides run in one forward pass.
 
         Args:
-            base: Hub id, local folder, GGUF file or ``embedded:NAME``; or a model that is loaded
-                and not running, such as a ``HuggingFaceProposer``, whose weights are shared.
-            adapter: Hub id or local folder of what peft saved, as safetensors.
-            **options: Fields of ``Model``; for a loaded model those of ``PromptTemplate``.
+            base: Hub id, local folder, GGUF file or ``embedded:NAME``; or a loaded model that is
+                not running, such as a ``HuggingFaceProposer``, whose weights are shared.
+            adapter: Hub id or local folder of an adapter that peft saved as safetensors.
+            **options: Fields of ``Model``, or for a loaded model those of ``PromptTemplate``.
 
         Raises:
-            ConfigError: The package peft is missing, or the adapter is for another base.
-            ModelNotFoundError: A reference leads nowhere.
-            UnsupportedModelError: The adapter is no LoRA that can be switched off, or the base's
+            ConfigError: The package peft is missing, or the adapter belongs to another base.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: The adapter is not a LoRA that can be switched off, or the base's
                 cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         adapter = os.fspath(adapter)
         if isinstance(base, LocalModel):
             return cls(
                 _reader(base, adapter=adapter, **options), _reader(base, adapter=None, **options)
             )
-        pair = AdapterPair.model_validate({"base": base, "adapter": adapter, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = AdapterPair(base=base, adapter=adapter, **options)
+        return cls.from_guides(pair.guides())
 
     @classmethod
     def from_prompts(
@@ -120,23 +121,22 @@ class GuidePair:
         untuned_system: str | None = None,
         **options: Any,
     ) -> GuidePair:
-        """One model under two prompts, read in one forward pass.
+        """Use one model under two prompts, read in one forward pass.
 
         Args:
-            model: Hub id, local folder, GGUF file or ``embedded:NAME``; or a model that is loaded,
-                such as the ``HuggingFaceProposer`` itself, whose weights and ``chat`` are shared.
-            tuned_template: How the tuned guide reads a prompt, such as
-                "A five-star review: {prompt}"; as it is by default.
-            untuned_template: How the untuned guide reads it.
+            model: Hub id, local folder, GGUF file or ``embedded:NAME``; or a loaded model, such as
+                the ``HuggingFaceProposer`` itself, whose weights and ``chat`` are shared.
+            tuned_template: Template of the tuned guide, such as "A five-star review: {prompt}";
+                by default the prompt unchanged.
+            untuned_template: Template of the untuned guide, with the same default.
             tuned_system: System message of the tuned guide. Needs ``chat``.
             untuned_system: System message of the untuned guide. Needs ``chat``.
-            **options: Fields of ``Model``; for a loaded model those of ``PromptTemplate``.
+            **options: Fields of ``Model``, or for a loaded model those of ``PromptTemplate``.
 
         Raises:
-            ModelNotFoundError: The reference leads nowhere.
+            ModelNotFoundError: The model cannot be found.
             UnsupportedModelError: The model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range, or both prompts are
-                the same.
+            ConfigError: An option is misspelt or out of range, or both prompts are the same.
         """
         fields = {
             "tuned_template": tuned_template,
@@ -146,46 +146,72 @@ class GuidePair:
         }
         if isinstance(model, LocalModel):
             options = {"chat": model.tokenizer.template.chat, **options}
-            pair = PromptPair.model_validate({"model": "loaded", **fields, **options})
+            pair = PromptPair(model="loaded", **fields, **options)
             return cls(
                 *(
                     _reader(model, **{**options, "system": None, **pair.prompt_of(role)})
                     for role in ("tuned", "untuned")
                 )
             )
-        pair = PromptPair.model_validate({"model": model, **fields, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = PromptPair(model=model, **fields, **options)
+        return cls.from_guides(pair.guides())
 
     @classmethod
     def from_preset(cls, name: str, **options: Any) -> GuidePair:
-        """A pair by its name: zephyr, starling, tulu or gpt2-imdb of the paper, or one of yours.
+        """Load a preset: the paper's zephyr, starling, tulu or gpt2-imdb, or one of your own.
 
         Args:
-            name: A preset; the environment variable ``W2S_PRESETS`` names a file with more.
-            **options: Fields of ``Model``, and ``tuned`` or ``untuned``; they win over the
-                preset.
+            name: The preset; the environment variable ``W2S_PRESETS`` names a file with more.
+            **options: Fields of ``Model``, and ``tuned`` or ``untuned``; they override the preset.
 
         Raises:
             ConfigError: There is no such preset.
-            ModelNotFoundError: A model is not there.
+            ModelNotFoundError: A model cannot be found.
             UnsupportedModelError: A model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        pair = PresetPair.model_validate({"preset": name, **options})
-        return cls.from_specs(*pair.section().specs())
+        pair = PresetPair(preset=name, **options)
+        return cls.from_guides(pair.guides())
 
     def swapped(self) -> GuidePair:
-        """The pair that steers the other way; the models are shared."""
+        """Return the pair that steers the other way; it shares the models."""
         return GuidePair(self.untuned, self.tuned)
 
-    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if one of the guides cannot read the prompt.
+    def to_config(self) -> Guides:
+        """Return the section ``guides`` that loads this pair again.
 
-        Or if two templates make the same of it, so that the guides cannot differ.
+        Raises:
+            ConfigError: A guide was built by hand.
+        """
+        for role, guide in (("tuned", self.tuned), ("untuned", self.untuned)):
+            if Guide.of(guide).spec is None:
+                raise by_hand(guide, f"{role} guide")
+        return Guides(config_of(self.tuned, Guide), config_of(self.untuned, Guide))
+
+    def cache_key(self) -> str:
+        """Return the keys of both guides as one."""
+        return f"GuidePair({key_of(self.tuned)}, {key_of(self.untuned)})"
+
+    def local_models(self) -> tuple[LocalModel, LocalModel] | None:
+        """Return both models if both are in this process, else None."""
+        tuned, untuned = self.tuned, self.untuned
+        if isinstance(tuned, LocalModel) and isinstance(untuned, LocalModel):
+            return tuned, untuned
+        return None
+
+    @property
+    def max_positions(self) -> int | None:
+        """The most tokens that both guides can read; None if neither has a limit."""
+        both = (Guide.of(guide).max_positions for guide in (self.tuned, self.untuned))
+        return min((limit for limit in both if limit is not None), default=None)
+
+    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
+        """Raise PromptError if a guide cannot read the prompt, or if the guides cannot differ.
+
+        They cannot differ if both templates render the prompt to the same tokens.
         """
         for guide in (self.tuned, self.untuned):
-            if isinstance(guide, Checks):
-                guide.check(prompt, sampling)
+            Guide.of(guide).check(prompt, sampling)
         tuned, untuned = self.tuned, self.untuned
         if (
             isinstance(tuned, HuggingFaceGuide)
@@ -202,16 +228,16 @@ class GuidePair:
             )
 
     def loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, float]]:
-        """(log p_tuned, log p_untuned) of each hypothesis, in nats."""
+        """Return (log p_tuned, log p_untuned) of each hypothesis, in nats."""
         self.read_together([], hypotheses)
         tuned = self.tuned.loglikelihood(hypotheses)
         untuned = self.untuned.loglikelihood(hypotheses)
         return list(zip(tuned, untuned, strict=True))
 
     def read_together(self, others: Sequence[object], hypotheses: Sequence[Hypothesis]) -> None:
-        """Have local guides read what they have not yet, those of other pairs included.
+        """Have the local guides of this and other pairs read what they have not read yet.
 
-        Guides that share weights (adapters or prompts of one model) read in one forward pass.
+        Guides that share weights (adapters or prompts of one model) run in one forward pass.
         """
         pairs = [self, *(other for other in others if isinstance(other, GuidePair))]
         guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
@@ -221,15 +247,20 @@ class GuidePair:
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
-    """A guide with the weights of a loaded model."""
+    """Return a guide that shares the weights of a loaded model."""
     if wrong := sorted(changes.keys() - {*PromptTemplate.model_fields, "adapter", "token_budget"}):
         raise ConfigError(
             f"option {wrong[0]!r} is for loading a model, but this one is loaded; give its name, "
             "or leave the option out"
         )
     known = Model(model="loaded", chat=model.tokenizer.template.chat)
-    values = {**dict(model.spec or known), "template": "{prompt}", "system": None, **changes}
-    guide = HuggingFaceGuide.sharing(model, Model.model_validate(values))
+    values: dict[str, Any] = {
+        **dict(model.spec or known),
+        "template": "{prompt}",
+        "system": None,
+        **changes,
+    }
+    guide = HuggingFaceGuide.sharing(model, Model(**values))
     if model.spec is None:
         guide.spec = None
     return guide

@@ -1,4 +1,4 @@
-"""Guide pairs that have a name: those of the paper, and those in a file of the user."""
+"""Named guide pairs: the paper's, and those in the user's own file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 import yaml
 
 from w2s_chains.backend.loading.env_files import read_user_file
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 PRESETS = "W2S_PRESETS"
-"""Names a YAML file with more of them, of the form of ``presets.yaml``."""
+"""The environment variable that names a YAML file of further presets, like ``presets.yaml``."""
 
 
 def presets() -> dict[str, Mapping[str, Any]]:
-    """All presets: what a section ``guide`` would say.
+    """Return all presets, each as the contents of a section ``guides``.
 
     Raises:
-        ConfigError: The file that ``W2S_PRESETS`` names cannot be read, or is not of that form.
+        ConfigError: The file named by ``W2S_PRESETS`` cannot be read or has the wrong form.
     """
     text = files("w2s_chains.guides").joinpath("presets.yaml").read_text(encoding="utf-8")
     known: dict[str, Mapping[str, Any]] = yaml.safe_load(text)
@@ -39,10 +38,10 @@ def presets() -> dict[str, Mapping[str, Any]]:
 
 
 def preset(name: str) -> Mapping[str, Any]:
-    """The preset called ``name``.
+    """Return the preset called ``name``.
 
     Raises:
-        ConfigError: There is none, with the choices.
+        ConfigError: There is no such preset; the message lists the choices.
     """
     known = presets()
     if name not in known:

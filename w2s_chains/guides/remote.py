@@ -1,4 +1,4 @@
-"""A small model behind an OpenAI-compatible server as a guide."""
+"""``RemoteGuide``: a small model behind an OpenAI-compatible server as a guide."""
 
 from __future__ import annotations
 
@@ -6,78 +6,64 @@ import itertools
 import math
 import threading
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
-from w2s_chains.backend.remote.server import Server, ServerOptions
-from w2s_chains.backend.text.template import Template
+from w2s_chains.backend.remote.server import Server
 from w2s_chains.backend.text.tokenizer import common_prefix
+from w2s_chains.core.contracts import Guide
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import ConfigError, ServerError
+from w2s_chains.guides.config import RemoteGuideConfig
 
 _PROBE = (
     "Once upon a time there was a small house by the sea, and in it lived an old man who wrote "
     "letters to the moon"
 )
 _ATTEMPTS = 40
-"""Samples at most; one is enough, unless the server's model is a tiny one that talks nonsense."""
+"""The most samples to draw; one is enough unless the server's model is tiny and incoherent."""
 _ENOUGH = 4
-"""Tokens of which both readings are compared before a server is trusted."""
+"""The number of tokens to compare between both readings before a server is trusted."""
 _CLOSE = 0.1
-"""Nats between two readings of the same token, on whatever device."""
+"""The largest difference in nats between two readings of the same token, on any device."""
 
 
-class RemoteGuideConfig(ServerOptions):
-    """A guide behind an OpenAI-compatible server that tells log-probabilities of prompts (vLLM).
+class RemoteGuide(Guide):
+    """Get loglikelihoods of partial answers from a server.
 
-    Attributes:
-        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
-        template: Text in which ``{prompt}`` is replaced literally. Write out the model's chat
-            format here: a conversation is read as plain text.
-        end: The token that ends a turn of this model, as text, such as ``</s>``. It counts where
-            the proposer ended its turn; without it, ends are not scored.
-    """
-
-    base_url: str = Field()  # there is no default here
-    template: Template = "{prompt}"
-    end: str | None = Field(default=None, min_length=1)
-
-
-class RemoteGuide:
-    """Loglikelihoods of partial answers from a server.
-
-    Text goes over the wire, tokenised anew there each time, and the server reads prompt and answer
-    anew for every chunk: prefer a local guide where there is room for one. The server is asked once
-    to prove that it scores right: it samples a text, then scores it, and both must agree.
+    Prompt and answer are sent as text, and the server tokenizes and reads both again for every
+    chunk: prefer a local guide if there is room for one. The server is tested once: it samples a
+    text, then scores it, and the logprobs must agree.
 
     Attributes:
-        spec: Where the model is, and how it reads a prompt.
+        spec: Where the model is and how it reads a prompt.
     """
 
     def __init__(
-        self, model: str, *, api_key: str | SecretStr | None = None, **options: object
+        self, model: str, *, api_key: str | SecretStr | None = None, **options: Any
     ) -> None:
         """Connect to a model.
 
         Args:
-            model: Its name on the server.
-            api_key: The key; by default what the environment variable ``api_key_env`` holds.
+            model: The model's name on the server.
+            api_key: The key; by default the value of the environment variable ``api_key_env``.
             **options: Fields of ``RemoteGuideConfig``: base_url, template, end, timeout, ...
 
         Raises:
             ConfigError: The package openai (or tenacity) is missing.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._adopt(RemoteGuideConfig.model_validate({"model": model, **options}), key)
+        self._adopt(RemoteGuideConfig(model=model, **options), key)
 
     @classmethod
     def from_spec(cls, spec: RemoteGuideConfig) -> RemoteGuide:
-        """Connect to what ``spec`` describes; raises like the constructor."""
+        """Connect to the model that ``spec`` describes; raises like the constructor."""
         self = cls.__new__(cls)
         self._adopt(spec, None)
         return self
@@ -93,11 +79,11 @@ class RemoteGuide:
         return f"RemoteGuide({self._server.name})"
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Have the server prove once that it can be a guide.
+        """Test once that the server can be a guide.
 
         Raises:
-            ConfigError: It tells no log-probabilities of prompts, or wrong ones.
-            ServerError: It does not answer.
+            ConfigError: The server returns no logprobs of prompts, or wrong ones.
+            ServerError: The server does not answer.
         """
         with self._lock:
             if not self._trusted:
@@ -105,14 +91,14 @@ class RemoteGuide:
                 self._trusted = True
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """Log p(response | prompt) of each hypothesis, in nats.
+        """Return log p(response | prompt) of each hypothesis, in nats.
 
-        Summed over the server's tokens after the longest common prefix of prompt and
-        prompt + response; one that ended its turn counts the end token of ``spec.end``.
+        The sum runs over the server's tokens after the longest common prefix of prompt and
+        prompt + response, and includes the token ``spec.end`` if the hypothesis ended its turn.
 
         Raises:
-            ConfigError: The server does not tell log-probabilities of prompts.
-            ServerError: It does not answer.
+            ConfigError: The server does not return logprobs of prompts.
+            ServerError: The server does not answer.
         """
         for hypothesis in hypotheses[:1]:
             self.check(hypothesis.prompt, SamplingParams())
@@ -138,18 +124,18 @@ class RemoteGuide:
         return prompt + hypothesis.response + end
 
     async def _read(self, text: str) -> tuple[list[str], list[float]]:
-        """The server's tokens of a text, and log p of each given those before it; 0 for the first.
+        """Return the server's tokens of a text and their logprobs; the first logprob is 0.
 
         Raises:
-            ConfigError: The server does not say so.
-            ServerError: It does not answer.
+            ConfigError: The server does not return them.
+            ServerError: The server does not answer.
         """
         if not text:
             raise ConfigError(
                 f"the prompt is empty, and {self._server.name} needs a text to begin from; give a "
                 "template with text around '{prompt}'"
             )
-        # Not max_tokens=0, with which some servers go on to the end of their context.
+        # Not max_tokens=0: some servers then generate until their context is full.
         body = {"prompt": text, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
         try:
             reply = await self._server.complete(body)
@@ -175,9 +161,9 @@ class RemoteGuide:
         )
 
     async def _probe(self) -> None:
-        """Have the server score texts that it has sampled: both times it must say the same.
+        """Have the server score texts that it has sampled, and compare the logprobs.
 
-        That finds servers that ignore what they are asked for, and those that are off by one token.
+        This detects servers that ignore parameters, and servers that are off by one token.
         """
         known, before = await self._read(_PROBE)
         words = _PROBE.split(" ")
@@ -193,8 +179,8 @@ class RemoteGuide:
             count = usage.prompt_tokens
             if (shared := common_prefix(known, tokens)) < count:
                 continue
-            # A text may be tokenised otherwise than it was sampled, and parts of characters all
-            # look the same: what comes before compares.
+            # The text may tokenize differently from what was sampled, and all partial characters
+            # look the same: compare only the tokens before them.
             whole = list(itertools.takewhile(lambda token: "\ufffd" not in token, told.tokens))
             same = common_prefix(whole, tokens[count:])
             sampled = told.token_logprobs[:same]

@@ -1,1 +1,1 @@
-"""The LangChain face: LLM, chat model, tools, structured output, callbacks."""
+"""The LangChain components: LLM, chat model, tools, structured output and callbacks."""

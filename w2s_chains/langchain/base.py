@@ -1,13 +1,12 @@
-"""What a guided model is put together from, and how LangChain sees it."""
+"""``GuidedModel``: the base of ``W2SLLM`` and ``ChatW2S``, with all their fields."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
@@ -15,16 +14,21 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, model_validator
 
-from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.config.describe import describe, of_parts, write_config
-from w2s_chains.config.files import load_config
-from w2s_chains.config.flat_options import sections_of
-from w2s_chains.config.problems import clear_errors
-from w2s_chains.config.sections import GenerationSection, ModelType, W2SConfig
-from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.plugins import did_you_mean
+from w2s_chains.config.arguments import Arguments, GivenArguments, ProposerLike, known_arguments
+from w2s_chains.config.deprecated import OldWays
+from w2s_chains.config.files import describe, load_config, write_config
+from w2s_chains.config.sections import (
+    GenerationConfig,
+    ModelType,
+    Unloaded,
+    build_parts,
+    is_described,
+    pair_of,
+)
+from w2s_chains.core.configs import config_errors
+from w2s_chains.core.contracts import BaseGuidePair, key_of
+from w2s_chains.core.parts import PromptTokenizer, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import (
     Constraint,
     MaxTokens,
@@ -35,29 +39,30 @@ from w2s_chains.core.sampling import (
     TopK,
     TopP,
 )
-from w2s_chains.core.scoring import BaseGuidePair, Scorer
-from w2s_chains.core.streams import fork
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
 from w2s_chains.engine.waiting import Together
-from w2s_chains.errors import ConfigError
-from w2s_chains.langchain.generation import Searches, calls_of, progress_bar
+from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.langchain.generation import Searches, calls_of, checked_jobs, progress_bar
 from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
 
-class GuidedModel(BaseLanguageModel[Any]):
+class GuidedModel(OldWays, BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:
-        proposer: The large model.
-        scorer: The value of partial answers; None for strategies that need none.
-        guide: The pair for token-level steering; by default the scorer's.
-        strategy: How to search; an object, or a mapping with a ``type``.
-        n: Answers per prompt, from independent searches; the first is the one of ``n=1``.
-        constraint: What form an answer must have, such as ``Constraint.regex("yes|no")``.
+        proposer: The large model: its name (hub id, local folder, GGUF file, ``embedded:NAME``), a
+            ``Model`` or another config, a mapping, or a ready ``Proposer``.
+        guides: The tuned and the untuned guide: ``Guides``, the name of a preset, a mapping, or a
+            ready ``GuidePair``; by default the scorer's guides.
+        scorer: The value of partial answers: a config, a mapping, a type, or a ready ``Scorer``; by
+            default the log-ratio of the guides. None for strategies without a scorer.
+        strategy: How to search: a strategy, a mapping with a ``type``, or a type.
+        n: Answers per prompt, from independent searches; the first equals the answer of ``n=1``.
+        constraint: The form that answers must have, such as ``Constraint.regex("yes|no")``.
         progress: Show a progress bar while a batch runs.
-        engine: Runs the searches; by default one for the whole process.
+        engine: The engine that runs the searches; by default one is shared by the whole process.
 
     The other fields are those of ``SamplingParams``.
     """
@@ -69,11 +74,11 @@ class GuidedModel(BaseLanguageModel[Any]):
     call_fields: ClassVar[frozenset[str]] = frozenset(
         {*SamplingParams.model_fields, "strategy", "n", "constraint", "progress"}
     )
-    """What a single call may override."""
+    """The fields that a single call may override."""
 
     proposer: Proposer = Field(exclude=True, repr=False)
     scorer: Scorer | None = Field(default=None, exclude=True, repr=False)
-    guide: BaseGuidePair | None = Field(default=None, exclude=True, repr=False)
+    guides: BaseGuidePair | None = Field(default=None, exclude=True, repr=False)
     engine: Engine = Field(default_factory=shared_engine, exclude=True, repr=False)
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     max_tokens: MaxTokens = 256
@@ -87,26 +92,46 @@ class GuidedModel(BaseLanguageModel[Any]):
     constraint: Constraint | None = None
     progress: bool = False
 
-    def __init__(self, **fields: Any) -> None:
-        """Put parts together; see the attributes.
+    def __init__(self, proposer: ProposerLike | None = None, **fields: Unpack[Arguments]) -> None:
+        """Load the named models and assemble the parts; see the attributes of this class.
 
         Raises:
-            ConfigError: A field is misspelt or out of range.
+            ConfigError: A field is misspelt or out of range, or a part is missing.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot do what a search needs.
         """
-        with clear_errors(type(self), fields, type(self).__name__):
-            super().__init__(**fields)
+        cls = type(self)
+        given = {} if proposer is None else {"proposer": proposer}
+        values = known_arguments({**given, **fields}, cls)
+        with config_errors(cls, values, cls.__name__):
+            if is_described(values):  # find errors in other fields before a model is loaded
+                stands: dict[str, Any] = {"proposer": Unloaded(), "guides": None, "scorer": None}
+                cls(**{**values, **stands})
+            super().__init__(**build_parts(values, cls.config_type, cls.__name__))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        with clear_errors(type(self), {name: value}, type(self).__name__):
-            super().__setattr__(name, value)
+        changed = self._followed({name: value})
+        with config_errors(type(self), changed, type(self).__name__):
+            for field in changed:
+                super().__setattr__(field, changed[field])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        return super().model_copy(update=self._followed(update or {}), deep=deep)
+
+    def _followed(self, update: Mapping[str, Any]) -> dict[str, Any]:
+        """Extend an update of the scorer to the guides, if they are the scorer's."""
+        changed = dict(update)
+        if "scorer" in changed and "guides" not in changed and self.guides is pair_of(self.scorer):
+            changed["guides"] = pair_of(changed["scorer"])
+        return changed
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield "model_name", self.model_name
-        hidden = ("metadata", "profile")  # long, and the same for every model like this one
+        hidden = ("metadata", "profile")  # long, and the same for similar models
         yield from (pair for pair in super().__repr_args__() if pair[0] not in hidden)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """A copy that shares the parts: they cannot be copied, and nothing changes them."""
+        """Copy everything except the parts, which cannot be copied and never change."""
         return self.__copy__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -121,92 +146,52 @@ class GuidedModel(BaseLanguageModel[Any]):
             self._add_version(name, value)
         return self
 
-    # Ways to make one.
+    # Configs.
 
     @classmethod
-    def from_pretrained(
-        cls, proposer: str, *, tuned: str | None = None, untuned: str | None = None, **options: Any
+    def from_config(
+        cls, config: str | Path | Mapping[str, Any], **fields: Unpack[GivenArguments]
     ) -> Self:
-        """Load the models by name and put everything together.
-
-        Args:
-            proposer: The large model: hub id, local folder, GGUF file, or ``embedded:NAME``.
-            tuned: The small tuned model, likewise.
-            untuned: The small model that ``tuned`` was tuned from.
-            **options: Fields of this class, and fields of ``Model`` behind ``proposer_``,
-                ``guide_`` (both guides), ``tuned_`` or ``untuned_``, such as
-                ``proposer_template="Review: {prompt}"``, ``proposer_device_map="auto"``,
-                ``guide_chat=True``; ``device`` and ``dtype`` without prefix mean all models but
-                those of ``guide="zephyr"`` or ``guide={...}``, which is a section ``guide``.
-
-        Raises:
-            ConfigError: An option is misspelt or out of range, or only one guide is given.
-            ModelNotFoundError: A model cannot be found.
-            UnsupportedModelError: A model cannot branch.
-        """
-        sections, fields = sections_of(proposer, tuned, untuned, options)
-        cls._refuse_unknown(fields)
-        if "guide" in sections and "guide" in fields:
-            raise ConfigError(
-                "guide is given, and so are tuned or untuned; leave out guide, or the names"
-            )
-        return cls._build(load_config(sections, cls.config_type), fields)
-
-    @classmethod
-    def from_config(cls, config: str | Path | Mapping[str, Any], **fields: Any) -> Self:
         """Read a YAML file, or a mapping of the same form.
 
         Args:
-            config: Sections ``proposer``, ``guide``, ``scorer``, ``strategy``, ``generation``; a
-                ``type`` must be the one of this class.
-            **fields: Fields of this class; they win over the file, and parts that are given here
-                are not loaded.
+            config: Sections ``proposer``, ``guides``, ``scorer``, ``strategy``, ``generation``; a
+                ``type`` must match this class.
+            **fields: Arguments of this class, which override the config; parts given here are not
+                loaded.
 
         Raises:
-            ConfigError: Broken YAML, an unknown strategy, a misspelt field, a value out of range;
-                with file and line.
+            ConfigError: Broken YAML, an unknown strategy, a misspelt field or a value out of range;
+                the message gives file and line.
             ModelNotFoundError: A model cannot be found.
-            UnsupportedModelError: A model cannot branch.
+            UnsupportedModelError: A model cannot do what a search needs.
         """
-        cls._refuse_unknown(fields)
-        return cls._build(load_config(config, cls.config_type), fields)
-
-    @classmethod
-    def _refuse_unknown(cls, fields: Mapping[str, Any]) -> None:
-        for name in fields:
-            if name not in cls.model_fields:
-                raise ConfigError(f"unknown field {name!r}{did_you_mean(name, cls.model_fields)}")
-
-    @classmethod
-    def _build(cls, config: W2SConfig, fields: Mapping[str, Any]) -> Self:
-        if config.type != cls.config_type:
+        found = load_config(config, cls.config_type)
+        if found.type != cls.config_type:
             raise ConfigError(
-                f"the config is of type {config.type!r}, but a {cls.__name__} is of type "
+                f"the config is of type {found.type!r}, but a {cls.__name__} is of type "
                 f"{cls.config_type!r}; read it with w2s_chains.load, or change its type"
             )
-        in_config = {"strategy", *GenerationSection.model_fields}
-        settings = {name: value for name, value in fields.items() if name in in_config}
-        config = config.overridden(settings)
-        others = {name: value for name, value in fields.items() if name not in in_config}
-        return cls(**{**config.build(given=others), **others})
+        given = known_arguments({**fields}, cls)
+        return cls(**{**found.fields(), **found.unscored(given), **given})
 
     def to_config(self, path: str | Path | None = None) -> dict[str, Any]:
-        """The configuration as a mapping that ``from_config`` reads; also as a YAML file.
+        """Return the config as a mapping for ``from_config``, and write it to a YAML file.
 
         Args:
-            path: Where to write the file; None to write none.
+            path: The file to write; None writes no file.
 
         Raises:
-            ConfigError: A part was built by hand, so that no config can name it; or the file cannot
+            ConfigError: A part was built by hand, so no config can describe it, or the file cannot
                 be written.
         """
-        generation = GenerationSection(**self._sampling().model_dump(), n=self.n)
-        config = of_parts(
-            self.proposer, self.scorer, self.guide, self.strategy, generation, self.config_type
+        generation = GenerationConfig(**self._sampling().model_dump(), n=self.n)
+        config = describe(
+            self.proposer, self.guides, self.scorer, self.strategy, generation, self.config_type
         )
         return write_config(config, path)
 
-    # What LangChain asks for.
+    # Properties that LangChain reads.
 
     @property
     def _llm_type(self) -> str:
@@ -214,18 +199,18 @@ class GuidedModel(BaseLanguageModel[Any]):
 
     @property
     def model_name(self) -> str:
-        """The name of the large model, for people; the cache's key is exact."""
-        spec = getattr(self.proposer, "spec", None)
+        """The name of the large model, for display."""
+        spec = Proposer.of(self.proposer).spec
         return str(getattr(spec, "model", type(self.proposer).__name__))
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything an answer depends on: LangChain's caches use it as their key."""
+        """Everything an answer depends on, as the key of LangChain's caches."""
         return {
             "model_name": self.model_name,
-            "proposer": describe(self.proposer),
-            "scorer": describe(self.scorer),
-            "guide": describe(self.guide),
+            "proposer": key_of(self.proposer),
+            "scorer": key_of(self.scorer),
+            "guides": key_of(self.guides),
             "strategy": {"class": repr(type(self.strategy)), **self.strategy.model_dump()},
             **self._sampling().model_dump(),
             "n": self.n,
@@ -233,30 +218,31 @@ class GuidedModel(BaseLanguageModel[Any]):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        """What LangSmith shows beside a run: the models, the strategy and how it samples."""
+        """Return what LangSmith shows with a run: model, strategy and sampling parameters."""
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(stop, known)
-        shown = {
-            "ls_model_name": self.model_name,
-            **super()._get_ls_params(stop=list(model.stop) or None, **kwargs),
+        params = super()._get_ls_params(stop=list(model.stop) or None, **kwargs)
+        guides = model.guides if model.scorer is None else model.scorer
+        own = {
+            "ls_model_name": params.get("ls_model_name", self.model_name),
             "ls_temperature": model.temperature,
             "ls_max_tokens": model.max_tokens,
             "w2s_strategy": model.strategy.model_dump(mode="json"),
-            "w2s_guides": describe(model.scorer if model.guide is None else model.guide),
+            "w2s_guides": key_of(guides),
         }
-        return cast("LangSmithParams", shown)
+        return cast("LangSmithParams", {**params, **own})
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The tokens of a text for the large model, if it is a local one."""
-        tokens = getattr(self.proposer, "tokenizer", None)
-        if self.custom_get_token_ids is None and isinstance(tokens, Tokenizer):
-            return tokens.encode(text)
+        """Return the large model's token ids of a text if its tokenizer is available."""
+        tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
+        if self.custom_get_token_ids is None and tokenizer is not None:
+            return tokenizer.encode(text)
         return super().get_token_ids(text)
 
-    # What one call makes of it, and many calls as one batch.
+    # One call.
 
     def _overridden(self, stop: Sequence[str] | None, overrides: Mapping[str, Any]) -> Self:
-        """This model with the arguments of one call; validated, sharing all parts."""
+        """Return this model with the validated arguments of one call; it shares all parts."""
         for name in overrides:
             if name not in self.call_fields:
                 hint = did_you_mean(name, self.call_fields)
@@ -265,47 +251,39 @@ class GuidedModel(BaseLanguageModel[Any]):
         if not changed:
             return self
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**{**fields, **changed})
+        arguments: dict[str, Any] = {**fields, **changed}
+        return type(self)(**arguments)
 
     def _sampling(self) -> SamplingParams:
         return SamplingParams(**{name: getattr(self, name) for name in SamplingParams.model_fields})
 
     def _constraint(self) -> Constraint | None:
-        """What form an answer must have."""
+        """Return the form that answers must have, if any."""
         return self.constraint
 
     def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]:
-        """The searches that answer ``prompts``, for callers who run the engine themselves.
+        """Return the searches that answer ``prompts``, for callers who run the engine themselves.
 
-        Returns:
-            One checked job per answer, ``n`` after another for each prompt.
-
-        Raises:
-            ConfigError: The strategy needs a part that is not there.
-            PromptError: A prompt does not fit one of the models.
+        There is one checked job per answer, ``n`` in a row for each prompt. Raises ConfigError or
+        PromptError like a call.
         """
-        guides = getattr(self.scorer, "pair", None) if self.guide is None else self.guide
         job = partial(
             Job,
             strategy=self.strategy,
             proposer=self.proposer,
             scorer=self.scorer,
-            guides=guides,
+            guides=self.guides,
             sampling=self._sampling(),
             constraint=self._constraint(),
         )
-        jobs: list[Job] = []
-        for root in map(Hypothesis.root, prompts):
-            seed = secrets.randbits(63) if self.seed is None else self.seed
-            jobs.append(job(root=root, seed=seed))
-            jobs[-1].check()
-            jobs += [job(root=root, seed=fork(seed, i)) for i in range(1, self.n)]
-        return jobs
+        return checked_jobs(job, prompts, self.seed, self.n)
+
+    # Searches of one call, of a stream, and of a batch of calls.
 
     def _searches(
         self, prompts: Sequence[str | Prompt], runs: Sequence[BaseRunManager], text: bool = False
     ) -> Searches:
-        """The searches that answer ``prompts``; with ``text`` as it is committed, for a stream."""
+        """Prepare the searches for ``prompts``; ``text`` also yields text as it is committed."""
         if text and self.n != 1:
             raise ConfigError(f"a stream gives one answer, but n is {self.n}; set n=1 or use batch")
         return Searches(self.engine, self.jobs(prompts), runs, text, self.progress and not text)
@@ -318,7 +296,7 @@ class GuidedModel(BaseLanguageModel[Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """One ``invoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        """Run one ``invoke`` per input; ``return_exceptions`` isolates the ones that fail."""
         calls, limit = calls_of(self.invoke, inputs, config, kwargs)
         with self._together(len(calls), kwargs) as together:
             return together.in_threads(calls, limit or self.engine.max_live, return_exceptions)
@@ -331,18 +309,18 @@ class GuidedModel(BaseLanguageModel[Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """One ``ainvoke`` per input; with ``return_exceptions`` one that fails harms no other."""
+        """Run one ``ainvoke`` per input; ``return_exceptions`` isolates the ones that fail."""
         calls, limit = calls_of(self.ainvoke, inputs, config, kwargs)
         with self._together(len(calls), kwargs) as together:
             return await together.in_tasks(calls, limit, return_exceptions)
 
     @contextmanager
     def _together(self, calls: int, overrides: Mapping[str, Any]) -> Generator[Together]:
-        """A batch of calls with these overrides, and with one progress bar for all of them."""
+        """Run a batch of calls with these overrides under one progress bar."""
         changed = {"max_tokens", "n", "strategy", "progress"} & overrides.keys()
         try:
             model = self._overridden(None, {name: overrides[name] for name in changed})
-        except ConfigError:  # every call will say so
+        except ConfigError:  # every call will raise it
             model = self.model_copy(update={"progress": False})
         tokens = calls * model.n * model.max_tokens
         with progress_bar(model.progress, tokens, model.strategy.type) as listener:

@@ -1,4 +1,4 @@
-"""Guided generation as a LangChain chat model."""
+"""``ChatW2S``: guided generation as a LangChain chat model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Unpack, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -28,10 +28,11 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.config.arguments import ChatArguments, ProposerLike
 from w2s_chains.config.sections import ModelType
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Event, Finished
-from w2s_chains.core.proposing import Constrainable
+from w2s_chains.core.parts import Proposer
 from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import CallReader, read_whole
@@ -48,23 +49,24 @@ _NOT_TEXT = (
 class ChatW2S(ToolCalling, BaseChatModel):
     """A large frozen model, steered by a small tuned and a small untuned one, for conversations.
 
-    Example:
-        >>> chat = ChatW2S.from_pretrained(
-        ...     "embedded:smollm2-135m-instruct",
-        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
+    Examples:
+        >>> chat = ChatW2S(
+        ...     proposer=Model("embedded:smollm2-135m-instruct"),
+        ...     guides=Guides(
+        ...         tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned"),
         ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
         ...     max_tokens=50, temperature=0.7, seed=0)
         >>> chat.invoke([("system", "You review films."), ("human", "How was Alien?")]).content
 
-    Every model reads the conversation through its own chat template; ``from_pretrained`` and
-    ``from_config`` set ``chat`` to "auto", so that a model without one reads plain text. Every
-    field from ``strategy`` to ``progress`` can be overridden in a single call:
+    Every model reads the conversation through its own chat template. For models described by a
+    name or a config, ``chat`` defaults to "auto", so that a model without a template reads plain
+    text. Every field from ``strategy`` to ``progress`` can be overridden in a single call:
     ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. The fields are those of
     ``GuidedModel``, those of ``ToolCalling`` (tools and structured output) and:
 
     Attributes:
-        streaming: True makes ``invoke`` go through ``stream``, so that callbacks see the text as it
-            comes; False turns streaming off.
+        streaming: True makes ``invoke`` use ``stream``, so that callbacks see the text as it is
+            committed; False turns streaming off.
     """
 
     model_config = ToolCalling.model_config
@@ -72,7 +74,18 @@ class ChatW2S(ToolCalling, BaseChatModel):
 
     streaming: bool | None = None
 
-    # What the caller gets.
+    def __init__(
+        self, proposer: ProposerLike | None = None, **fields: Unpack[ChatArguments]
+    ) -> None:
+        """Load the models that are named, and put the parts together; see the attributes.
+
+        Raises:
+            W2SError: As ``W2SLLM`` raises it.
+        """
+        given: dict[str, Any] = {"proposer": proposer, **fields}
+        super().__init__(**given)
+
+    # Results.
 
     def _result(self, found: Sequence[tuple[int, Event]]) -> ChatResult:
         [answers] = by_prompt(found, self.n)
@@ -88,7 +101,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
     def _chunks(
         self, event: Committed | Finished, reader: CallReader | None
     ) -> Iterator[ChatGenerationChunk]:
-        """What a stream gives for an event: nothing while a call is not complete."""
+        """Yield the chunks of a stream for an event; none while a tool call is incomplete."""
         if isinstance(event, Committed):
             if text := event.text if reader is None else reader.text(event.text):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=text))
@@ -112,26 +125,20 @@ class ChatW2S(ToolCalling, BaseChatModel):
         info = {"model_name": self.model_name, **answer_info(answer)}
         return {**info, "finish_reason": "tool_calls"} if called else info
 
-    # What LangChain asks about the model.
+    # Properties that LangChain reads.
 
     def _resolve_model_profile(self) -> ModelProfile:
         profile: dict[str, Any] = {"name": self.model_name, "temperature": True}
         profile |= {"text_inputs": True, "text_outputs": True, **dict.fromkeys(_NOT_TEXT, False)}
-        formed = isinstance(self.proposer, Constrainable)
-        called = (
-            formed and getattr(getattr(self.proposer, "tokenizer", None), "chat", True) is not None
-        )
+        proposer = Proposer.of(self.proposer)
+        formed = Proposer.offered(self.proposer, "check_constraint")
+        called = formed and (proposer.tokenizer is None or proposer.tokenizer.chat is not None)
         profile |= {"tool_calling": called, "tool_choice": called, "structured_output": formed}
-        limits = [part.lm.max_positions for part in self._local_models()]
-        known = [limit for limit in limits if limit is not None]
-        if known:
+        guides = None if self.guides is None else BaseGuidePair.of(self.guides)
+        limits = [proposer.max_positions, None if guides is None else guides.max_positions]
+        if known := [limit for limit in limits if limit is not None]:
             profile["max_input_tokens"] = min(known)
         return cast("ModelProfile", profile)
-
-    def _local_models(self) -> list[LocalModel]:
-        pairs = (self.guide, getattr(self.scorer, "pair", None))
-        guides = [getattr(pair, role, None) for pair in pairs for role in ("tuned", "untuned")]
-        return [part for part in (self.proposer, *guides) if isinstance(part, LocalModel)]
 
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any
@@ -140,15 +147,15 @@ class ChatW2S(ToolCalling, BaseChatModel):
         return {**model.asdict(), "stop": list(model.stop) or None}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The cache's key: everything an answer depends on, whatever it was said with."""
+        """Return the cache key: everything an answer depends on, fields and overrides alike."""
         return str(sorted(self._get_invocation_params(stop, **kwargs).items()))
 
     def _streaming_disabled(self, **kwargs: Any) -> bool:
-        # Whoever streams several answers is told that it is impossible; others did not ask for it.
+        # An explicit stream with n > 1 must reach the error; other calls just do not stream.
         several = kwargs.get("n", self.n) != 1 and not kwargs.get("stream")
         return several or super()._streaming_disabled(**kwargs)
 
-    # Many conversations at once.
+    # Several conversations.
 
     def generate(
         self,
@@ -159,7 +166,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         run_id: Any = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """As in LangChain, but conversations share their model calls."""
+        """Generate like LangChain, but batch the model calls of all conversations."""
         single = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
         if len(messages) < 2:
             return single(messages, run_id=run_id)
@@ -228,7 +235,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
                 for chunk in model._chunks(event, reader):
                     yield chunk
 
-    # LangChain does not tell ``_stream`` whose run it is.
+    # LangChain does not always pass ``_stream`` its run.
 
     def _generate_with_cache(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
@@ -250,7 +257,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
-        """Text as it is committed; it is never taken back."""
+        """Stream text as it is committed; it is never taken back."""
         config, run = streamed_run(self, config)
         stream: Any = super().stream(input, config, stop=stop, **kwargs)
         with closing(stream):
@@ -268,7 +275,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
-        """Text as it is committed; it is never taken back."""
+        """Stream text as it is committed; it is never taken back."""
         config, run = streamed_run(self, config)
         stream: Any = super().astream(input, config, stop=stop, **kwargs)
         async with aclosing(stream):

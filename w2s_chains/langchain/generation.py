@@ -1,7 +1,8 @@
-"""The searches of one call, the calls of one batch, their progress bar, and what answers carry."""
+"""Searches of a call, calls of a batch, the progress bar and the metadata of answers."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,6 +15,9 @@ from langchain_core.runnables.config import get_config_list
 from tqdm.auto import tqdm
 
 from w2s_chains.core.events import Committed, Event, Finished, Progressed, Scored
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.sampling import fork
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine
 from w2s_chains.engine.waiting import EventStream, Listener, listener_of_batch
@@ -22,12 +26,36 @@ from w2s_chains.langchain.tracing import ChunkRuns
 T = TypeVar("T")
 
 
-class Searches(EventStream):
-    """The searches of one call; ``for`` and ``async for`` read the same thing.
+def checked_jobs(
+    job: Callable[..., Job], prompts: Sequence[str | Prompt], seed: int | None, n: int
+) -> list[Job]:
+    """Build one checked job per answer, ``n`` in a row for each prompt.
 
-    Items are text as it is committed, where it is wanted, and answers, each with the index of its
-    job. LangChain's handlers are told of everything else meanwhile, on the thread or event loop of
-    whoever reads.
+    Args:
+        job: Builds a job from a ``root`` and a ``seed``.
+        prompts: The prompts to answer.
+        seed: The seed of each first answer; None draws a new one for every prompt.
+        n: Answers per prompt; the prompt is read once for all of them.
+
+    Raises:
+        ConfigError: The strategy needs a part that is missing.
+        PromptError: A prompt does not fit one of the models.
+    """
+    jobs: list[Job] = []
+    for root in map(Hypothesis.root, prompts):
+        own = secrets.randbits(63) if seed is None else seed
+        jobs.append(job(root=root, seed=own))
+        jobs[-1].check()
+        jobs += [job(root=root, seed=fork(own, i)) for i in range(1, n)]
+    return jobs
+
+
+class Searches(EventStream):
+    """The searches of one call; ``for`` and ``async for`` yield the same items.
+
+    Items are answers and, on request, text as it is committed, each with the index of its job.
+    LangChain's handlers are called for scored candidates in between, on the reader's thread or
+    event loop.
     """
 
     def __init__(
@@ -38,13 +66,13 @@ class Searches(EventStream):
         text: bool = False,
         progress: bool = False,
     ) -> None:
-        """Start nothing yet.
+        """Prepare the searches without starting them.
 
         Args:
             engine: Runs the searches.
-            jobs: What to search for: equally many answers for each prompt, one after another.
-            runs: The runs that ask, one per prompt, or none.
-            text: Whether text is wanted as it is committed.
+            jobs: The jobs, grouped by prompt, with the same number for each prompt.
+            runs: The LangChain runs of the call, one per prompt, or none.
+            text: Whether to yield text as it is committed.
             progress: Whether to show a progress bar.
         """
         self._told = ChunkRuns(runs, answers=len(jobs) // max(len(runs), 1))
@@ -81,14 +109,14 @@ class Searches(EventStream):
 
 
 def by_prompt(found: Iterable[tuple[int, Event]], n: int) -> list[list[Finished]]:
-    """The answers to each prompt, ``n`` for each, in order."""
+    """Group the answers by prompt, ``n`` for each, in order."""
     done = {index: event for index, event in found if isinstance(event, Finished)}
     flat = [done[index] for index in sorted(done)]
     return [flat[i : i + n] for i in range(0, len(flat), n)]
 
 
 def answer_info(answer: Finished) -> dict[str, Any]:
-    """What comes with an answer's text."""
+    """Return the metadata of an answer."""
     return {
         "score": answer.score,
         "finish_reason": answer.finish_reason,
@@ -106,7 +134,7 @@ def calls_of(
     config: RunnableConfig | list[RunnableConfig] | None,
     options: Mapping[str, Any],
 ) -> tuple[list[Callable[[], T]], int | None]:
-    """One call per input of a batch, each with its own config, and how many may run at once."""
+    """Return one call per input with its own config, and the limit of concurrent calls."""
     configs = get_config_list(config, len(inputs))
     calls = [partial(call, *row, **options) for row in zip(inputs, configs, strict=True)]
     return [*calls], configs[0].get("max_concurrency") if configs else None
@@ -114,9 +142,9 @@ def calls_of(
 
 @contextmanager
 def progress_bar(shown: bool, tokens: int, title: str) -> Generator[Listener | None]:
-    """A bar in tokens, since the answers of a batch end together; yields what moves it.
+    """Show a bar that counts tokens, since the answers of a batch end together.
 
-    A call that is part of a batch moves the bar of its batch instead.
+    Yields the listener that moves the bar. A call in a batch moves the bar of its batch instead.
     """
     if not shown:
         yield None

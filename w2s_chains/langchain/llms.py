@@ -1,10 +1,10 @@
-"""Guided generation as a LangChain LLM."""
+"""``W2SLLM``: guided generation as a LangChain LLM."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseLLM, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from w2s_chains.config.arguments import Arguments, ProposerLike
 from w2s_chains.config.sections import ModelType
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.langchain.base import GuidedModel
@@ -21,17 +22,18 @@ from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.tracing import current_runs, known_runs
 
 _OPTIONS = frozenset({"tags", "metadata", "run_name", "run_id"})
-"""Arguments of ``generate`` that are not the model's."""
+"""Arguments of ``generate`` that LangChain handles itself."""
 
 
 class W2SLLM(GuidedModel, BaseLLM):
     """A large frozen model, steered by a small tuned and a small untuned one, for raw prompts.
 
-    Example:
-        >>> llm = W2SLLM.from_pretrained(
-        ...     "embedded:smollm2-135m-instruct",
-        ...     tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned",
-        ...     proposer_template="Here is a movie review: {prompt}",
+    Examples:
+        >>> llm = W2SLLM(
+        ...     proposer=Model(
+        ...         "embedded:smollm2-135m-instruct", template="Here is a movie review: {prompt}"),
+        ...     guides=Guides(
+        ...         tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned"),
         ...     strategy=ChunkBeamSearch(width=4, successors=4, chunk_tokens=5),
         ...     max_tokens=50, temperature=0.7, seed=0)
         >>> llm.invoke("the plot of this film")
@@ -44,6 +46,17 @@ class W2SLLM(GuidedModel, BaseLLM):
     model_config = GuidedModel.model_config
     config_type: ClassVar[ModelType] = "llm"
 
+    def __init__(self, proposer: ProposerLike | None = None, **fields: Unpack[Arguments]) -> None:
+        """Load the models that are named, and put the parts together; see ``GuidedModel``.
+
+        Raises:
+            ConfigError: A field is misspelt or out of range, or a part is missing.
+            ModelNotFoundError: A model cannot be found.
+            UnsupportedModelError: A model cannot do what a search needs.
+        """
+        given: dict[str, Any] = {"proposer": proposer, **fields}
+        super().__init__(**given)
+
     def generate(
         self,
         prompts: list[str],
@@ -51,7 +64,7 @@ class W2SLLM(GuidedModel, BaseLLM):
         callbacks: Any = None,
         **options: Any,
     ) -> LLMResult:
-        """As in LangChain, with per-call overrides part of the cache key."""
+        """Generate like LangChain, with overrides of the call in the cache key."""
         llm, known = self._for_call(stop, callbacks, options)
         return super(W2SLLM, llm).generate(prompts, **known)
 
@@ -62,19 +75,19 @@ class W2SLLM(GuidedModel, BaseLLM):
         callbacks: Any = None,
         **options: Any,
     ) -> LLMResult:
-        """As in LangChain, with per-call overrides part of the cache key."""
+        """Generate like LangChain, with overrides of the call in the cache key."""
         llm, known = self._for_call(stop, callbacks, options)
         return await super(W2SLLM, llm).agenerate(prompts, **known)
 
     def _for_call(
         self, stop: Sequence[str] | None, callbacks: Any, options: dict[str, Any]
     ) -> tuple[Self, dict[str, Any]]:
-        """This model with the overrides of a call, and the arguments that LangChain knows."""
+        """Return this model with the overrides of a call, and LangChain's own arguments."""
         known = {name: value for name, value in options.items() if name in _OPTIONS}
         others = {name: value for name, value in options.items() if name not in _OPTIONS}
         llm = self._overridden(stop, others)
-        # LangChain's key would have None for a configured stop, and it takes an empty list of
-        # callbacks for one list per prompt.
+        # Pass stop explicitly, since LangChain's cache key ignores a configured one, and never an
+        # empty list of callbacks, which LangChain takes for one list per prompt.
         return llm, {"stop": list(llm.stop) or None, "callbacks": callbacks or None, **known}
 
     def batch(
@@ -85,7 +98,7 @@ class W2SLLM(GuidedModel, BaseLLM):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         batch = super().batch if return_exceptions else partial(BaseLLM.batch, self)
         return batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
@@ -97,11 +110,11 @@ class W2SLLM(GuidedModel, BaseLLM):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """One batched run; with ``return_exceptions`` a prompt that fails harms no other."""
+        """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         abatch = super().abatch if return_exceptions else partial(BaseLLM.abatch, self)
         return await abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
-    # ``_generate`` is told the run of the first prompt only.
+    # LangChain passes ``_generate`` only the run of the first prompt.
 
     def _generate_helper(
         self, prompts: list[str], stop: Any, run_managers: Any, **kwargs: Any
@@ -173,7 +186,7 @@ class W2SLLM(GuidedModel, BaseLLM):
             [Generation(text=one.text, generation_info=answer_info(one)) for one in own]
             for own in answers
         ]
-        # Answers to one prompt share its counters; the last to finish has seen them all.
+        # Answers to one prompt share counters, so the last to finish has the full count.
         usage = {
             name: sum(max(getattr(one, name) for one in own) for own in answers)
             for name in ("prompt_tokens", "proposed_tokens", "guide_tokens")

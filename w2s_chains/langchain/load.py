@@ -1,4 +1,4 @@
-"""Makes whatever model a config describes."""
+"""``load``: build the model that a config describes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from w2s_chains.langchain.llms import W2SLLM
 
 
 def load(config: str | Path | Mapping[str, Any], **fields: Any) -> W2SLLM | ChatW2S:
-    """A ``W2SLLM``, or a ``ChatW2S`` if the config says ``type: chat``.
+    """Build a ``W2SLLM``, or a ``ChatW2S`` if the config has ``type: chat``.
 
     Args:
         config: A YAML file, or a mapping of the same form.
-        **fields: Fields of that class; they win over the file, and parts that are given here are
-            not loaded.
+        **fields: Fields of that class, which override the config; parts given here are not loaded.
 
     Raises:
-        ConfigError: The config is not valid; with file and line.
+        ConfigError: The config is not valid; the message gives file and line.
         ModelNotFoundError: A model cannot be found.
-        UnsupportedModelError: A model cannot branch.
+        UnsupportedModelError: A model's cache cannot branch.
     """
     kind = ChatW2S if load_config(config).type == "chat" else W2SLLM
     return kind.from_config(config, **fields)

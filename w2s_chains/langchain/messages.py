@@ -1,4 +1,4 @@
-"""LangChain's messages as prompts of ours."""
+"""``to_prompt``: convert LangChain messages to a ``Prompt``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (ToolMessage, "tool"),
     (FunctionMessage, "tool"),
 )
-# Templates write the role beside their control tokens, so no other text may stand there.
+# Templates insert the role next to control tokens, so arbitrary text is not allowed there.
 _NAMED_ROLES = {
     "system": "system",
     "developer": "system",
@@ -38,24 +38,24 @@ _NAMED_ROLES = {
 }
 
 _SAID_ELSEWHERE = frozenset({"tool_call", "tool_call_chunk", "tool_use", "function_call"})
-"""Blocks of an AI message that ``tool_calls`` repeats."""
+"""Content blocks of an AI message that repeat its ``tool_calls``."""
 _THOUGHTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
-"""Blocks of an AI message that no template shows to later turns."""
+"""Content blocks of an AI message that templates drop from earlier turns."""
 
 
 def to_prompt(
     messages: Sequence[BaseMessage], tools: Sequence[Tool] = (), answer_schema: str | None = None
 ) -> Prompt:
-    """A conversation as a prompt.
+    """Convert a conversation to a prompt.
 
     Args:
         messages: The conversation.
-        tools: What the model may call.
-        answer_schema: JSON schema of the answer, as JSON text.
+        tools: The tools that the model may call.
+        answer_schema: The JSON schema of the answer, as JSON text.
 
     Raises:
-        PromptError: There are no messages, one has a role that no chat template knows, or content
-            that is no text.
+        PromptError: There are no messages, or one has a role that chat templates do not know or
+            content that is not text.
     """
     if not messages:
         raise PromptError("there are no messages to answer; give at least one")
@@ -75,7 +75,7 @@ def _to_message(message: BaseMessage) -> Message:
         broken = [
             f"<tool_call>\n{call.get('args') or ''}\n</tool_call>"
             for call in message.invalid_tool_calls
-        ]  # arguments that are no JSON have no other form; an error message may refer to them
+        ]  # invalid JSON is kept as text, since a later tool error may refer to it
         content = "\n".join(filter(None, [content, *broken]))
     return Message(
         role=role,

@@ -1,4 +1,4 @@
-"""Answers of a given form: calls of tools, and objects of a schema."""
+"""``ToolCalling``: tools and structured output for a guided chat model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
-from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.parts import PromptTokenizer, Proposer
+from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.job import check_constraint
 from w2s_chains.errors import ConfigError
@@ -38,13 +38,13 @@ from w2s_chains.langchain.tools import (
 
 
 class ToolCalling(GuidedModel):
-    """A guided model that can be held to a form: by tools, or by the schema of its answers.
+    """A guided model whose answers can be constrained to tool calls or to a schema.
 
     Attributes:
-        tools: What the model may call, in OpenAI's form; ``bind_tools`` takes LangChain's too.
+        tools: The tools, in OpenAI's form; ``bind_tools`` also takes LangChain tools.
         tool_choice: "auto" (text or calls), "any" (a call), "none" (no call), or a tool's name.
         parallel_tool_calls: Whether one answer may make several calls; weak models repeat them.
-        response_format: Form of an answer, as OpenAI has it; see ``with_structured_output``.
+        response_format: OpenAI's form of an answer; see ``with_structured_output``.
     """
 
     model_config = GuidedModel.model_config
@@ -61,7 +61,7 @@ class ToolCalling(GuidedModel):
 
     @model_validator(mode="after")
     def _check_choice(self) -> Self:
-        # Past validate_assignment, which would come back here.
+        # Bypass validate_assignment, which would call this validator again.
         object.__setattr__(self, "tool_choice", tool_choice_of(self.tool_choice, self.tools))
         response_schema(self.response_format)
         return self
@@ -74,22 +74,22 @@ class ToolCalling(GuidedModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """This model with tools to call.
+        """Return this model with tools to call.
 
-        Every call is well-formed and its arguments are valid, because sampling is constrained:
+        Every call is well-formed and its arguments are valid, because sampling is constrained;
         ``strict`` changes nothing. The guides choose among valid continuations.
 
         Args:
             tools: Functions, LangChain tools, pydantic classes, TypedDicts or JSON schemas.
             tool_choice: "auto" (text or calls; the default), "any" or "required" or True (a call),
-                "none" (no call), or the name of the tool that is called.
-            strict: Accepted for LangChain's sake.
-            **kwargs: Overrides of every call.
+                "none" (no call), or the name of the tool to call.
+            strict: Accepted for compatibility with LangChain.
+            **kwargs: Overrides for every call.
 
         Raises:
-            ConfigError: A tool is no function, ``tool_choice`` names none of them, or the proposer
-                cannot be constrained or has no chat template to be told of them.
-            ConstraintError: A schema cannot be honoured, or not within ``max_tokens``.
+            ConfigError: A tool is not a function, ``tool_choice`` names no tool, or the proposer
+                cannot be constrained or has no chat template to show the tools.
+            ConstraintError: A schema cannot be met within ``max_tokens``.
         """
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(None, {**known, "tools": tools, "tool_choice": tool_choice})
@@ -105,22 +105,22 @@ class ToolCalling(GuidedModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """This model with answers that are objects.
+        """Return this model with answers that are objects.
 
         Args:
-            schema: A pydantic class (answers are its objects), a TypedDict or a JSON schema
+            schema: A pydantic class (answers are its instances), a TypedDict or a JSON schema
                 (answers are dictionaries).
             include_raw: Return a dictionary of the message ("raw"), the object ("parsed") and the
-                error of parsing, if any.
-            method: "json_schema" shows the schema and answers with JSON and nothing else;
-                "function_calling" calls a tool of that form; "json_mode" is "json_schema" for a
-                prompt that tells of the form itself, so that the schema is not shown.
-            strict: Accepted for LangChain's sake; the schema always holds.
-            **kwargs: Overrides of every call.
+                parsing error, if any ("parsing_error").
+            method: "json_schema" adds the schema to the prompt and answers with JSON only;
+                "function_calling" calls a tool with that schema; "json_mode" is "json_schema"
+                without the schema in the prompt, for prompts that describe the form themselves.
+            strict: Accepted for compatibility with LangChain; the schema always holds.
+            **kwargs: Overrides for every call.
 
         Raises:
             ConfigError: The proposer cannot be constrained, or ``method`` is unknown.
-            ConstraintError: The schema cannot be honoured, or not within ``max_tokens``.
+            ConstraintError: The schema cannot be met within ``max_tokens``.
         """
         told = {"kwargs": {"method": method}, "schema": schema}
         if method == "function_calling":
@@ -137,9 +137,13 @@ class ToolCalling(GuidedModel):
             )
         elif method in ("json_schema", "json_mode"):
             form = response_format_of(schema, shown=method == "json_schema")
-            # Tools of this model itself could be called instead of an answer.
-            none: dict[str, Any] = {"tools": [], "tool_choice": None}
-            bound = {**none, **kwargs, "response_format": form}
+            # Without tools, since the model could call one instead of answering.
+            bound: dict[str, Any] = {
+                "tools": [],
+                "tool_choice": None,
+                **kwargs,
+                "response_format": form,
+            }
             self._overridden(None, bound)._check_form()
             model = self.bind(ls_structured_output_format=told, **bound)
             parser = parser_of(schema)
@@ -166,20 +170,20 @@ class ToolCalling(GuidedModel):
 
     @property
     def _call_format(self) -> CallFormat:
-        return getattr(self.proposer, "call_format", DEFAULT_CALLS)
+        return Proposer.of(self.proposer).call_format
 
     def _check_form(self) -> None:
-        """Refuse now what would fail in every call."""
+        """Refuse a form that would fail in every call."""
         if (constraint := self._constraint()) is not None:
             check_constraint(constraint, self.proposer, self._sampling())
-        text = getattr(self.proposer, "tokenizer", None)
-        if self.tools and text is not None and text.chat is None:
+        tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
+        if self.tools and tokenizer is not None and tokenizer.chat is None:
             raise ConfigError(
                 f"the proposer {self.model_name!r} reads no chat template that could tell it of "
                 "tools; set chat to true for it, or use with_structured_output"
             )
 
-    # What the model is told, and what is read from its answers.
+    # Prompts, and the readers of answers.
 
     def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
         told = None

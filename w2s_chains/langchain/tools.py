@@ -1,4 +1,4 @@
-"""Tools and structured output: what is bound to a chat model, the form it asks for, and calls."""
+"""Convert tools and schemas, build the constraint of an answer, and read calls from its text."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from w2s_chains.backend.constrained.tool_calls import (
     tool_call,
     tool_call_or_json,
 )
-from w2s_chains.backend.text.call_format import CallFormat
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.core.prompts import Tool
+from w2s_chains.core.prompts import CallFormat, Tool
 from w2s_chains.core.sampling import Constraint
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 AnyTool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -35,16 +33,16 @@ _EVERY = {"any": "any", "required": "any", "auto": "auto", "none": "none"}
 
 
 def tool_dicts(tools: object) -> list[dict[str, Any]]:
-    """Tools as LangChain takes them, in the form that OpenAI has; equal ones count once.
+    """Convert any tools that LangChain takes to OpenAI's form, without duplicates.
 
     Raises:
-        ConfigError: One is no function (a search that a provider runs, say), two that differ share
-            a name, or a name means something else in ``tool_choice``.
+        ConfigError: A tool is not a function (but a search run by a provider, for example), two
+            different tools share a name, or a name has another meaning in ``tool_choice``.
     """
     if not isinstance(tools, Sequence):
         raise ConfigError(f"tools are a list, not {tools!r}")
     known: dict[str, dict[str, Any]] = {}
-    for tool in cast("Sequence[AnyTool]", tools):
+    for tool in cast(Sequence[AnyTool], tools):
         converted = _converted(tool)
         name = converted["function"]["name"]
         if _bare(known.setdefault(name, converted)) != _bare(converted):
@@ -55,11 +53,15 @@ def tool_dicts(tools: object) -> list[dict[str, Any]]:
 
 
 def _bare(value: Any) -> Any:
-    """Without what only people read, in which forms of one tool differ."""
+    """Drop titles and descriptions, in which two forms of the same tool may differ."""
     if _is_mapping(value):
         told = {"title", "description"}
         return {k: _bare(v) for k, v in value.items() if k not in told or not isinstance(v, str)}
-    return [*map(_bare, cast("list[Any]", value))] if isinstance(value, list) else value
+    return [*map(_bare, cast(list[Any], value))] if isinstance(value, list) else value
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _converted(tool: AnyTool) -> dict[str, Any]:
@@ -69,12 +71,12 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
         model: Any = tool
         if isinstance(tool, BaseTool) and tool.args_schema is not None:
             model = tool.tool_call_schema
-        # LangChain loses recursive models, and JSON schemas without properties.
+        # LangChain does not handle recursive models or JSON schemas without properties.
         if _is_model(model):
             function["parameters"] = _without_title(_schema_of_model(model))
         elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
             function["parameters"] = _without_title(tool)
-    except Exception as error:  # LangChain and pydantic raise all kinds
+    except Exception as error:  # LangChain and pydantic raise many types
         raise ConfigError(f"tool {tool!r} cannot be described to a model: {error}") from error
     if converted.get("type") != "function" or "name" not in function:
         raise ConfigError(
@@ -90,22 +92,18 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
 
 
 def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
-    """Whether it is a pydantic class that knows its JSON schema: one of version 2."""
+    """Return whether ``value`` is a pydantic class of version 2, which has a JSON schema."""
     return isinstance(value, type) and issubclass(value, BaseModel)
 
 
-def _is_mapping(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(value, Mapping)
-
-
 def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it is a JSON schema, and not a provider's form of a tool."""
+    """Return whether ``value`` is a JSON schema and not a provider's form of a tool."""
     return _is_mapping(value) and not value.keys() & {"name", "function", "toolSpec"}
 
 
 class _FewTitles(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # it repeats the name
+        return False  # a title only repeats the name
 
 
 def _schema_of_model(model: type[BaseModel]) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def _without_title(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_tool(tool: Mapping[str, Any]) -> Tool:
-    """A tool as prompts have it."""
+    """Convert a tool to the form that prompts use."""
     function = tool["function"]
     return Tool(
         name=function["name"],
@@ -131,10 +129,10 @@ def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tool_choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A choice as LangChain and OpenAI write it: "auto", "any", "none", or the name of a tool.
+    """Normalize LangChain's and OpenAI's forms to "auto", "any", "none" or the name of a tool.
 
     Raises:
-        ConfigError: It names no tool.
+        ConfigError: The choice does not name a tool.
     """
     names = [tool["function"]["name"] for tool in tools]
     if choice is None or choice is False:
@@ -156,10 +154,10 @@ def tool_choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The JSON schema of an answer, from OpenAI's ``response_format``; None for text.
+    """Return the JSON schema in OpenAI's ``response_format``; None for text.
 
     Raises:
-        ConfigError: It is none of the forms that OpenAI has.
+        ConfigError: ``response_format`` is not one of OpenAI's forms.
     """
     kind = None if response_format is None else response_format.get("type")
     if response_format is None or kind == "text":
@@ -183,7 +181,7 @@ def form_of_answer(
     schema: Mapping[str, Any] | None,
     form: CallFormat,
 ) -> Constraint | None:
-    """What an answer may be: text, JSON of a schema, or calls of tools; None for free text."""
+    """Return the constraint for tool calls, JSON of a schema, or both; None for free text."""
     schemas = {tool["function"]["name"]: _schema(tool) for tool in tools}
     if not schemas or choice == "none":
         return None if schema is None else Constraint.json_schema(schema)
@@ -197,13 +195,13 @@ def form_of_answer(
 
 
 class CallReader:
-    """Tells calls from text as an answer comes in.
+    """Separate tool calls from text while an answer is generated.
 
-    What may turn out to begin a call is held back, and a call comes when it is complete.
+    Text that may be the beginning of a call is held back, and calls are returned once complete.
 
     Args:
-        form: How calls are written.
-        or_json: The answer is calls or JSON, which may have the mark of a call in its strings.
+        form: The format of calls.
+        or_json: The answer is calls or JSON, whose strings may contain the mark of a call.
     """
 
     def __init__(self, form: CallFormat, or_json: bool = False) -> None:
@@ -213,7 +211,7 @@ class CallReader:
         self._held = ""
 
     def text(self, new: str) -> str:
-        """The text that is certain to be no call, after ``new`` came."""
+        """Add ``new`` and return the text that is certain not to belong to a call."""
         self._held += new
         mark = self._form.mark
         at = self._held.find(mark)
@@ -227,7 +225,7 @@ class CallReader:
         return said
 
     def rest(self) -> tuple[str, list[MessageToolCall]]:
-        """The text and the calls that remain when the answer is over."""
+        """Return the remaining text and the calls at the end of the answer."""
         if self._no_call or not self._held.lstrip().startswith(self._form.mark):
             return self._held, []
         decoder = json.JSONDecoder()
@@ -242,21 +240,21 @@ class CallReader:
 
 
 def read_whole(reader: CallReader, text: str) -> tuple[str, list[MessageToolCall]]:
-    """The text and the calls of a whole answer."""
+    """Return the text and the calls of a whole answer."""
     said = reader.text(text)
     rest, calls = reader.rest()
     return said + rest, calls
 
 
 def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
-    """OpenAI's ``response_format`` for a pydantic class, a TypedDict or a JSON schema.
+    """Return OpenAI's ``response_format`` for a pydantic class, a TypedDict or a JSON schema.
 
     Args:
-        schema: What an answer has to be; None for any object, if it is not shown.
-        shown: Whether the prompt is to show the schema ("json_schema") or not ("json_object").
+        schema: The schema of answers; None allows any object, if the schema is not shown.
+        shown: Whether the prompt shows the schema ("json_schema") or not ("json_object").
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: ``schema`` is none of these.
     """
     if schema is None and not shown:
         return {"type": "json_object"}
@@ -267,7 +265,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
             converted = dict(schema)
         else:
             converted = convert_to_json_schema(cast(Any, schema))
-    except Exception as error:  # LangChain and pydantic raise all kinds
+    except Exception as error:  # LangChain and pydantic raise many types
         raise ConfigError(f"{schema!r} is no schema of an answer: {error}") from error
     if not shown:
         return {"type": "json_object", "schema": converted}
@@ -276,14 +274,14 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
 
 
 def parser_of(schema: Any) -> Runnable[Any, Any]:
-    """Reads JSON as an object of a pydantic class (of version 1 too), or as a dictionary."""
+    """Return a parser of JSON to a pydantic class (of version 1 or 2) or a dictionary."""
     if is_basemodel_subclass(schema):
         return PydanticOutputParser(pydantic_object=schema)
     return JsonOutputParser()
 
 
 def with_raw(model: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Raw answer, parsed answer and the error of parsing, as LangChain's ``include_raw`` has it."""
+    """Return raw answer, parsed answer and parsing error, like LangChain's ``include_raw``."""
     parsed = RunnablePassthrough.assign(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )

@@ -1,6 +1,6 @@
-"""What a search chooses from, told to LangChain's callbacks: a child run for every chunk.
+"""Report the candidates of a search to LangChain's callbacks, as one child run per chunk.
 
-A tracer shows these runs below the model's own run, LangSmith too, and ``astream_events`` gives
+Tracers such as LangSmith show these runs below the model's own run, and ``astream_events`` yields
 them as ``on_chain_start`` and ``on_chain_end``.
 """
 
@@ -32,9 +32,9 @@ _MOST_CANDIDATES = 16
 _LONGEST_TEXT = 200
 
 VERSIONS: dict[str, str] = {}
-"""Of what an answer depends on, for the metadata of every run."""
+"""Versions of the packages that answers depend on, for the metadata of every run."""
 for _name in ("w2s_chains", "torch", "transformers"):
-    with suppress(PackageNotFoundError):  # used from a folder, without installing it
+    with suppress(PackageNotFoundError):  # the package is used without being installed
         VERSIONS[_name] = version(_name)
 
 _runs: ContextVar[Sequence[BaseRunManager]] = ContextVar("runs", default=())
@@ -42,7 +42,7 @@ _runs: ContextVar[Sequence[BaseRunManager]] = ContextVar("runs", default=())
 
 @contextmanager
 def known_runs(runs: Sequence[BaseRunManager]) -> Generator[None]:
-    """Hands runs to a model's own methods where LangChain does not pass all of them."""
+    """Make runs available to a model's own methods where LangChain does not pass all of them."""
     token = _runs.set(runs)
     try:
         yield
@@ -51,19 +51,19 @@ def known_runs(runs: Sequence[BaseRunManager]) -> Generator[None]:
 
 
 def current_runs() -> Sequence[BaseRunManager]:
-    """The runs of the call under way, one per prompt; none if it was made in another way."""
+    """Return the runs of the current call, one per prompt, or none outside ``known_runs``."""
     return _runs.get()
 
 
 class ChunkRuns:
-    """The child runs of a call: one for every step of a search whose run has handlers for them."""
+    """The child runs of a call: one per step of each search whose run has handlers for them."""
 
     def __init__(self, runs: Sequence[BaseRunManager], answers: int = 1) -> None:
-        """Tell nothing yet.
+        """Prepare the child runs.
 
         Args:
             runs: The runs of the model, one per prompt.
-            answers: How many searches answer each prompt; their indices follow one another.
+            answers: The number of searches per prompt; their indices are consecutive.
         """
         self._runs = [
             run if any(not h.ignore_chain for h in run.handlers) else None for run in runs
@@ -72,14 +72,14 @@ class ChunkRuns:
         self._steps: Counter[int] = Counter()
 
     def __bool__(self) -> bool:
-        """Whether anybody listens."""
+        """Return whether any run has a handler."""
         return any(self._runs)
 
     def tell(self, index: int, event: Scored) -> None:
         """Call the handlers of a synchronous run.
 
         Args:
-            index: Which search it was.
+            index: The index of the search.
             event: The candidates of one step.
         """
         if (run := self._runs[index // self._answers]) is not None:
@@ -100,7 +100,7 @@ class ChunkRuns:
 
 
 def _inherited(run: BaseRunManager) -> dict[str, Any]:
-    """What a child run has from its parent."""
+    """Return what a child run inherits from its parent."""
     return {
         "handlers": run.handlers,
         "inheritable_handlers": run.inheritable_handlers,
@@ -113,7 +113,7 @@ def _inherited(run: BaseRunManager) -> dict[str, Any]:
 
 
 def _candidates(event: Scored) -> dict[str, Any]:
-    """The best candidates, in the order of the search, each with the end of its text."""
+    """Return the best candidates in the order of the search, each with the end of its text."""
     ranked = sorted(range(len(event.scores)), key=lambda i: event.scores[i], reverse=True)
     shown = sorted(ranked[:_MOST_CANDIDATES])
     candidates = [{"text": _end(event.texts[i]), "score": event.scores[i]} for i in shown]
@@ -127,13 +127,13 @@ def _end(text: str) -> str:
 def streamed_run(
     model: BaseLanguageModel[Any], config: RunnableConfig | None
 ) -> tuple[RunnableConfig, CallbackManagerForLLMRun]:
-    """The run that a chat model's ``stream`` is about to start: it tells ``_stream`` nothing of it.
+    """Predict the run that a chat model's ``stream`` will start but not pass to ``_stream``.
 
     Returns:
-        The config to stream with, and the run with the id and the handlers that it will have.
+        The config to stream with, and a run with the id and the handlers that it will have.
     """
     config = ensure_config(config)
-    # Handlers that come from the environment are made here, once, and handed on.
+    # Handlers from the environment are created once, here, and passed on.
     manager = CallbackManager.configure(config.get("callbacks"))
     own = model.callbacks
     local = own.handlers if isinstance(own, BaseCallbackManager) else list(own or ())

@@ -1,41 +1,37 @@
-"""What a config says about a proposer that is no Hugging Face model."""
+"""The section ``proposer`` of a config: its base class, its built-in types and its slot."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Annotated, Any
 
-from pydantic import Field
-
-from w2s_chains.backend.text.template import Template
-from w2s_chains.core.plugins import Plugin
-from w2s_chains.core.proposing import Proposer
+from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.configs import Plugin, built
+from w2s_chains.core.parts import Proposer
+from w2s_chains.core.slots import LazyClasses, Slot
 from w2s_chains.errors import ConfigError
-
-if TYPE_CHECKING:
-    from w2s_chains.proposers.langchain import LangChainProposer
 
 
 class ProposerConfig(Plugin):
-    """The section ``proposer`` of a config.
+    """The section ``proposer`` of a config, except for a Hugging Face model in this process.
 
-    Third parties subclass it and register the class under the entry point group
-    ``w2s_chains.proposers``. A class with a method ``propose`` is the proposer itself; one that
-    loads a model or opens a connection overrides ``build``, and what it builds keeps this object as
-    ``spec``, so that it can be written to YAML again:
+    Other packages subclass this class and register the class under the entry point group
+    ``w2s_chains.proposers``. A subclass with a method ``propose`` is the proposer itself. A
+    subclass that loads a model or opens a connection overrides ``build``; the proposer it builds
+    keeps this config as ``spec``, so that it can be written to YAML again:
 
-        class Served(ProposerConfig):
+        class ServedConfig(ProposerConfig):
             type: Literal["served"] = "served"
             url: str
 
             def build(self) -> Proposer:
                 return ServedProposer(spec=self)
 
-    For what a proposer may have besides ``propose`` see ``Checks``, ``Steerable`` and
-    ``Constrainable`` in ``w2s_chains.contracts``.
+    ``Proposer`` declares what a proposer may have besides ``propose``.
     """
 
     def build(self) -> Proposer:
-        """The proposer.
+        """Build the proposer.
 
         Raises:
             ConfigError: The class has neither this method nor ``propose``.
@@ -45,24 +41,48 @@ class ProposerConfig(Plugin):
         raise ConfigError(f"proposer {self.type!r} has neither a method propose nor a method build")
 
 
-class LangChainConfig(ProposerConfig):
-    """A chat model of any provider that LangChain knows; for whole answers, as best_of_n.
+class ProposerSlot(Slot[Any]):
+    """Hold a ``Model`` (the default) or a ``ProposerConfig``; a string is the name of a model."""
 
-    Attributes:
-        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; keys
-            are where the provider's package looks for them.
-        template: Text in which ``{prompt}`` is replaced literally.
-        timeout: Seconds that one call may take.
-        max_concurrency: Calls under way at once.
+    def holds(self, value: object) -> bool:
+        return isinstance(value, Model | ProposerConfig)
+
+
+PROPOSERS = LazyClasses(
+    huggingface="w2s_chains.backend.loading.config:Model",
+    langchain="w2s_chains.proposers.langchain:LangChainConfig",
+    openai="w2s_chains.proposers.openai:OpenAIConfig",
+)
+"""The built-in types; add a new one here."""
+
+PROPOSER = ProposerSlot(
+    kind="proposer",
+    base=ProposerConfig,
+    builtins=PROPOSERS,
+    group="w2s_chains.proposers",
+    default="huggingface",
+    shorthand="model",
+)
+
+AnyProposer = Annotated[Model | ProposerConfig, PROPOSER]
+"""The type of a config field that holds a proposer."""
+
+
+build_proposer = partial(built, PROPOSER)
+
+
+def load_proposer(config: Model | ProposerConfig, load: Any) -> Proposer:
+    """Load the proposer that a config describes.
+
+    Args:
+        config: The section ``proposer``.
+        load: A ``Loader``, which loads models with equal weights once.
+
+    Raises:
+        W2SError: The model or its server does not work.
     """
+    if isinstance(config, ProposerConfig):
+        return config.build()
+    from w2s_chains.proposers.huggingface import HuggingFaceProposer  # imports torch
 
-    type: Literal["langchain"] = "langchain"
-    model: str = Field(min_length=1)
-    template: Template = "{prompt}"
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
-    max_concurrency: int = Field(default=16, ge=1)
-
-    def build(self) -> LangChainProposer:
-        from w2s_chains.proposers.langchain import LangChainProposer
-
-        return LangChainProposer.from_spec(self)
+    return load(HuggingFaceProposer, config)

@@ -1,4 +1,4 @@
-"""A Hugging Face model in this process as the proposer."""
+"""``HuggingFaceProposer``: a Hugging Face model in this process as the proposer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
 from w2s_chains.backend.lm.steering import SteeringPair, require_steering
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
 from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import Constraint, SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair
-from w2s_chains.core.streams import fork
+from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -25,31 +27,35 @@ if TYPE_CHECKING:
 
 
 _salt = functools.lru_cache(maxsize=1024)(fork)
-"""Seed and prompt as one number; every row of every chunk asks for it."""
+"""Combine seed and prompt into one number; cached, since every row of every chunk needs it."""
 
 
-class HuggingFaceProposer(LocalModel):
-    """Continues hypotheses with any ``AutoModelForCausalLM``.
+class HuggingFaceProposer(LocalModel, Proposer):
+    """Continue hypotheses with any ``AutoModelForCausalLM``.
 
-    The prompt is read once, however many hypotheses grow from it, and so is every accepted token.
+    The prompt and every accepted token are read once, however many hypotheses share them.
     """
 
+    def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
+        super()._adopt(lm, tokenizer, spec)
+        if tokenizer.chat is not None:
+            self.call_format = tokenizer.chat.call_format
+
+    # Repeated here since key_of and config_of do not accept inherited ones.
+    to_config = LocalModel.to_config
+    cache_key = LocalModel.cache_key
+
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if prompt and answer do not fit into the model's context."""
+        """Raise PromptError if prompt and answer do not fit in the model's context."""
         self.tokenizer.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "proposer")
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
-        """Raise ConfigError if ``guides`` are no local models with this vocabulary."""
+        """Raise ConfigError unless ``guides`` are local models with this vocabulary."""
         require_steering(guides, self.tokenizer.vocabulary)
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
-        """Raise ConstraintError if ``constraint`` cannot be kept, or not within ``max_tokens``."""
+        """Raise ConstraintError if ``constraint`` cannot be met within ``max_tokens``."""
         self._grammars.compile(constraint).check(sampling.max_tokens)
-
-    @property
-    def call_format(self) -> CallFormat:
-        """How this model writes the call of a tool."""
-        return DEFAULT_CALLS if self.tokenizer.chat is None else self.tokenizer.chat.call_format
 
     @functools.cached_property
     def _grammars(self) -> Grammars:
@@ -63,7 +69,7 @@ class HuggingFaceProposer(LocalModel):
 
     @functools.cached_property
     def _states(self) -> WeakKeyDictionary[Hypothesis, GrammarState]:
-        """What may follow hypotheses whose search has a constraint."""
+        """The grammar states of hypotheses whose search has a constraint."""
         return WeakKeyDictionary()
 
     def _state(self, h: Hypothesis, constraint: Constraint | None) -> GrammarState | None:
@@ -72,11 +78,11 @@ class HuggingFaceProposer(LocalModel):
         return self._grammars.compile(constraint).start if h.parent is None else self._states[h]
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
-        """Continue hypotheses; requests that are steered by one pair, or by none, run together.
+        """Continue hypotheses; requests with the same steering pair, or with none, run together.
 
         Raises:
-            ConfigError: Steering is asked for with guides that cannot steer.
-            OutOfMemoryError: One row alone does not fit.
+            ConfigError: A request asks for steering by guides that cannot steer.
+            OutOfMemoryError: Even a single row does not fit in memory.
         """
         results: list[list[Hypothesis]] = [[] for _ in requests]
         groups: dict[int | None, list[int]] = {}
@@ -89,10 +95,11 @@ class HuggingFaceProposer(LocalModel):
         return results
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """Log p(response | prompt) of each hypothesis under the model itself, in nats.
+        """Return log p(response | prompt) of each hypothesis under the model itself, in nats.
 
-        At temperature 1 and without filters, penalties and steering, whatever it was sampled with.
-        What this proposer has sampled is not read again. Summed like a guide's loglikelihood.
+        This is the loglikelihood at temperature 1, without filters, penalties or steering, however
+        the hypothesis was sampled. It is summed like a guide's loglikelihood. Tokens that this
+        proposer has sampled are not read again.
 
         Raises:
             PromptError: A text is longer than the model's context.
@@ -158,7 +165,7 @@ class HuggingFaceProposer(LocalModel):
         if stopped := self._stopped(sampling.stop, parent, text, own.ids, drift):
             return stopped
         full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
-        # An answer that had to be short to keep its form ended for want of tokens.
+        # The constraint cut this answer short to fit max_tokens, so its reason is "length".
         curtailed = drawn.state is not None and drawn.state.curtailed
         child = parent.extend(
             text,
@@ -192,10 +199,11 @@ class HuggingFaceProposer(LocalModel):
         ids: Sequence[int],
         drift: float | None,
     ) -> Hypothesis | None:
-        """The finished child if a stop string ends in this chunk; the text before it is kept.
+        """Return the finished child if a stop string ends in this chunk, else None.
 
-        It may begin in text that was already there: then the child hangs from the last ancestor
-        that lies wholly before it. A text that is cut inside a token has no token ids.
+        The child keeps the text before the stop string. If the stop string begins in earlier text,
+        the child's parent is the last ancestor that lies wholly before it. A text that is cut
+        inside a token has no token ids.
         """
         before = parent.response
         cut = find_stop(stop, before, text)

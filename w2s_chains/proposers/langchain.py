@@ -1,4 +1,4 @@
-"""Any LangChain LLM or chat model as the proposer."""
+"""``LangChainProposer`` and its config: any LangChain LLM or chat model as the proposer."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pydantic import Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
 from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.template import Template
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams
-from w2s_chains.core.streams import fork, noise_key
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams, fork, noise_key
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
-from w2s_chains.proposers.config import LangChainConfig
+from w2s_chains.proposers.config import ProposerConfig
 
 _POLL = 0.05
-"""Seconds until a cancelled search is let go while its model is silent."""
+"""Seconds between checks whether a search that waits for its model was cancelled."""
 _ARGUMENTS: Mapping[str, Sequence[str]] = {
     "max_tokens": ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"),
     "seed": ("seed",),
@@ -31,29 +33,50 @@ _ARGUMENTS: Mapping[str, Sequence[str]] = {
     "top_p": ("top_p",),
     "top_k": ("top_k",),
 }
-"""What models call what a search wants; taken for granted where they have a field of that name."""
+"""The names that models use for our settings; a field of that name shows that it is accepted."""
 _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
 _COUNTED = ("completion_tokens", "output_tokens")
 _SPARE = 4
-"""Tokens that a server (llama.cpp) may add to what it was asked for, to end a character."""
+"""Extra tokens that a server (llama.cpp) may return to complete a character."""
 
 
-class LangChainProposer:
-    """Whole answers of any LangChain model, and chunks of an LLM that can be told their length.
+class LangChainConfig(ProposerConfig):
+    """A chat model of any provider that LangChain supports; for whole answers, as in best_of_n.
 
-    A call names ``max_tokens`` and ``seed`` where the model has such fields, and other settings of
-    the search where they differ from their defaults; all else stays as it is set on the model.
-    Without a seed the model answers otherwise at every call. Tokens are what the model counts;
-    where it tells nothing, words.
+    Attributes:
+        model: Provider and name, such as "ollama:llama3.2" or "anthropic:claude-sonnet-4-5"; the
+            API key is read where the provider's package looks for it.
+        template: Text in which ``{prompt}`` is replaced literally.
+        timeout: The most seconds that one call may take.
+        max_concurrency: The most calls to make at once.
+    """
+
+    type: Literal["langchain"] = "langchain"
+    model: str = Field(min_length=1)
+    template: Template = "{prompt}"
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    max_concurrency: int = Field(default=16, ge=1)
+
+    def build(self) -> LangChainProposer:
+        return LangChainProposer.from_spec(self)
+
+
+class LangChainProposer(Proposer):
+    """Get whole answers from any LangChain model, or chunks from an LLM that limits their length.
+
+    A call passes ``max_tokens`` and ``seed`` if the model has such fields, and other sampling
+    settings if they differ from their defaults; everything else stays as set on the model. A model
+    without a seed answers differently at every call. Token counts are the model's own; if it
+    reports none, words are counted.
 
     Attributes:
         model: The LLM or chat model.
-        spec: The config that names it; None if it was given.
-        slice_tokens: None: a chunk is one call, however long it is.
+        spec: The config that names it; None if the model itself was given.
+        slice_tokens: None, since a chunk of any length is one call.
     """
 
-    slice_tokens: int | None = None
+    slice_tokens = None
 
     def __init__(
         self,
@@ -69,14 +92,14 @@ class LangChainProposer:
         Args:
             model: The model itself, not a chain.
             template: Text in which ``{prompt}`` is replaced.
-            arguments: Names of arguments of its calls that no field tells, such as
+            arguments: Names of call arguments that the model has no field for, such as
                 ``{"max_tokens": "num_ctx"}``.
-            timeout: Seconds that one call may take; the search fails then, and the call is left
-                to itself.
-            max_concurrency: Calls under way at once.
+            timeout: The most seconds that one call may take. After that the search fails, and the
+                call is abandoned.
+            max_concurrency: The most calls to make at once.
 
         Raises:
-            ConfigError: It is no such model, or the template has no ``{prompt}``.
+            ConfigError: ``model`` is not such a model, or the template has no ``{prompt}``.
         """
         kinds: Any = (BaseLLM, BaseChatModel)
         if not isinstance(model, kinds):
@@ -126,7 +149,7 @@ class LangChainProposer:
                 )
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
-        """Continue hypotheses; a request that fails is answered by its error."""
+        """Continue hypotheses; the result of a failed request is its error."""
         requests = [
             replace(request, chunk_tokens=None) if request.may_be_whole else request
             for request in requests
@@ -155,7 +178,7 @@ class LangChainProposer:
             "argument if it is called otherwise: arguments={'max_tokens': ...})"
         )
 
-    # Calls run on threads that nobody waits for at the end: no model can be told to give up.
+    # Calls run on daemon threads, since a call to a model cannot be interrupted.
 
     def _start(self, request: Expand) -> list[_Call]:
         calls = [
@@ -241,7 +264,7 @@ class LangChainProposer:
         return h.extend(text, finish_reason=reason, stream=stream, n_tokens=tokens)
 
     def _call(self, h: Hypothesis, named: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-        """An answer, and what the model tells of it."""
+        """Return an answer and the metadata that the model reports with it."""
         prompt = h.prompt
         if isinstance(self.model, BaseChatModel):
             turns = [_message(turn.role, turn.plain_text) for turn in prompt.turns]
@@ -261,7 +284,7 @@ class LangChainProposer:
 
 
 class _Call:
-    """A call under way; its time-out begins when it does."""
+    """A running call; its timeout starts when the call does."""
 
     def __init__(self, hypothesis: Hypothesis, stream: int) -> None:
         self.hypothesis = hypothesis

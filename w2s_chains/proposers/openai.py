@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server as the proposer."""
+"""``OpenAIProposer`` and its config: a model behind an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, Literal, TypeVar
 import anyio
 from pydantic import SecretStr
 
+from w2s_chains.backend.loading.config import ModelName
 from w2s_chains.backend.loading.load import load_tokens
-from w2s_chains.backend.loading.spec import ModelName
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
 from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe
 from w2s_chains.backend.remote.server import Server, ServerOptions
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import CancelledError, ConfigError
@@ -29,17 +30,18 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _POLL = 0.05
-"""Seconds until a cancelled search is let go while its server is silent."""
+"""Seconds between checks whether a search that waits for its server was cancelled."""
 
 
 class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
     """A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, OpenAI, ...
 
     Attributes:
-        tokenizer: The model's tokenizer: hub id, local folder or ``embedded:NAME``. With it prompts
-            are rendered through its chat template (``chat``), and guides that share the vocabulary
-            read token ids, if the server returns them. Without it ``chat: true`` leaves the
-            template to the server, which can then give whole answers alone.
+        tokenizer: The model's tokenizer: hub id, local folder or ``embedded:NAME``. If it is given,
+            prompts are rendered with its chat template (``chat``), and guides that share the
+            vocabulary read token ids, provided that the server returns them. Without it,
+            ``chat: true`` makes the server apply the template, so that it can only return whole
+            answers.
     """
 
     type: Literal["openai"] = "openai"
@@ -49,39 +51,39 @@ class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
         return OpenAIProposer.from_spec(self)
 
 
-class OpenAIProposer:
-    """Continues hypotheses through the completions API.
+class OpenAIProposer(Proposer):
+    """Continue hypotheses through the completions API.
 
-    A hypothesis goes on exactly where it stopped: by token ids where the server takes and returns
-    them, else by text. What the server can do is found out before its first use.
+    A hypothesis continues exactly where it stopped: by token ids if the server takes and returns
+    them, else by text. The server's capabilities are tested before its first use.
 
     Attributes:
-        spec: Where the model is, and how it reads a prompt.
+        spec: Where the model is and how it reads a prompt.
         tokenizer: Its tokenizer and prompt template; None without a tokenizer.
-        slice_tokens: None: a chunk is one call, however long it is.
+        slice_tokens: None, since a chunk of any length is one call.
     """
 
-    slice_tokens: int | None = None
+    slice_tokens = None
 
     def __init__(self, model: str, *, api_key: str | SecretStr | None = None, **options: Any):
         """Connect to a model.
 
         Args:
-            model: Its name on the server.
-            api_key: The key; by default what the environment variable ``api_key_env`` holds.
+            model: The model's name on the server.
+            api_key: The key; by default the value of the environment variable ``api_key_env``.
             **options: Fields of ``OpenAIConfig``: base_url, template, chat, system, tokenizer,
                 timeout, max_retries, max_concurrency, ...
 
         Raises:
             ConfigError: The package openai (or tenacity) is missing.
             ModelNotFoundError: There is no such tokenizer.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         self._adopt(OpenAIConfig(model=model, **options), api_key)
 
     @classmethod
     def from_spec(cls, spec: OpenAIConfig) -> OpenAIProposer:
-        """Connect to what ``spec`` describes; raises like the constructor."""
+        """Connect to the model that ``spec`` describes; raises like the constructor."""
         self = cls.__new__(cls)
         self._adopt(spec, None)
         return self
@@ -103,10 +105,10 @@ class OpenAIProposer:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server can do; asks it once.
+        """What the server can do; it is tested once.
 
         Raises:
-            ServerError: It does not answer.
+            ServerError: The server does not answer.
             ConfigError: ``tokenizer`` is not the server's.
         """
         return wait_for(self._probed)
@@ -117,7 +119,7 @@ class OpenAIProposer:
             self.tokenizer.prompt_ids(prompt)
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
-        """Continue hypotheses; a request that fails is answered by its error."""
+        """Continue hypotheses; the result of a failed request is its error."""
         return wait_for(self._propose, requests)
 
     async def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
@@ -140,10 +142,10 @@ class OpenAIProposer:
         children = await all_of(how.children, request.hypotheses)
         return [child for own in children for child in own]
 
-    # What the server can do.
+    # Capabilities of the server.
 
     async def _probed(self) -> Capabilities:
-        """What the server can do; whoever asks meanwhile waits for one attempt to find out."""
+        """Return what the server can do; concurrent callers wait for the same test."""
         async with self._probing:
             if self._capabilities is None:
                 can = await probe(self._server)
@@ -194,7 +196,7 @@ class OpenAIProposer:
 
 
 async def _unless(cancelled: Callable[[], bool], work: Awaitable[T]) -> T | Exception:
-    """What ``work`` returns, or the error that ends it; ``cancelled`` ends it soon."""
+    """Return the result of ``work``, or its error; end it soon after ``cancelled`` is true."""
 
     async def watch() -> None:
         while not cancelled():

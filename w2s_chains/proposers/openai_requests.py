@@ -1,4 +1,4 @@
-"""Children of a hypothesis, as a server's completions API gives them."""
+"""Requests to an OpenAI-compatible server: ``ServedPrompting`` and ``Continuation``."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.streams import fork, noise_key
+from w2s_chains.core.sampling import fork, noise_key
 from w2s_chains.errors import ServerError
 
 _REPLACEMENT = "\ufffd"
 _STOP_TOKENS = 64
-"""Stop strings are looked for here, since servers do not tell a stop from an end; so an answer that
-may stop is asked for in pieces of so many tokens."""
+"""The most tokens per request if there are stop strings. We search for these ourselves, since
+servers do not distinguish a stop string from the end of a turn."""
 _MORE_TOKENS = (0, 4, 16)
-"""A single character may need a few tokens more than a chunk has."""
+"""Extra tokens to try, since a single character may need more tokens than a chunk has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedPrompting:
-    """A served model, and how it reads a prompt.
+    """A served model and how it reads a prompt.
 
     Attributes:
-        server: Calls it.
+        server: The connection to the server.
         template: How prompts are rendered.
-        tokenizer: Its tokenizer with that template; None where the server alone knows tokens.
-        prompt_ids: Token ids of prompts as the server told them, under the root hypotheses.
+        tokenizer: Its tokenizer with that template; None if only the server knows the tokens.
+        prompt_ids: Token ids of prompts as the server returned them, by root hypothesis.
     """
 
     server: Server
@@ -47,23 +47,24 @@ class ServedPrompting:
     )
 
     def rendered(self, prompt: Prompt) -> str:
-        """The prompt as text.
+        """Return the prompt as text.
 
         Raises:
-            PromptError: Text cannot say the same as tokens, or the chat template refuses it.
+            PromptError: Text cannot represent the same tokens, or the chat template refuses the
+                prompt.
         """
         if self.tokenizer is not None:
             return self.tokenizer.rendered(prompt)
         return self.template.template.replace("{prompt}", prompt.plain_text)
 
     def ids_of(self, root: Hypothesis) -> Sequence[int] | None:
-        """Token ids of the prompt, as far as anybody has told them."""
+        """Return the token ids of the prompt if they are known."""
         if self.tokenizer is not None:
             return self.tokenizer.prompt_ids(root.prompt)
         return self.prompt_ids.get(root)
 
     def messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        """The prompt for a server that renders the chat template itself."""
+        """Return the prompt for a server that applies the chat template itself."""
         turns = [{"role": turn.role, "content": turn.plain_text} for turn in prompt.turns]
         if prompt.text is not None:
             turns[0]["content"] = self.template.template.replace("{prompt}", prompt.text)
@@ -73,13 +74,13 @@ class ServedPrompting:
 
 
 class Continuation:
-    """Answers one request.
+    """Answer one request.
 
     Args:
         model: The model.
         can: What its server can do.
-        request: What is asked for.
-        by_messages: Ask for the answer to chat messages instead of continuing a text.
+        request: The request to answer.
+        by_messages: Send chat messages instead of a text to continue.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class Continuation:
         self.by_messages = by_messages
 
     async def children(self, h: Hypothesis) -> list[Hypothesis]:
-        """The children of one hypothesis; at temperature 0 all of them are the same one.
+        """Return the children of one hypothesis; at temperature 0 they are all the same object.
 
         Raises:
-            ServerError: The server does not give them.
+            ServerError: The server does not return them.
             PromptError: The prompt cannot be rendered.
         """
         count = self.request.successors
@@ -115,7 +116,7 @@ class Continuation:
         return left if self.request.chunk_tokens is None else min(self.request.chunk_tokens, left)
 
     async def _whole(self, child: Hypothesis, end: int) -> Hypothesis:
-        """``child`` continued until it is finished or has ``end`` tokens."""
+        """Continue ``child`` until it is finished or has ``end`` tokens."""
         while not child.finished and child.n_tokens < end:
             [child] = await self._sample(child, [child.stream], end)
         return child
@@ -123,7 +124,7 @@ class Continuation:
     async def _sample(
         self, h: Hypothesis, streams: Sequence[int], end: int | None = None
     ) -> list[Hypothesis]:
-        """One child for each stream, or fewer where the server gives fewer than asked for."""
+        """Return one child per stream, or fewer if the server returns fewer choices."""
         wanted = self._wanted(h) if end is None else end - h.n_tokens
         if self.request.sampling.stop and not self.by_messages:
             wanted = min(wanted, _STOP_TOKENS)
@@ -148,11 +149,11 @@ class Continuation:
         )
 
     def _unsettled(self, h: Hypothesis, reply: Reply, asked: int) -> bool:
-        """Whether greedy text ends where a server that reads it again reads it otherwise.
+        """Return whether the end of a greedy text would tokenize differently when it is sent back.
 
-        Tokenizers read whitespace at the end of a text otherwise than before a word. A greedy chunk
-        gives it back, and it comes again with the next one. A sampled one keeps it, since it might
-        not.
+        Tokenizers treat whitespace differently at the end of a text and before a word. A greedy
+        chunk drops it, since the next chunk produces it again. A sampled chunk keeps it, since the
+        next chunk might not.
         """
         sampling, [choice, *_] = self.request.sampling, reply.choices
         return (
@@ -197,7 +198,7 @@ class Continuation:
         return reply
 
     def _prompt(self, h: Hypothesis) -> str | list[int]:
-        """Prompt and response, by token ids where all of them are known."""
+        """Return prompt and response, as token ids if all of them are known."""
         ids = h.response_ids
         if self.can.token_ids and ids is not None:
             known = self.model.ids_of(h.path[0])
@@ -220,10 +221,10 @@ class Continuation:
             said, pending = text.decode_after(text.context(h), h.pending, ids)
             tokens = len(ids)
         elif not ended and said.endswith(_REPLACEMENT):
-            # Cut inside a character, and what is left of it is no text: sample it anew.
+            # The text was cut inside a character; drop the partial character and sample it again.
             said, ids = said.rstrip(_REPLACEMENT), None
         elif ended:
-            ids = None  # the last one may be the end token
+            ids = None  # the last id may be the end token
         before = h.response
         if (cut := find_stop(sampling.stop, before, said)) is not None:
             anchor = next(a for a in h.ancestors() if len(a.response) <= cut and not a.pending)
@@ -246,7 +247,7 @@ class Continuation:
 
 
 def _counts(reply: Reply, asked: int) -> list[int]:
-    """Tokens of each choice: as told, or as far as it follows from what is told."""
+    """Return the token count of each choice, as reported or inferred from the reported usage."""
     choices = reply.choices
     known = [
         len(choice.token_ids)

@@ -1,13 +1,13 @@
-"""How likely an answer is: what over-optimisation costs, where it does not show as repetition."""
+"""``Loglikelihood``: how likely an answer is, which shows over-optimisation without repetition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import preview
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.rewards.base import Reward
 
@@ -16,12 +16,16 @@ class Loglikelihood(Reward):
     """Log p(answer | prompt) per token of the answer, in nats; 0 for an empty answer.
 
     Attributes:
-        model: The model that reads; None for each config's own proposer, whose loglikelihood is in
-            every comparison anyway.
+        model: The model that reads the answers. None means each config's own proposer, whose
+            loglikelihood every comparison has anyway.
     """
 
     type: Literal["loglikelihood"] = "loglikelihood"
     model: Model | None = None
+
+    @property
+    def fills(self) -> str:
+        return "" if self.model else "loglikelihood"
 
     def check(self) -> None:
         if self.model is not None:
@@ -33,10 +37,11 @@ class Loglikelihood(Reward):
 
 
 _loaded: dict[str, LocalModel] = {}
+"""The model that was used last, by its config."""
 
 
 def _load(spec: Model) -> LocalModel:
-    """The model; one stays in memory."""
+    """Load the model, or return the last one if it is the same."""
     if (key := repr(spec)) not in _loaded:
         _loaded.clear()
         _loaded[key] = LocalModel.from_spec(spec)
@@ -46,7 +51,7 @@ def _load(spec: Model) -> LocalModel:
 def loglikelihood_per_token(
     model: LocalModel, prompts: Sequence[str], answers: Sequence[str]
 ) -> list[float]:
-    """Log p(answer | prompt) per token, in nats, of texts that are tokenised anew."""
+    """Return log p(answer | prompt) per token, in nats, after tokenising the texts again."""
     roots: dict[str, Hypothesis] = {}
     texts = [
         roots.setdefault(prompt, Hypothesis.root(prompt)).extend(answer, finish_reason="length")

@@ -1,4 +1,4 @@
-"""Rewards that are models: sequence classifiers, the paper's gold reward among them."""
+"""``SequenceClassifier``: rewards by sequence classifiers, such as the paper's gold reward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ class ModelReward(Reward, JudgedText):
         answers: Sequence[str],
         head: ValueHeadWeights | None = None,
     ) -> list[list[float]]:
-        """The model's outputs for each answer, one per label.
+        """Return the model's outputs for each answer, one per label.
+
+        Args:
+            prompts: One per answer.
+            answers: The answers to judge.
+            head: The names of a value head's weights.
 
         Raises:
             PromptError: A text is too long for the model.
@@ -34,7 +39,7 @@ class ModelReward(Reward, JudgedText):
 class SequenceClassifier(ModelReward, LogOdds):
     """Log p(positive) - log p(negative) by any ``AutoModelForSequenceClassification``, in nats.
 
-    A model with a single output, as reward models have it, gives that output; it has no labels.
+    If the model has a single output, as reward models do, that output is the reward.
     """
 
     type: Literal["classifier"] = "classifier"

@@ -1,4 +1,4 @@
-"""Rewards that need nothing but the text."""
+"""Rewards that need only the text: ``Length``, ``Repetition``, ``Vader``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from w2s_chains.rewards.base import Reward
 
 
 class Length(Reward):
-    """Words of the text: many rewards grow with it."""
+    """Number of words; many rewards grow with it."""
 
     type: Literal["length"] = "length"
 
@@ -21,9 +21,13 @@ class Length(Reward):
 
 
 class Repetition(Reward):
-    """1 - distinct / all words; it rises where a search over-optimises. 0 for an empty text."""
+    """1 - distinct / all words; it rises when a search over-optimises. 0 for an empty text."""
 
     type: Literal["repetition"] = "repetition"
+
+    @property
+    def fills(self) -> str:
+        return "repetition"
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         words = [text.split() for text in self.texts(prompts, answers)]

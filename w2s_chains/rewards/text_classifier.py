@@ -1,4 +1,4 @@
-"""A classifier of words that is fitted from its data, so that there is no pickle to trust."""
+"""``TextClassifier``: a classifier fitted to data when it is needed, so no pickle is opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from w2s_chains.errors import ConfigError
 from w2s_chains.rewards.base import FileBeside, Reward
@@ -17,12 +17,12 @@ from w2s_chains.rewards.text import require
 class TextClassifier(Reward):
     """TF-IDF of words and word pairs, then logistic regression: the log-odds of ``positive``.
 
-    Fitted once in a process, however often it is used; the fit is deterministic.
+    It is fitted once per process; the fit is deterministic.
 
     Attributes:
-        data: A CSV file (or TSV, by its ending) with a header and two or more columns.
+        data: A CSV file, or TSV if its name ends in .tsv, with a header.
         text: Column with the texts.
-        label: Column with the labels; there are two of them.
+        label: Column with the labels, of which there are two.
         positive: The label whose log-odds are the reward.
         ngrams: Longest sequence of words that is a feature.
         c: Inverse strength of the regularisation.
@@ -60,14 +60,12 @@ class TextClassifier(Reward):
 def _fit(path: Path, _changed: int, columns: tuple[str, str, str], ngrams: int, c: float) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import Pipeline
 
     texts, positive = _read(path, *columns)
-    pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True),
-        LogisticRegression(C=c, max_iter=1000),
-    )
-    return pipeline.fit(texts, positive)
+    words = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
+    odds = LogisticRegression(C=c, max_iter=1000)
+    return cast(Any, Pipeline([("words", words), ("odds", odds)])).fit(texts, positive)
 
 
 def _read(path: Path, text: str, label: str, positive: str) -> tuple[list[str], list[bool]]:

@@ -1,4 +1,4 @@
-"""Reward models whose class is not in transformers: a decoder with a linear value head."""
+"""``ValueHead``: reward models that transformers has no class for, decoders with a value head."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from w2s_chains.rewards.sequence_classifier import ModelReward
 
 
 class ValueHead(ModelReward):
-    """The value head's output at the last token, as UltraRM and Starling-RM have it.
+    """The value head's output at the last token, as in UltraRM and Starling-RM.
 
-    The decoder is one that transformers knows (Llama, Mistral, ...); only the weights come from
-    the model's files, never code.
+    The decoder must be one that transformers knows (Llama, Mistral, ...): only the weights come
+    from the model's files, never code.
 
     Attributes:
         head: Name of the head's tensor in the files, such as ``v_head.weight``.
-        body: What the names of the decoder's weights begin with, where that is not transformers'
-            own prefix, such as ``transformer``.
+        body: Prefix of the names of the decoder's weights, such as ``transformer``; by default
+            transformers' own prefix.
     """
 
     type: Literal["value_head"] = "value_head"
@@ -32,13 +32,14 @@ class ValueHead(ModelReward):
     def _rendered(self) -> Self:
         if not self.chat and "{prompt}" not in self.template:
             raise ValueError(
-                "a value head reads prompt and answer as it was trained to; give a template with "
+                "a value head must read prompt and answer as in training; give a template with "
                 "'{prompt}' and '{answer}', or chat: true"
             )
         return self
 
     @property
     def weights(self) -> ValueHeadWeights:
+        """The names of the head's and the decoder's weights."""
         return ValueHeadWeights(head=self.head, body=self.body)
 
     def check(self) -> None:

@@ -1,50 +1,7 @@
-"""The value of a partial answer."""
+"""Scorers: the value of partial and whole answers, and the configs that build them."""
 
-from __future__ import annotations
+from typing import Any, cast
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+import lazy_loader
 
-from pydantic import BeforeValidator, SerializeAsAny
-
-from w2s_chains.core.plugins import build_plugin
-from w2s_chains.scorers.config import ScorerConfig
-from w2s_chains.scorers.functions import CallableScorer, RunnableScorer
-from w2s_chains.scorers.llm_judge import LLMJudgeConfig
-from w2s_chains.scorers.log_ratio import LogRatioConfig, LogRatioScorer
-from w2s_chains.scorers.loglikelihood import LoglikelihoodConfig, LoglikelihoodScorer
-from w2s_chains.scorers.mixture import MixtureScorer, Weighted
-from w2s_chains.scorers.reward_model import RewardModelConfig, RewardModelScorer
-
-SINGLE_SCORERS: Mapping[str, type[ScorerConfig]] = {
-    "llm_judge": LLMJudgeConfig,
-    "log_ratio": LogRatioConfig,
-    "loglikelihood": LoglikelihoodConfig,
-    "reward_model": RewardModelConfig,
-}
-"""All built-in types but ``mixture``, whose parts they are."""
-
-
-def _build(value: Any) -> Any:
-    return build_plugin("scorers", value, SINGLE_SCORERS, default="log_ratio")
-
-
-SingleScorer = Annotated[SerializeAsAny[ScorerConfig], BeforeValidator(_build)]
-"""A config slot for any scorer but a mixture; without a type it is ``log_ratio``."""
-
-__all__ = [
-    "SINGLE_SCORERS",
-    "CallableScorer",
-    "LLMJudgeConfig",
-    "LogRatioConfig",
-    "LogRatioScorer",
-    "LoglikelihoodConfig",
-    "LoglikelihoodScorer",
-    "MixtureScorer",
-    "RewardModelConfig",
-    "RewardModelScorer",
-    "RunnableScorer",
-    "ScorerConfig",
-    "SingleScorer",
-    "Weighted",
-]
+__getattr__, __dir__, __all__ = cast(Any, lazy_loader).attach_stub(__name__, __file__)

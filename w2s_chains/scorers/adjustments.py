@@ -1,32 +1,32 @@
-"""What may be added to a score, and taken off it, whatever the score is."""
+"""Adjustments to any score: the proposer's loglikelihood, a repetition penalty, token counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.scoring import Guide
+from w2s_chains.core.parts import Parts, Proposer
 from w2s_chains.errors import ConfigError, ScorerError
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 
 NGRAM = 3
-"""Words of the sequences whose repetition is penalised."""
+"""The length in words of the sequences whose repetition is penalized."""
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-class AdjustedScorerConfig(ScorerConfig):
-    """What the large model and the text itself add to a score.
+class AdjustedScorerConfig(BuiltInScorerConfig):
+    """Options that adjust a score by the proposer's loglikelihood and by repetition.
 
     Attributes:
-        base_weight: Weight of log p(y|x) of the proposer itself, which is added.
-        repetition_penalty: Taken off for every sequence of three words that the answer has said
-            before.
+        base_weight: Weight of the proposer's own log p(y|x), which is added to the score.
+        repetition_penalty: Subtracted from the score for every repeated sequence of three words
+            in the answer.
     """
 
     base_weight: Weight = 0.0
@@ -34,9 +34,9 @@ class AdjustedScorerConfig(ScorerConfig):
 
 
 def repeated_ngrams(text: str) -> int:
-    """Sequences of three words (as ``str.split`` has them) that came before in the text.
+    """Count the sequences of three words (split by ``str.split``) that repeat an earlier one.
 
-    That is all of them minus the distinct ones: 0 where nothing is repeated.
+    This is the number of all sequences minus the number of distinct ones: 0 without repetition.
     """
     words = text.split()
     counts = Counter(zip(*(words[at:] for at in range(NGRAM)), strict=False))
@@ -44,10 +44,10 @@ def repeated_ngrams(text: str) -> int:
 
 
 def tokens(hypothesis: Hypothesis) -> int:
-    """The proposer's tokens of an answer, the end token included; at least 1.
+    """Return the number of the proposer's tokens in an answer, end token included; at least 1.
 
     Raises:
-        ScorerError: The text does not come from a proposer, so that nobody has counted them.
+        ScorerError: The text does not come from a proposer, so its tokens were never counted.
     """
     if not hypothesis.n_tokens and hypothesis.response:
         raise ScorerError(
@@ -58,26 +58,22 @@ def tokens(hypothesis: Hypothesis) -> int:
     return max(hypothesis.n_tokens + hypothesis.ended, 1)
 
 
-def require_loglikelihood(proposer: object) -> Guide:
-    """The proposer, as something that tells loglikelihoods.
+def require_loglikelihood(proposer: object) -> Proposer:
+    """Return the proposer if it can compute loglikelihoods.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: The proposer cannot compute loglikelihoods.
     """
-    if not isinstance(proposer, Guide):
-        raise ConfigError(
-            f"the score needs the proposer's own loglikelihood, which the proposer "
-            f"{type(proposer).__name__} cannot tell; use a HuggingFaceProposer, or leave out "
-            "base_weight and scorers of type 'loglikelihood'"
-        )
-    return proposer
+    if not Proposer.offered(proposer, "loglikelihood"):
+        Proposer.of(proposer).loglikelihood(())  # raises
+    return cast("Proposer", proposer)
 
 
-def require_base(proposer: object | None, base_weight: float) -> Guide | None:
-    """What ``base_weight`` weighs; None where it is 0.
+def require_base(proposer: object | None, base_weight: float) -> Proposer | None:
+    """Return the proposer that ``base_weight`` applies to; None if the weight is 0.
 
     Raises:
-        ConfigError: There is no proposer, or it cannot tell loglikelihoods.
+        ConfigError: There is no proposer, or it cannot compute loglikelihoods.
     """
     if not base_weight:
         return None
@@ -89,14 +85,31 @@ def require_base(proposer: object | None, base_weight: float) -> Guide | None:
     return require_loglikelihood(proposer)
 
 
+def require_same_base(scorer: object, base: Proposer | None, beside: Parts | None) -> None:
+    """Refuse to write a scorer into a config whose proposer is not the scorer's.
+
+    Raises:
+        ConfigError: The scorer uses the loglikelihood of another proposer.
+    """
+    if base is not None and beside is not None and base is not beside.proposer:
+        raise ConfigError(
+            f"the scorer ({type(scorer).__name__}) takes the loglikelihood of another proposer "
+            "than the one of this model, and a config names one"
+        )
+
+
 def adjusted(
     scores: Sequence[float],
     hypotheses: Sequence[Hypothesis],
-    base: Guide | None,
+    base: Proposer | None,
     base_weight: float,
     repetition_penalty: float,
 ) -> list[float]:
-    """``scores`` + base_weight * log p_base(y|x) - repetition_penalty * (repeated n-grams of y)."""
+    """Return the adjusted scores.
+
+    They are ``scores`` + base_weight * log p_base(y|x) - repetition_penalty * R(y), where R(y) is
+    the number of repeated sequences of three words in y.
+    """
     found = list(scores)
     if base is not None and base_weight:
         own = base.loglikelihood(hypotheses)

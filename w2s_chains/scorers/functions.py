@@ -1,20 +1,21 @@
-"""Scores of prompt and answer as texts: by a function, or by any LangChain Runnable."""
+"""Scorers of prompt and answer as texts: by a function or by any LangChain Runnable."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Scorer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
 
 
-class RememberingScorer(ABC):
-    """A scorer that looks at every hypothesis once, and forgets it when the search does."""
+class RememberingScorer(Scorer):
+    """A scorer that scores every hypothesis once and forgets it when the search does."""
 
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
@@ -33,14 +34,14 @@ class RememberingScorer(ABC):
 
     @abstractmethod
     def _values(self, hypotheses: Sequence[Hypothesis]) -> Sequence[float | Exception]:
-        """The score of each; or what went wrong with it, where that harms no other."""
+        """Return the score of each, or an error that concerns only that one."""
 
 
 class CallableScorer(RememberingScorer):
-    """Scores by a function ``(prompts, responses) -> floats``; higher is better.
+    """Score with a function ``(prompts, responses) -> floats``; higher is better.
 
-    It is called once for all partial answers of a step, of all searches that run together. Chat
-    prompts come as their plain text.
+    The function is called once per step for all partial answers of all searches that run
+    together. It gets chat prompts as plain text.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class CallableScorer(RememberingScorer):
         """Make a scorer.
 
         Args:
-            function: What is called.
-            spec: The config that a scorer of an installed package was built from.
+            function: The function to call.
+            spec: The config that this scorer was built from, if an installed package built it.
 
         Raises:
-            ConfigError: It cannot be called.
+            ConfigError: ``function`` is not callable.
         """
         super().__init__()
         if not callable(function):
@@ -90,13 +91,13 @@ class CallableScorer(RememberingScorer):
 
 
 class RunnableScorer(RememberingScorer):
-    """Scores by any LangChain Runnable, such as a model that judges; higher is better.
+    """Score with any LangChain Runnable, such as a model that judges; higher is better.
 
-    It gets ``{"prompt": ..., "response": ...}`` (chat prompts as their plain text) and must give a
-    number, or a text or message that is nothing but a number. A response on which it fails is asked
-    for again once, alone; the others keep their scores.
+    The Runnable gets ``{"prompt": ..., "response": ...}`` (chat prompts as plain text) and must
+    return a number, or a text or message that holds only a number. If it fails on a response, that
+    response is retried once by itself; the others keep their scores.
 
-    Example:
+    Examples:
         >>> judge = PromptTemplate.from_template("Grade from 0 to 9: {response}") | model
         >>> scorer = RunnableScorer(judge, max_concurrency=16)
     """
@@ -107,12 +108,12 @@ class RunnableScorer(RememberingScorer):
         """Make a scorer.
 
         Args:
-            runnable: What is asked.
-            max_concurrency: Requests under way at once.
-            spec: The config that a scorer of an installed package was built from.
+            runnable: The Runnable to call.
+            max_concurrency: The most requests to send at once.
+            spec: The config that this scorer was built from, if an installed package built it.
 
         Raises:
-            ConfigError: It is no Runnable, or ``max_concurrency`` is less than 1.
+            ConfigError: ``runnable`` is not a Runnable, or ``max_concurrency`` is less than 1.
         """
         super().__init__()
         if isinstance(runnable, type) or not callable(getattr(runnable, "batch", None)):
@@ -145,10 +146,10 @@ class RunnableScorer(RememberingScorer):
 
 
 def as_number(value: Any, source: str, hypothesis: Hypothesis) -> float:
-    """A score that is a finite number, or a text of one.
+    """Convert a score, given as a number or as text, to a finite float.
 
     Raises:
-        ScorerError: It is not.
+        ScorerError: ``value`` is not a finite number.
     """
     try:
         number = float(value)

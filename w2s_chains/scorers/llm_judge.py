@@ -1,17 +1,20 @@
-"""A chat model that grades answers."""
+"""``LLMJudgeConfig``: a chat model that grades answers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
-from w2s_chains.core.scoring import BaseGuidePair
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RunnableScorer
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
 
 
 def _names_both(template: str) -> str:
@@ -21,15 +24,15 @@ def _names_both(template: str) -> str:
     return template
 
 
-class LLMJudgeConfig(ScorerConfig):
-    """The number with which a chat model of any provider that LangChain knows answers.
+class LLMJudgeConfig(BuiltInScorerConfig):
+    """Grade answers with a chat model of any provider that LangChain supports.
 
     Attributes:
-        model: Provider and name, such as "ollama:llama3.2"; keys are where the provider's package
-            looks for them.
-        template: What it is asked; ``{prompt}`` and ``{response}`` are replaced literally.
-        temperature: Of its answers; null leaves it to the model, where that takes none.
-        max_concurrency: Requests under way at once.
+        model: Provider and name, such as "ollama:llama3.2"; the API key is read
+            where the provider's package looks for it.
+        template: The question to ask; ``{prompt}`` and ``{response}`` are replaced literally.
+        temperature: The temperature of the grades; null leaves it to a model that takes none.
+        max_concurrency: The most requests to send at once.
     """
 
     type: Literal["llm_judge"] = "llm_judge"
@@ -49,9 +52,11 @@ class LLMJudgeConfig(ScorerConfig):
 
         options = {} if self.temperature is None else {"temperature": self.temperature}
         model = named_chat_model(self.model, **options)
-        judge = RunnableSequence(RunnableLambda(self.rendered), model, name=repr(self.model))
+        judge: RunnableSequence[Mapping[str, str], BaseMessage] = RunnableSequence(
+            RunnableLambda(self.rendered), model, name=repr(self.model)
+        )
         return RunnableScorer(judge, max_concurrency=self.max_concurrency, spec=self)
 
     def rendered(self, texts: Mapping[str, str]) -> str:
-        """What the judge is asked about a ``prompt`` and a ``response``."""
+        """Return the question about a ``prompt`` and a ``response``."""
         return re.sub(r"\{(prompt|response)\}", lambda found: texts[found[1]], self.template)

@@ -1,25 +1,30 @@
-"""The value of the paper: how much likelier the tuned guide finds a text than the untuned one."""
+"""``LogRatioScorer`` and its config: the paper's value, log p_tuned - log p_untuned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.proposing import Proposer
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair, Checks
 from w2s_chains.errors import ScorerError
-from w2s_chains.scorers.adjustments import AdjustedScorerConfig, adjusted, require_base, tokens
-from w2s_chains.scorers.config import Parts
+from w2s_chains.scorers.adjustments import (
+    AdjustedScorerConfig,
+    adjusted,
+    require_base,
+    require_same_base,
+    tokens,
+)
 
 
 class LogRatioConfig(AdjustedScorerConfig):
     """log p_tuned(y|x) - log p_untuned(y|x) of the guides, in nats (Zhou et al., 2024).
 
     Attributes:
-        per_token: Divided, whatever is added to it, by the number of the answer's tokens.
+        per_token: Divide the score, adjustments included, by the number of tokens in the answer.
     """
 
     type: Literal["log_ratio"] = "log_ratio"
@@ -37,16 +42,17 @@ class LogRatioConfig(AdjustedScorerConfig):
         )
 
 
-class LogRatioScorer:
+class LogRatioScorer(Scorer):
     """log p_tuned(y|x) - log p_untuned(y|x), in nats (Zhou et al., 2024).
 
-    Summed over the tokens of the whole partial answer y, so that siblings of one length compare;
-    the end token counts only where the proposer ended its turn. With all options the score is
+    The sum runs over the tokens of the whole partial answer y, so siblings of equal length are
+    comparable; it includes the end token only if the proposer ended its turn. With all options the
+    score is
 
         (log p_tuned(y|x) - log p_untuned(y|x) + base_weight * log p_base(y|x)
             - repetition_penalty * R(y)) / n
 
-    where R(y) is how many sequences of three words y has said before, and n = 1, or with
+    where R(y) is the number of repeated sequences of three words in y, and n = 1, or with
     ``per_token`` the number of the proposer's tokens in y, the end token included.
     """
 
@@ -63,25 +69,33 @@ class LogRatioScorer:
 
         Args:
             pair: The guides.
-            proposer: The large model, whose own loglikelihood ``base_weight`` adds.
-            base_weight: In nats per nat.
-            repetition_penalty: In nats per repeated sequence of three words.
-            per_token: Whether the mean over the tokens counts, not the sum.
+            proposer: The large model whose loglikelihood is added with weight ``base_weight``.
+            base_weight: Weight of the proposer's loglikelihood, in nats per nat.
+            repetition_penalty: Penalty in nats per repeated sequence of three words.
+            per_token: Use the mean over the tokens instead of the sum.
 
         Raises:
-            ConfigError: ``base_weight`` without a proposer that tells loglikelihoods.
-            pydantic.ValidationError: A number is out of range.
+            ConfigError: ``base_weight`` is set without a proposer that computes loglikelihoods.
+            ConfigError: A number is out of range.
         """
-        self.pair = pair
+        self.pair: BaseGuidePair = pair
         self.options = LogRatioConfig(
             base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
         )
         self.base = require_base(proposer, base_weight)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if one of the guides cannot read the prompt."""
-        if isinstance(self.pair, Checks):
-            self.pair.check(prompt, sampling)
+        """Raise PromptError if a guide cannot read the prompt."""
+        BaseGuidePair.of(self.pair).check(prompt, sampling)
+
+    def to_config(self, beside: Parts | None = None) -> LogRatioConfig:
+        """Return the section ``scorer``; raises like ``Scorer.to_config``."""
+        require_same_base(self, self.base, beside)
+        return self.options
+
+    def cache_key(self) -> str:
+        """Return the options and the guides, and the proposer if its loglikelihood is added."""
+        return f"LogRatioScorer({self.options!r}, {key_of(self.pair)}, {key_of(self.base)})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         options = self.options
@@ -99,16 +113,16 @@ class LogRatioScorer:
         responses: Sequence[str],
         ended: Sequence[bool] | None = None,
     ) -> list[float]:
-        """Score given texts, without a search: what do my guides like?
+        """Score given texts without a search.
 
-        Scored are the tokens after the longest common token prefix of prompt and
+        The scored tokens are those after the longest common token prefix of prompt and
         prompt + response.
 
         Args:
             prompts: One per text.
             responses: The texts.
-            ended: Whether each text really ended, so that the end token counts; by default all
-                did.
+            ended: Whether each text ended its turn, so that its end token is scored; by default
+                True for all.
 
         Returns:
             One log-ratio per text, in nats.
@@ -123,7 +137,7 @@ class LogRatioScorer:
                 f"got {len(prompts)} prompts, {len(responses)} responses and {len(ended)} ended "
                 "flags; give one of each per text"
             )
-        roots: dict[str | Prompt, Hypothesis] = {}  # a prompt that comes often is read once
+        roots: dict[str | Prompt, Hypothesis] = {}  # a repeated prompt is read once
         texts = [
             roots.setdefault(prompt, Hypothesis.root(prompt)).extend(
                 response, finish_reason="eos" if end else "length"

@@ -1,4 +1,4 @@
-"""A reward model or classifier as the value of answers, finished or not."""
+"""``RewardModelScorer`` and its config: a reward model or classifier that scores answers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any, Literal, Self
 from w2s_chains.backend.classifiers.judge import Judge
 from w2s_chains.backend.classifiers.load import load_judge, preview_judge
 from w2s_chains.backend.classifiers.log_odds import LogOdds
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Parts
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.scoring import BaseGuidePair
 from w2s_chains.errors import PromptError, ScorerError
-from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RememberingScorer
 
 
-class RewardModelConfig(ScorerConfig, LogOdds):
+class RewardModelConfig(BuiltInScorerConfig, LogOdds):
     """A Hugging Face sequence classifier: log p(positive) - log p(negative), or its single output.
 
     Attributes:
-        partial: Whether it also judges texts that go on, as chunk beam search needs; then the chat
-            template closes the turn only of answers that the model has ended. Without it only whole
-            answers are judged, and their turns are closed.
+        partial: Whether to score unfinished answers too, as chunk beam search needs. If true, the
+            chat template closes the turn only of answers that the model has ended. If false, only
+            whole answers are scored, and their turns are always closed.
     """
 
     type: Literal["reward_model"] = "reward_model"
@@ -40,22 +41,23 @@ class RewardModelConfig(ScorerConfig, LogOdds):
 class RewardModelScorer(RememberingScorer):
     """The output of a sequence classifier for each answer; higher is better.
 
-    All answers of a step, of all searches that run together, are read in batches of
-    ``batch_size``, each of them once. An answer that leaves the model nothing to read, because it
-    is empty and the model has no token for that, is worth least (-inf).
+    All answers of a step, from all searches that run together, are read once, in batches of
+    ``batch_size``. If an empty answer leaves the model nothing to read, because not even a special
+    token is added, its score is -inf.
     """
 
     def __init__(self, options: RewardModelConfig) -> None:
-        """Load the model that ``options`` name.
+        """Load the model that ``options`` describes.
 
         Raises:
-            ModelNotFoundError: The reference leads nowhere.
-            UnsupportedModelError: The model needs code of its own.
-            ConfigError: It is no such model, or an option does not fit it.
+            ModelNotFoundError: The model cannot be found.
+            UnsupportedModelError: The model needs code from its own repository.
+            ConfigError: The model is not a sequence classifier, or an option does not fit it.
         """
         super().__init__()
         options.preview()
         self.options = options
+        self.partial = options.partial
         self._judge: Judge = load_judge(options)
 
     @classmethod
@@ -68,20 +70,23 @@ class RewardModelScorer(RememberingScorer):
                 batch_size, max_length, truncate, tokenizer, device, dtype, ...
 
         Raises:
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
         return cls(RewardModelConfig(model=model, **options))
 
-    @property
-    def partial(self) -> bool:
-        """Whether it can score a text that goes on."""
-        return self.options.partial
+    def to_config(self, beside: Parts | None = None) -> RewardModelConfig:
+        """Return the section ``scorer``."""
+        return self.options
+
+    def cache_key(self) -> str:
+        """Return all options as text."""
+        return f"RewardModelScorer({self.options!r})"
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Raise PromptError if prompt and answer are longer than the model reads.
+        """Raise PromptError if prompt and answer are longer than the model can read.
 
-        The answer is counted in the proposer's tokens; a text that turns out longer in this
-        model's own is refused when it comes.
+        The answer is counted in the proposer's tokens. A text that has more tokens in this model's
+        vocabulary is refused when it is read.
         """
         count = len(self.options.ids(self._judge, prompt, ".", ended=False))
         limit = self._judge.limit
@@ -111,6 +116,6 @@ class RewardModelScorer(RememberingScorer):
         return [found.get(h, -math.inf) for h in hypotheses]
 
     def _reads_nothing(self, prompt: Prompt) -> bool:
-        """Whether an empty answer leaves the model something to read."""
+        """Return whether the model has something to read if the answer is empty."""
         text = self.options.rendered(prompt.plain_text, "")
         return self.options.chat or bool(self._judge.tokenizer(text)["input_ids"])

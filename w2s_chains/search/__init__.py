@@ -1,36 +1,51 @@
-"""Search strategies: pure algorithms, without torch and without langchain."""
+"""Search strategies as pure algorithms (no torch, no langchain), and their registry."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated
 
-from pydantic import BeforeValidator, SerializeAsAny
-
+from w2s_chains.core.configs import built
 from w2s_chains.core.hypothesis import common_ancestor
-from w2s_chains.core.plugins import build_plugin
-from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
+from w2s_chains.core.slots import Slot
+from w2s_chains.search.base import (
+    Search,
+    SearchStrategy,
+    commit,
+    distinct,
+    expand,
+    score,
+    top,
+)
 from w2s_chains.search.best_of_n import BestOfN
 from w2s_chains.search.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.sampling import EmulatedFineTuning, Sampling
 
-STRATEGIES: dict[str, type[SearchStrategy]] = {
+STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "chunk_beam": ChunkBeamSearch,
     "best_of_n": BestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
 }
+"""The built-in strategies by type."""
 
+STRATEGY = Slot(
+    kind="strategy",
+    base=SearchStrategy,
+    builtins=STRATEGIES,
+    group="w2s_chains.strategies",
+)
 
-def build_strategy(value: Any) -> Any:
-    """A strategy from a mapping with a ``type``; an object passes as it is."""
-    return build_plugin("strategies", value, STRATEGIES)
+AnyStrategy = Annotated[SearchStrategy, STRATEGY]
+"""Annotates a config field that takes a strategy: an object, a mapping or a type name."""
 
+build_strategy = partial(built, STRATEGY)
 
-AnyStrategy = Annotated[SerializeAsAny[SearchStrategy], BeforeValidator(build_strategy)]
-"""A config slot for a strategy: takes an object or a mapping, and dumps every parameter."""
 
 __all__ = [
     "STRATEGIES",
+    "STRATEGY",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",

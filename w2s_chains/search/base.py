@@ -1,4 +1,7 @@
-"""What a search strategy is, and the three things it can ask for."""
+"""``SearchStrategy``, the base of all strategies; its asks ``expand``, ``score`` and ``commit``.
+
+``distinct`` and ``top`` filter and rank hypotheses.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,26 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.plugins import Plugin
 
 Search = Generator[Ask, Any, Hypothesis]
 
 
 class SearchStrategy(Plugin, ABC):
-    """A search as a generator: it yields asks, is sent the answers, and returns the best answer.
+    """A search as a generator that yields asks, receives answers and returns the best answer.
 
     A strategy never touches a model, and it is its own config: a frozen pydantic model with a
     literal ``type``, for example ``{type: chunk_beam, width: 4, successors: 4, chunk_tokens: 5}``.
 
-    Third parties subclass it, give it a ``type`` and register the class under the entry point
-    group ``w2s_chains.strategies``.
+    To add a strategy, subclass this with a ``type`` of its own and register the class under the
+    entry point group ``w2s_chains.strategies``.
     """
 
     @property
     def token_steering(self) -> float:
-        """Weight of the guides at every token; not 0 where the proposer has to be steered."""
-        return getattr(self, "steering", 0.0)
+        """Weight of the guides at every token; 0 means unsteered sampling."""
+        return 0.0
 
     @property
     def needs_scorer(self) -> bool:
@@ -35,26 +38,25 @@ class SearchStrategy(Plugin, ABC):
 
     @property
     def scores_partial(self) -> bool:
-        """Whether the search asks for scores of texts that go on."""
+        """Whether the search asks for scores of unfinished texts."""
         return self.needs_scorer
 
     def kl_bound(self, rounds: int) -> float | None:
-        """What choosing adds at most to KL(answers || samples of the proposer), in nats.
+        """Bound how much selection adds to KL(answers || samples of the proposer), in nats.
 
-        Strategies whose mean over answers is such a bound override this; see
-        ``search.divergence``.
+        The mean over answers must be an upper bound; see ``search.kl_bounds``.
 
         Args:
-            rounds: How many times the strategy had asked for children when it got the answer.
+            rounds: Number of ``Expand`` asks up to the one that produced the answer.
 
         Returns:
-            None where no bound is proven.
+            The bound; None if none is proven, which is the default.
         """
         return None
 
     @property
     def branches(self) -> int:
-        """Partial answers that grow at once: what an answer costs, relative to one sample."""
+        """Number of partial answers grown at once: the cost relative to one sample."""
         return 1
 
     @abstractmethod
@@ -62,14 +64,14 @@ class SearchStrategy(Plugin, ABC):
         """Search for the best answer below ``root``, an empty hypothesis.
 
         Yields:
-            ``Expand`` (answered by the children, a list), ``Score`` (by a list of floats) or
+            ``Expand`` (answered by the list of children), ``Score`` (by a list of floats) or
             ``Commit`` (by None).
 
         Returns:
-            The best answer; every committed text is a prefix of it.
+            The best answer; every committed text must be a prefix of it.
 
-        Children are a function of their hypothesis and of the seed: who expands a hypothesis a
-        second time gets the same children again, so ask for all of them at once.
+        Children depend only on their hypothesis and the seed. Expanding a hypothesis twice returns
+        the same children, so ask for all of them at once.
         """
 
 
@@ -80,7 +82,7 @@ def expand(
     steering: float = 0.0,
     may_be_whole: bool = False,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
-    """Ask for ``successors`` children of each hypothesis; for the arguments see ``Expand``."""
+    """Ask for ``successors`` children of each hypothesis; ``Expand`` documents the arguments."""
     children = yield Expand(
         hypotheses=tuple(hypotheses),
         successors=successors,
@@ -92,18 +94,18 @@ def expand(
 
 
 def score(hypotheses: Sequence[Hypothesis]) -> Generator[Ask, list[float], list[float]]:
-    """Ask for the value of each hypothesis."""
+    """Ask for the score of each hypothesis."""
     scores = yield Score(hypotheses=tuple(hypotheses))
     return scores
 
 
 def commit(hypothesis: Hypothesis) -> Generator[Ask, None, None]:
-    """Tell that the text up to ``hypothesis`` can no longer change."""
+    """Declare the text up to ``hypothesis`` final."""
     yield Commit(hypothesis=hypothesis)
 
 
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
-    """Identical answers counted once: the first of each stays, in order."""
+    """Drop duplicates: keep the first of identical hypotheses, in order."""
     first: dict[object, Hypothesis] = {}
     for hypothesis in hypotheses:
         first.setdefault(hypothesis.identity, hypothesis)
@@ -111,6 +113,6 @@ def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
 
 
 def top(hypotheses: Sequence[Hypothesis], scores: Sequence[float], width: int) -> list[Hypothesis]:
-    """The ``width`` hypotheses with the highest scores, best first; ties keep their order."""
+    """Return the ``width`` best-scored hypotheses, best first; ties keep their order."""
     ranked = sorted(range(len(hypotheses)), key=lambda i: -scores[i])
     return [hypotheses[i] for i in ranked[:width]]

@@ -1,4 +1,4 @@
-"""Best-of-N, the simplest search."""
+"""``BestOfN``: sample N answers and return the best."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
+from w2s_chains.search.kl_bounds import best_of
 
 
 class BestOfN(SearchStrategy):
     """Sample N whole answers and return the best.
 
-    Equals ``ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)`` under the same seed.
+    Equivalent to ``ChunkBeamSearch(width=1, successors=n, chunk_tokens=None)`` with the same seed.
 
     Attributes:
-        n: Answers sampled.
-        steering: Token-level weight of the guides while an answer is sampled.
+        n: Number of answers to sample.
+        steering: Weight of the guides at every sampled token; 0 samples from the proposer alone.
     """
 
     type: Literal["best_of_n"] = "best_of_n"
     n: int = Field(default=4, ge=1)
     steering: float = Field(default=0.0, allow_inf_nan=False)
+
+    @property
+    def token_steering(self) -> float:
+        return self.steering
 
     @property
     def branches(self) -> int:
@@ -34,7 +38,7 @@ class BestOfN(SearchStrategy):
         return False
 
     def kl_bound(self, rounds: int) -> float:
-        return divergence.best_of(self.n)
+        return best_of(self.n)
 
     def search(self, root: Hypothesis) -> Search:
         answers = distinct((yield from expand([root], self.n, None, self.steering)))

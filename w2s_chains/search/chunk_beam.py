@@ -1,4 +1,4 @@
-"""Chunk-level beam search, the search of the paper."""
+"""``ChunkBeamSearch``: chunk-level beam search (Zhou et al., 2024)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
+from w2s_chains.search.kl_bounds import best_of, chunk_beam
 
 
 class ChunkBeamSearch(SearchStrategy):
-    """Keep the best W partial answers, continue each K times by L tokens, keep the best W again.
+    """Repeatedly continue W partial answers K times by L tokens, and keep the best W.
 
-    Algorithm 1 of Zhou et al. (2024), with three repairs: a finished answer is carried once and
+    Algorithm 1 of Zhou et al. (2024), with three improvements: a finished answer is kept once and
     never expanded, identical answers count once, and text is committed as soon as the whole beam
     shares it.
 
     Attributes:
         width: Beam width W, the number of hypotheses kept.
-        successors: K, the children of each hypothesis; the first step draws W*K from the prompt.
-        chunk_tokens: L, the tokens of a chunk; None for one endless chunk.
-        steering: Token-level weight of the guides while a chunk is sampled; 0 samples from the
-            proposer alone.
-        return_best: "beam" returns the best of the last beam, as the paper does; "finished" the
-            best finished answer ever seen.
+        successors: Children K of each hypothesis; the first step samples W*K from the prompt.
+        chunk_tokens: Chunk length L in tokens; None makes the whole answer one chunk.
+        steering: Weight of the guides at every sampled token; 0 samples from the proposer alone.
+        return_best: "beam" returns the best answer of the last beam, as in the paper; "finished"
+            returns the best finished answer ever found.
     """
 
     type: Literal["chunk_beam"] = "chunk_beam"
@@ -34,6 +33,10 @@ class ChunkBeamSearch(SearchStrategy):
     chunk_tokens: int | None = Field(default=5, ge=1)
     steering: float = Field(default=0.0, allow_inf_nan=False)
     return_best: Literal["beam", "finished"] = "beam"
+
+    @property
+    def token_steering(self) -> float:
+        return self.steering
 
     @property
     def branches(self) -> int:
@@ -45,12 +48,12 @@ class ChunkBeamSearch(SearchStrategy):
 
     def kl_bound(self, rounds: int) -> float:
         if self.chunk_tokens is None:
-            return divergence.best_of(self.width * self.successors)
-        return divergence.chunk_beam(self.width, self.successors, rounds)
+            return best_of(self.width * self.successors)
+        return chunk_beam(self.width, self.successors, rounds)
 
     def search(self, root: Hypothesis) -> Search:
         beam = [root]
-        best: Hypothesis | None = None  # the best finished answer so far, if it is to be returned
+        best: Hypothesis | None = None  # best finished answer so far, only for "finished"
         best_score = float("-inf")
         while live := [h for h in beam if not h.finished]:
             successors = self.successors if beam != [root] else self.width * self.successors
@@ -62,6 +65,6 @@ class ChunkBeamSearch(SearchStrategy):
                 for candidate, value in zip(pool, scores, strict=True):
                     if candidate.finished and value > best_score:
                         best, best_score = candidate, value
-            del children, pool  # rejected branches die here, and their caches with them
+            del children, pool  # free rejected branches and their caches
             yield from commit(common_ancestor([*beam, best] if best else beam))
         return best or beam[0]

@@ -1,7 +1,7 @@
-"""How far choosing takes answers away from what the proposer samples: upper bounds of the KL.
+"""Upper bounds of the KL divergence that selection causes: ``best_of`` and ``chunk_beam``.
 
-P is the law of one sample of the proposer, with its temperature, filters and steering, and Q the
-law of the answers of a search that chooses among such samples.
+P is the distribution of one sample of the proposer, with its temperature, filters and steering. Q
+is the distribution of the answers of a search that selects among such samples.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ import math
 
 
 def best_of(n: int) -> float:
-    """KL(Q || P) <= ln n - (n - 1) / n for the best of n samples, in nats.
+    """Bound KL(Q || P) <= ln n - (n - 1) / n for the best of n samples, in nats.
 
     Beirami et al. (2024), "Theoretical guarantees on the best-of-n alignment policy", Theorem 3.1.
-    Equal scores do not break it: among them the first sample wins, which is as good as at random,
-    and with a random tie-break beside it the bound holds for (answer, tie-break), hence for the
-    answer. It is nearly an equality where single answers are improbable.
+    The bound also holds with equal scores. The first sample wins a tie, which is equivalent to a
+    random tie-break since the samples are exchangeable; the bound then holds for the pair (answer,
+    tie-break), and hence for the answer. It is nearly tight if every single answer is improbable.
     """
     return math.log(n) - (n - 1) / n
 
 
 def chunk_beam(width: int, successors: int, chunks: int) -> float:
-    """Upper bound of KL(Q || P) of a chunk beam search, in nats, as a mean over its answers.
+    """Bound KL(Q || P) of a chunk beam search, in nats, as a mean over its answers.
 
-    With width 1 every chunk is the best of K samples given the text before it. By the chain rule
-    KL(Q || P) <= E[T] (ln K - (K - 1) / K), with T the chunks of an answer. This search is the
+    With width 1, every chunk is the best of K samples given the text before it. By the chain rule,
+    KL(Q || P) <= E[T] (ln K - (K - 1) / K), where T is the number of chunks. This search is the
     blockwise best-of-K of Mudgal et al. (2024), "Controlled Decoding from Language Models".
 
-    A wider beam looks ahead before it chooses, so that no chunk is a best-of-K. But an answer y
-    must be a node of the tree. The first round draws W K chunks, and every kept node, which is kept
-    once, K more, so that a node y is drawn W K^T P(y) times on average at most.
-    Hence Q(y) <= W K^T P(y), and KL(Q || P) <= ln W + E[T] ln K, whatever the scores are. This is
-    loose: it allows for a perfect choice at every step.
+    A wider beam looks ahead before it selects, so no chunk is a best-of-K. But an answer y must be
+    a node of the tree. The first round samples W K chunks. Each kept node is expanded once, into K
+    more, so y is sampled at most W K^T P(y) times on average. Hence Q(y) <= W K^T P(y), and
+    KL(Q || P) <= ln W + E[T] ln K for any scores. This bound is loose: it allows for a perfect
+    selection at every step.
 
     Args:
         width: Beam width W.
         successors: Children K of each hypothesis.
-        chunks: Chunks T of the answer.
+        chunks: Number T of chunks of the answer.
     """
     if width == 1:
         return chunks * best_of(successors)

@@ -1,4 +1,4 @@
-"""Plain sampling and emulated fine-tuning: one answer, no choice among several."""
+"""``Sampling`` and ``EmulatedFineTuning``: sample one answer, without selection."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.search.base import Search, SearchStrategy, commit, expand
 
 STREAM_TOKENS = 16
-"""Text is committed every so many tokens. It does not change the answer: a path keeps its random
+"""Tokens between two commits. The value does not change the answer, since a path keeps its random
 stream across chunks."""
 
 
 def sample_one(root: Hypothesis, steering: float) -> Search:
-    """One answer, committed as it grows."""
+    """Sample one answer and commit it as it grows."""
     answer = root
     while not answer.finished:
         [answer] = yield from expand([answer], 1, STREAM_TOKENS, steering, may_be_whole=True)
@@ -24,7 +24,7 @@ def sample_one(root: Hypothesis, steering: float) -> Search:
 
 
 class Sampling(SearchStrategy):
-    """One sample of the frozen model, unguided: the baseline."""
+    """Sample one answer from the frozen model without guidance: the baseline."""
 
     type: Literal["sampling"] = "sampling"
 
@@ -43,7 +43,7 @@ class EmulatedFineTuning(SearchStrategy):
     """Sample every token from softmax(log p_base + beta * (log p_tuned - log p_untuned)).
 
     Mitchell et al. (2023), "An Emulator for Fine-Tuning Large Language Models using Small Language
-    Models"; the baseline "EFT" of Zhou et al. (2024). Needs guides with the proposer's
+    Models"; the baseline "EFT" of Zhou et al. (2024). The guides must share the proposer's
     vocabulary.
 
     Attributes:

@@ -1,1 +1,1 @@
-"""Models that judge whole texts."""
+"""Load and run models that judge whole texts: sequence classifiers and reward models."""

@@ -1,18 +1,18 @@
-"""How prompt and answer become the text that a judge reads."""
+"""``AnswerTemplate``: how to make one text from prompt and answer."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
+
+from w2s_chains.core.configs import Config
 
 
-class AnswerTemplate(BaseModel):
-    """What a judge reads.
+class AnswerTemplate(Config):
+    """How to make the text that a judge reads.
 
     Attributes:
-        template: The text that is judged; ``{prompt}`` and ``{answer}`` are replaced literally.
+        template: The text to judge; ``{prompt}`` and ``{answer}`` are replaced literally.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: str = "{answer}"
 
@@ -24,6 +24,6 @@ class AnswerTemplate(BaseModel):
         return value
 
     def rendered(self, prompt: str, answer: str) -> str:
-        """The text that is judged."""
+        """Return the text to judge."""
         before, _, after = self.template.partition("{answer}")
         return before.replace("{prompt}", prompt) + answer + after.replace("{prompt}", prompt)

@@ -1,4 +1,4 @@
-"""Models that judge whole texts: ``JudgeOptions``, ``Judge``."""
+"""``Judge``: a model that judges whole texts, and its options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from w2s_chains.backend.loading.spec import ModelName, Placement
+from w2s_chains.backend.lm.adapters import input_device
+from w2s_chains.backend.lm.logits import to_lists
+from w2s_chains.backend.loading.config import ModelName, Placement
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.errors import ConfigError, PromptError
 
@@ -20,11 +22,11 @@ class JudgeOptions(Placement):
 
     Attributes:
         model: Hub id or local folder, with safetensors.
-        tokenizer: Where its tokenizer is, if it is not with the model.
+        tokenizer: Hub id or local folder of its tokenizer, if that is not with the model.
         chat: Render prompt and answer as two turns of the tokenizer's chat template.
-        batch_size: Texts that are read at once.
+        batch_size: Texts to read at once.
         max_length: Longest text, in tokens; by default what tokenizer and model allow.
-        truncate: Which end of a longer text is cut off; by default such a text is an error.
+        truncate: The end of a longer text to cut off; by default a longer text is an error.
     """
 
     model: ModelName
@@ -37,11 +39,11 @@ class JudgeOptions(Placement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueHeadWeights:
-    """Where the weights of a decoder with a value head are in its files.
+    """Names of the weights of a decoder with a value head in its files.
 
     Attributes:
         head: Name of the head's tensor. [1, D]
-        body: What the names of the decoder's weights begin with; None for transformers' own.
+        body: Prefix of the names of the decoder's weights; None for transformers' own prefix.
     """
 
     head: str
@@ -58,26 +60,31 @@ class Judge:
             model: An ``AutoModelForSequenceClassification``.
             tokenizer: Its tokenizer.
             options: How it reads.
-            reads_last: Read the head at the last token, whatever that is; otherwise the model's
-                own way holds, which for decoders may be the last one that is no padding token.
+            reads_last: Read the head at the last token, whatever that is. Otherwise the model
+                chooses the place; decoders take the last token that is not the padding token.
         """
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.options = options
         self.reads_last = reads_last
-        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.device = input_device(model)
         self.limit = longest_text(model.config, tokenizer, options)
 
     def text_ids(self, text: str) -> list[int]:
-        """Tokens of a text, special ones included.
+        """Return the tokens of a text, special tokens included.
 
         Raises:
-            PromptError: It is empty, or too long and not to be truncated.
+            PromptError: The text is empty, or it is too long and ``truncate`` is not set.
         """
         return self._checked(self.tokenizer(text, verbose=False, **self._truncation)["input_ids"])
 
     def chat_ids(self, prompt: Prompt, answer: str, ended: bool = True) -> list[int]:
-        """Tokens of the prompt's turns and one of the assistant, which is closed if it ended.
+        """Return the tokens of a conversation: the prompt's turns, then the answer's.
+
+        Args:
+            prompt: The prompt.
+            answer: The assistant's turn.
+            ended: Whether to close that turn.
 
         Raises:
             PromptError: The text is empty or too long, or the template refuses the prompt.
@@ -93,7 +100,7 @@ class Judge:
                 continue_final_message=not ended,
                 **self._truncation,
             )
-        except Exception as error:  # templates raise whatever they like
+        except Exception as error:  # templates raise exceptions of any type
             raise PromptError(
                 f"the chat template of {self.options.model!r} refuses the conversation "
                 f"({', '.join(turn['role'] for turn in turns)}): {error}; change the messages, or "
@@ -110,16 +117,16 @@ class Judge:
     def _checked(self, ids: list[int]) -> list[int]:
         name = self.options.model
         if not ids:
-            raise PromptError(f"the text is empty, and model {name!r} has no token for that")
+            raise PromptError(f"the text is empty, and model {name!r} has no token to read instead")
         if len(ids) > self.limit:
             raise PromptError(
                 f"the text has {len(ids)} tokens, but model {name!r} reads at most {self.limit}; "
-                "give fewer max_tokens, or set truncate to 'left' or 'right' for this model"
+                "lower max_tokens, or set truncate to 'left' or 'right' for this model"
             )
         return ids
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The model's outputs for each text, one per label."""
+        """Run the model on tokenised texts; return one output per label for each text."""
         found: dict[int, list[float]] = {}
         by_length = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         # Without a padding token a model cannot tell where a padded text ends.
@@ -127,7 +134,7 @@ class Judge:
         for start in range(0, len(texts), size):
             rows = by_length[start : start + size]
             values = self._read([texts[i] for i in rows])  # [B, labels]
-            found.update(zip(rows, values.tolist(), strict=True))
+            found.update(zip(rows, to_lists(values), strict=True))
         return [found[i] for i in range(len(texts))]
 
     @property
@@ -148,12 +155,16 @@ class Judge:
         states = body(tokens, attention_mask=mask, use_cache=False).last_hidden_state  # [B, T, D]
         rows = torch.arange(len(texts), device=states.device)
         last = states[rows, lengths.to(states.device) - 1].float()  # [B, D]
-        # In float32, or rewards of a bfloat16 model would be multiples of some 0.03.
+        # In float32: in bfloat16 rewards would be rounded to multiples of about 0.03.
         return last @ self.model.score.weight.to(last).T  # [B, 1]
 
 
 def longest_text(config: Any, tokenizer: Any, options: JudgeOptions) -> int:
-    """Most tokens of a text, special ones included."""
+    """Return the most tokens that a text may have, special tokens included.
+
+    Raises:
+        ConfigError: ``max_length`` is more than the model's positions.
+    """
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     wanted = options.max_length
     if positions is not None and wanted is not None and wanted > positions:

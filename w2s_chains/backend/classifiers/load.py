@@ -1,9 +1,9 @@
-"""Loads models that judge whole texts."""
+"""Load models that judge whole texts."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -15,31 +15,34 @@ from transformers import (
 
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions, ValueHeadWeights, longest_text
 from w2s_chains.backend.loading.locate import check_complete, check_safe, clear_errors_of, locate
-from w2s_chains.backend.loading.spec import device_of, options_of
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def preview_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> PreTrainedConfig:
-    """All of ``load_judge`` but the weights; returns the model's config, and raises alike."""
+    """Do all that ``load_judge`` does except for the weights; return the model's config.
+
+    Raises like ``load_judge``.
+    """
     return _preview(options, head)[0]
 
 
 _loaded: dict[str, Judge] = {}
-"""The judge that was used last: they are large, and a comparison takes one after the other."""
+"""The judge that was used last. Judges are large, and a comparison uses one after the other."""
 
 
 def load_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> Judge:
-    """Load a model that judges texts, or take the one of the last call if it is the same.
+    """Load a model that judges texts, or return the one of the last call if it is the same.
 
     Args:
-        options: Which model.
-        head: For a decoder with a value head under a name of its own.
+        options: Which model, and how it reads.
+        head: The names of the weights, for a decoder with a value head that transformers does not
+            know.
 
     Raises:
-        ModelNotFoundError: The reference leads nowhere.
-        UnsupportedModelError: The model needs code of its own.
-        ConfigError: It is no such model, or an option does not fit it.
+        ModelNotFoundError: There is no such model.
+        UnsupportedModelError: The model needs code from its own repository.
+        ConfigError: The model cannot judge texts, or an option does not fit it.
     """
     key = repr((*(getattr(options, name) for name in JudgeOptions.model_fields), head))
     if key not in _loaded:
@@ -53,7 +56,7 @@ def _load(options: JudgeOptions, head: ValueHeadWeights | None) -> Judge:
     device = device_of(options)
     source, files = locate(options.model, options.revision)
     with clear_errors_of(options.model):
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+        loaded = cast(Any, AutoModelForSequenceClassification).from_pretrained(
             source,
             config=config,
             **files,
@@ -77,7 +80,9 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
     options_of(options, device_of(options))
     source, files = locate(options.model, options.revision)
     with clear_errors_of(options.model):
-        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        config: PreTrainedConfig = cast(Any, AutoConfig).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
             raise ConfigError(
                 f"model {options.model!r} cannot judge texts: transformers has no "
@@ -89,7 +94,9 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
     if options.tokenizer is not None:
         source, files = locate(options.tokenizer)
     with clear_errors_of(options.tokenizer or options.model):
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
     if options.truncate is not None:
         tokenizer.truncation_side = options.truncate
     if options.chat and not tokenizer.chat_template:
@@ -102,7 +109,7 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
 
 
 def _renamed(config: PreTrainedConfig, head: ValueHeadWeights) -> dict[str, str]:
-    """From names in the files to those of transformers' classifier of this architecture."""
+    """Map names in the files to the names of transformers' classifier of this architecture."""
     ours: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     body = ours.base_model_prefix
     names = {f"^{re.escape(head.head)}$": "score.weight"}

@@ -1,4 +1,4 @@
-"""What a classifier is asked for: how prompt and answer are rendered, and which labels count."""
+"""``JudgedText`` and ``LogOdds``: how to render prompt and answer, and which labels to compare."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pydantic import model_validator
 
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions
-from w2s_chains.core.plugins import did_you_mean
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 class JudgedText(AnswerTemplate, JudgeOptions):
@@ -21,17 +20,17 @@ class JudgedText(AnswerTemplate, JudgeOptions):
     @model_validator(mode="after")
     def _one_rendering(self) -> Self:
         if self.chat and "template" in self.model_fields_set:
-            raise ValueError("chat renders prompt and answer by itself; leave out template or chat")
+            raise ValueError("chat renders prompt and answer by itself; remove template or chat")
         return self
 
     def ids(self, judge: Judge, prompt: Prompt, answer: str, ended: bool = True) -> list[int]:
-        """Tokens of what is judged.
+        """Return the tokens to judge.
 
         Args:
             judge: The model.
-            prompt: What was asked.
+            prompt: The prompt.
             answer: The answer, or the beginning of one.
-            ended: Whether the chat template closes the turn of the answer.
+            ended: Whether the chat template closes the answer's turn.
 
         Raises:
             PromptError: The text is empty or too long, or the chat template refuses the prompt.
@@ -44,25 +43,27 @@ class JudgedText(AnswerTemplate, JudgeOptions):
 class LogOdds(JudgedText):
     """Log p(positive) - log p(negative) by any ``AutoModelForSequenceClassification``, in nats.
 
-    A model with a single output, as reward models have it, gives that output; it has no labels.
+    If the model has a single output, as reward models do, that output is the reward.
 
     Attributes:
-        positive: Label whose probability is rewarded, by name or index.
-        negative: Label that it is compared with; by default all others together.
+        positive: The label whose probability is rewarded, by name or index.
+        negative: The label to compare it with; by default all other labels together.
     """
 
     positive: str | int | None = None
     negative: str | int | None = None
 
     def log_odds(self, logits: Sequence[Sequence[float]], config: Any) -> list[float]:
-        """The reward of each text, from the outputs of a model with this config."""
+        """Return the reward of each text, from the outputs of a model with this config."""
         positive, negative = self.labels(config)
         if positive is None:
             return [row[0] for row in logits]
         return [row[positive] - _log_sum_exp([row[i] for i in negative]) for row in logits]
 
     def labels(self, config: Any) -> tuple[int | None, list[int]]:
-        """Index of the positive label, and of those that it is compared with.
+        """Return the index of the positive label, and of the labels to compare it with.
+
+        The positive index is None for a model with a single output.
 
         Raises:
             ConfigError: The model has no such labels.
@@ -77,8 +78,8 @@ class LogOdds(JudgedText):
             return None, []
         if config.problem_type == "multi_label_classification":
             raise ConfigError(
-                f"the labels of model {self.model!r} do not exclude each other, so that there is "
-                "no p(positive) to compare with p(negative); use another model"
+                f"the labels of model {self.model!r} do not exclude each other, so there is no "
+                "p(positive) to compare with p(negative); use another model"
             )
         positive = self._index("positive", self.positive, names)
         if self.negative is None:
@@ -92,8 +93,8 @@ class LogOdds(JudgedText):
         found = [i for i, name in names.items() if label in (i, name)]
         if label is None:
             raise ConfigError(
-                f"model {self.model!r} has the labels {', '.join(names.values())}; say with "
-                f"{role!r} which of them is rewarded"
+                f"model {self.model!r} has the labels {', '.join(names.values())}; set {role!r} to "
+                "the one to reward"
             )
         if len(found) != 1:
             hint = did_you_mean(str(label or ""), names.values())

@@ -1,1 +1,1 @@
-"""Sampling that keeps to a form: grammars, schemas, tool calls."""
+"""Constrained decoding: grammars, JSON schemas and tool calls."""

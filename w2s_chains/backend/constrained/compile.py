@@ -1,4 +1,4 @@
-"""From a constraint to llguidance's grammar; whatever cannot be honoured is refused here."""
+"""Compile a constraint to a llguidance grammar, and refuse what cannot be honoured."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from typing import Any
 from llguidance import LLMatcher
 
 from w2s_chains.backend.constrained.endings import byte_tokenizer, shortest_ending
-from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, culprit
+from w2s_chains.backend.constrained.schemas import JSON_STYLE, Json, closed, culprit
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
 _PATIENCE = 12
-"""Bytes: of texts that are about as short, the one with the fewest tokens is taken."""
+"""Bytes by which an answer may exceed the shortest one, if it has fewer tokens."""
 _NOT_IN_BYTES = re.compile(r"(?m)^\s*[\w-]+\[[^\]\n]*\b(max_tokens|stop)\s*=|<\[[\d^*]")
-"""What llguidance counts in tokens or names by number."""
+"""Parts of a lark grammar that count tokens or name them by number."""
 
 
 def check_constraint(constraint: Constraint) -> None:
-    """Raise ConstraintError if no answer can be held to ``constraint``; needs no model."""
+    """Check that answers can be held to a constraint; needs no model.
+
+    Raises:
+        ConstraintError: They cannot.
+    """
     shortest_answer(constraint)
 
 
 def shortest_answer(constraint: Constraint, cost: Callable[[bytes], float] = len) -> bytes:
-    """The shortest answer known.
+    """Find a short answer under a constraint.
 
     Args:
-        constraint: What the answer is held to.
-        cost: How long an answer is; infinite for one that cannot be given.
+        constraint: The constraint.
+        cost: Length of an answer; infinite for an answer that cannot be given.
 
     Raises:
         ConstraintError: The constraint cannot be honoured, or no answer under it ends.
@@ -46,10 +50,10 @@ def shortest_answer(constraint: Constraint, cost: Callable[[bytes], float] = len
 
 
 def byte_matcher(constraint: Constraint) -> LLMatcher:
-    """A matcher that reads answers byte by byte.
+    """Make a matcher that reads answers byte by byte.
 
     Raises:
-        ConstraintError: It cannot be honoured; says what, and where.
+        ConstraintError: The constraint cannot be honoured; the message says which part of it.
     """
     matcher = LLMatcher(byte_tokenizer(), llguidance_source(constraint), log_level=0)
     error = matcher.get_error().strip()
@@ -61,7 +65,7 @@ def byte_matcher(constraint: Constraint) -> LLMatcher:
         where = f" at {at}"
     raise ConstraintError(
         f"the {constraint.kind} constraint cannot be honoured{where}: {error}; leave that out or "
-        "say it another way (oneOf as anyOf, a set as a list, a pattern without look-around)"
+        "write it another way (oneOf as anyOf, a set as a list, a pattern without look-around)"
     )
 
 
@@ -71,21 +75,26 @@ def _fault(schema: Mapping[str, Any]) -> str:
 
 
 def llguidance_source(constraint: Constraint) -> str:
-    """The constraint in llguidance's own form."""
+    """Translate a constraint to llguidance's own format.
+
+    Raises:
+        ConstraintError: It is not a JSON schema, or it depends on tokens.
+    """
     source = constraint.source
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(source)
     if constraint.kind == "json_schema":
+        schema: Json
         try:
             schema = json.loads(source)
         except ValueError as error:
-            raise ConstraintError(f"the schema {source[:200]!r} is no JSON: {error}") from error
+            raise ConstraintError(f"the schema {source[:200]!r} is not JSON: {error}") from error
         if not isinstance(schema, dict):
             raise ConstraintError(f"the schema {source[:200]!r} must be an object, such as {{}}")
         return LLMatcher.grammar_from_json_schema({**closed(schema), "x-guidance": JSON_STYLE})
     if found := _NOT_IN_BYTES.search(source):
         raise ConstraintError(
             f"the lark constraint has {found.group().strip()!r}, which counts or names tokens; "
-            "an answer is constrained by its text alone, so leave that out"
+            "a constraint may only be about the text, so leave that out"
         )
     return LLMatcher.grammar_from_lark(source)

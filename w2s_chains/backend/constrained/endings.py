@@ -1,7 +1,7 @@
-"""The shortest ending: how few bytes complete a text that a grammar has begun to read.
+"""``shortest_ending``: find a short text that completes what a grammar has begun to read.
 
-A grammar is read here byte by byte, so that what is found holds for every vocabulary. A byte costs
-microseconds.
+Grammars are read byte by byte here, so that the results hold for every vocabulary. Reading a byte
+takes microseconds.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ from collections.abc import Callable, Sequence
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 _END = 256
+"""The end token of the byte vocabulary."""
 _MOST_DEEP = 1000
+"""States that the depth-first search looks at."""
 _RANDOM_TEXTS = 4
 _RANDOM_BYTES = 500
+"""Number and length of the random texts that are tried where nothing else leads on."""
 _MANY = 16
-"""Where more bytes than this may follow, most of them lead to the same place."""
+"""If more bytes than this may follow, most of them are assumed to lead to the same state."""
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("\\")}
+"""Printable ASCII without the backslash."""
 _CLOSING = b"}])"
 _STRUCTURE = (b",", b":", b"[", b"{", b"(", b"]", b"}", b")")
 _RANK = {byte: rank for rank, byte in enumerate(b'}])"')} | dict.fromkeys(b",[{\\", 300)
+"""Order of the bytes in the depth-first search: first those that close, last those that open."""
 
 
 class _Bytes:
-    """A vocabulary with one token for each byte."""
+    """A vocabulary with one token for each byte, as llguidance expects a tokenizer."""
 
     eos_token_id = _END
     bos_token_id = None
@@ -40,17 +45,17 @@ class _Bytes:
 
 @functools.cache
 def byte_tokenizer() -> LLTokenizer:
-    """The vocabulary in which matchers read single bytes."""
+    """Return the tokenizer with which matchers read single bytes."""
     return LLTokenizer(TokenizerWrapper(_Bytes()), slices=[])
 
 
 def completes(state: LLMatcher, ending: bytes) -> bool:
-    """Whether ``ending`` may follow, and the text be over after it."""
+    """Check whether ``ending`` may follow and the text may end after it."""
     return state.validate_tokens([*ending, _END]) == len(ending) + 1
 
 
 def next_bytes(state: LLMatcher) -> tuple[int, ...]:
-    """The bytes that may follow."""
+    """Return the bytes that may follow."""
     return _set_bits(state.compute_bitmask())
 
 
@@ -63,21 +68,23 @@ def shortest_ending(
     cost: Callable[[bytes], float] = len,
     enough: float = -1,
 ) -> bytes | None:
-    """A short text that completes what ``state`` has read; None if none was found.
+    """Find a short text that completes what ``state`` has read.
 
-    First the shortest is looked for (Dijkstra's search over bytes); where that takes too long, any
-    is, depth first, with brackets and quotes closed as early as possible. Bytes that lead nowhere
-    new are not followed, so neither is certain to find the shortest one, but whatever is found has
-    been read by the grammar to its end.
+    First we search for the shortest (Dijkstra over bytes). If that takes too long, we search for
+    any, depth first, closing brackets and quotes as early as possible. Both skip bytes that seem
+    to lead nowhere new, so the result may not be the shortest, but the grammar always accepts it.
 
     Args:
         state: A matcher of bytes; not changed.
-        hint: A text of which an end is likely to end this one too, after some detour.
-        most_nodes: States to look at in search of the shortest; 10,000 take at most about half a
-            second.
-        patience: Look on until texts are so many bytes longer than the shortest, ...
-        cost: ... and take the cheapest; an infinite cost rules a text out.
-        enough: The first text is taken that costs at most this.
+        hint: A text; one of its ends is likely to complete this text too, after some more bytes.
+        most_nodes: States that the first search looks at; 10,000 take at most about half a second.
+        patience: Continue until texts are this many bytes longer than the shortest one found, and
+            take the cheapest.
+        cost: Cost of a text; an infinite cost rules it out.
+        enough: Take the first text that costs at most this.
+
+    Returns:
+        The text; None if none was found.
     """
     found = _search(state, hint, most_nodes, patience, cost, enough)
     if found is None:
@@ -107,7 +114,7 @@ def _search(
         if len(text) >= longest:
             break
         mask = node.compute_bitmask()
-        # Texts that differ in letters and digits alone are taken to be at the same place.
+        # Texts that differ only in letters and digits count as the same state.
         place = (mask, name, len(text), *map(text.count, _STRUCTURE))
         if place in seen:
             continue
@@ -127,7 +134,7 @@ def _search(
 
 
 def _digits(text: bytes) -> int:
-    """Of texts as long as each other, the one with the fewest tends to have the fewest tokens."""
+    """Count digits and minus signs: of equally long texts, fewer tend to mean fewer tokens."""
     return len(text) - len(text.translate(None, b"-0123456789"))
 
 
@@ -139,11 +146,11 @@ def _known_ending(node: LLMatcher, allowed: Sequence[int], hint: bytes) -> bytes
 
 
 class _Kinds:
-    """Which of many bytes are worth following, as one search has learnt it.
+    """Which of many possible bytes are worth following; one search learns it as it goes.
 
     Attributes:
-        reps: One byte of each kind, by what may follow and by the last forced text.
-        stuck: Where nothing but more of the same was found.
+        reps: One byte of each kind, by the mask of what may follow and the last forced text.
+        stuck: Keys like those of ``reps`` for states from which no way on was found.
     """
 
     def __init__(self) -> None:
@@ -154,11 +161,20 @@ class _Kinds:
 def _children(
     node: LLMatcher, mask: bytes, name: bytes, kinds: _Kinds
 ) -> list[tuple[int, bytes, LLMatcher]]:
-    """What may follow: each byte with those that it forces.
+    """List the ways on from a state: each byte with the bytes that it forces.
 
-    Where many bytes may follow, one of each kind is enough, and a byte after which exactly the same
-    may follow, such as one more letter in a string, is not followed unless it closes something.
-    Where there is nothing else, as in a string that is not long enough yet, the way on is guessed.
+    If many bytes may follow, we take one of each kind. We drop a byte after which exactly the same
+    may follow, such as one more letter in a string, unless it closes something. If nothing is
+    left, as in a string that is still too short, we guess a way on.
+
+    Args:
+        node: The state.
+        mask: The bytes that may follow, one bit each.
+        name: The last forced text before this state.
+        kinds: What this search has learnt so far.
+
+    Returns:
+        Rank, bytes, and the state after them.
     """
     allowed = _set_bits(mask)
     many = len(allowed) > _MANY
@@ -196,11 +212,11 @@ def _children(
 
 
 def _way_on(node: LLMatcher, mask: bytes) -> bytes:
-    """Bytes after which something else than ``mask`` may follow; empty if none were found.
+    """Find bytes after which something else than ``mask`` may follow; empty if none were found.
 
-    A state does not show how near a pattern such as ``[0-9].@`` is to its end. So one byte again
-    and again is tried, which is all that a string that is too short needs, then a few random texts,
-    and what is not needed is taken out of the first that gets there.
+    A state does not show how near a pattern such as ``[0-9].@`` is to its end. So we first repeat
+    one byte, which is enough for a string that is too short, and then try a few random texts. From
+    the first text that works we remove the bytes that it does not need.
     """
 
     def leads_on(text: bytes) -> bool:
@@ -229,7 +245,7 @@ def _way_on(node: LLMatcher, mask: bytes) -> bytes:
 
 
 def _plain(mask: bytes) -> Sequence[int]:
-    """The allowed bytes without escapes and parts of characters, if any are left."""
+    """Return the allowed bytes that are plain ASCII, or all allowed bytes if none are."""
     allowed = _set_bits(mask)
     return [byte for byte in allowed if byte in _PLAIN] or allowed
 

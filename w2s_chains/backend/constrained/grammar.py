@@ -1,25 +1,26 @@
-"""Constrained decoding: which tokens may follow, so that the answer keeps its form to the end.
+"""``GrammarState``: which tokens may follow, so that an answer satisfies its grammar to the end.
 
-llguidance reads the grammar and says which tokens it allows. Added here is the budget. Every state
-knows an ending, bytes that complete its text. The invariant is
+llguidance reads the grammar and says which tokens it allows. This module adds the token budget.
+Every state knows an ending: bytes that complete its text. The invariant is
 
     tokens of the ending + 1 end token <= tokens left
 
-at every state that ``GrammarState.advance`` returns: a token after which no ending is known that
-keeps it is refused. It holds at the start (``Grammar.check``), and the first token of the ending
+at every state that ``GrammarState.advance`` returns. A token is refused if no ending after it
+keeps the invariant. It holds at the start (``Grammar.check``), and the first token of the ending
 itself always keeps it, because the rest of the ending then needs one token fewer. So there is
-always a token to go on with, and the answer is complete when its tokens are used up, whatever the
-model prefers.
+always an allowed token, and the answer is complete when its tokens are used up, whatever the model
+prefers.
 
-Tokens stand for bytes, so a character, a number or an escape may be cut by tokens and chunks
-anywhere. Special tokens stand for nothing inside a grammar; end tokens are allowed exactly where
-the text may be over.
+Tokens stand for bytes, so a token or chunk may end anywhere inside a character, a number or an
+escape. Special tokens are never allowed inside a grammar; end tokens are allowed exactly where the
+text may end.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from llguidance import LLMatcher
@@ -33,13 +34,13 @@ from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
 _STATES = 300
-"""States to look at in search of a new ending; most of it is known already."""
+"""States that a search for a new ending looks at; the old ending is its hint."""
 _TRIES = 8
-"""Tokens of a row that may be refused before it takes the way out."""
+"""Tokens of a row that may be refused before it takes the first token of its ending."""
 
 
 class Grammars:
-    """The grammars of one model, compiled when they are first asked for, on any thread."""
+    """The grammars of one model, compiled when they are first needed, on any thread."""
 
     def __init__(self, text: Tokenizer) -> None:
         """Read the vocabulary, once for all constraints; takes about half a second.
@@ -51,7 +52,7 @@ class Grammars:
         self.compile = functools.lru_cache(maxsize=64)(self._compile)
 
     def _compile(self, constraint: Constraint) -> Grammar:
-        """The constraint for these tokens; cached.
+        """Compile a constraint for this model's tokens; ``compile`` caches the result.
 
         Raises:
             ConstraintError: It cannot be honoured, or not with these tokens.
@@ -63,8 +64,8 @@ class Grammar:
     """A constraint compiled for one vocabulary.
 
     Attributes:
-        start: Nothing is written yet.
-        shortest: Tokens of the shortest answer known, its end token included.
+        start: The state before the first token.
+        shortest: Tokens of the shortest known answer, its end token included.
     """
 
     def __init__(self, vocabulary: Vocabulary, constraint: Constraint) -> None:
@@ -77,7 +78,7 @@ class Grammar:
         self.start = GrammarState(self, matcher, byte_matcher(constraint), answer)
 
     def check(self, max_tokens: int) -> None:
-        """Raise ConstraintError if ``max_tokens`` are too few for any answer."""
+        """Raise ConstraintError if ``max_tokens`` is too low for any answer."""
         if max_tokens < self.shortest:
             raise ConstraintError(
                 f"max_tokens is {max_tokens}, but the shortest answer under the "
@@ -87,14 +88,14 @@ class Grammar:
 
 
 class GrammarState:
-    """What may follow a text; never changes, and one thread at a time may use it.
+    """A grammar after some text: immutable, but to be used by one thread at a time.
 
     Attributes:
-        grammar: What it is a state of.
+        grammar: The grammar.
         ending: Bytes that complete the text.
-        ended: Whether an end token came.
-        curtailed: Whether a better token was refused for the budget on the way here: the form is
-            kept, but the answer had to be made short.
+        ended: Whether an end token was sampled.
+        curtailed: Whether a better token was refused on the way here because of the budget. The
+            answer satisfies the grammar, but had to be cut short.
     """
 
     __slots__ = ("_bytewise", "_mask", "_matcher", "curtailed", "ended", "ending", "grammar")
@@ -119,17 +120,17 @@ class GrammarState:
 
     @property
     def accepting(self) -> bool:
-        """Whether the text may be over here."""
+        """Whether the text may end here."""
         return self._bytewise.is_accepting()
 
     @property
     def complete(self) -> bool:
-        """Whether the text must be over here."""
+        """Whether the text must end here."""
         return self.accepting and not next_bytes(self._bytewise)
 
     @property
     def mask(self) -> Tensor:
-        """The tokens that the grammar allows, i at bit i % 32 of number i // 32, int32 [W]."""
+        """The allowed tokens, int32 [W]: token i is bit i % 32 of number i // 32."""
         if self._mask is None:
             bits = bytearray(self._matcher.compute_bitmask())
             _require(self._matcher)
@@ -138,13 +139,13 @@ class GrammarState:
 
     @property
     def way_out(self) -> int:
-        """The token with which the shortest way to the end begins."""
+        """The first token of the ending."""
         spelt = self.grammar.vocabulary.spell(self.ending)
         assert spelt is not None, "an ending that cannot be spelt is never kept"
         return spelt[0] if spelt else min(self.grammar.vocabulary.end_ids)
 
     def advance(self, token: int, left: int, *, curtailed: bool = False) -> GrammarState | None:
-        """The state after ``token``; None if it may not follow.
+        """Return the state after ``token``; None if the token may not follow.
 
         Args:
             token: The next token.
@@ -176,7 +177,7 @@ class GrammarState:
         return GrammarState(self.grammar, matcher, bytewise, ending, curtailed=curtailed)
 
     def _ending_after(self, piece: bytes, after: LLMatcher, count: int) -> bytes | None:
-        """An ending of at most ``count`` tokens after ``piece``."""
+        """Find an ending of at most ``count`` tokens after ``piece``."""
         fits = self.grammar.vocabulary.fits
         if self.ending.startswith(piece):
             ending = self.ending[len(piece) :]
@@ -194,13 +195,12 @@ class GrammarState:
 
 
 def allowed(states: Sequence[GrammarState | None], size: int, device: torch.device) -> Tensor:
-    """Which tokens may follow; all of them where there is no state or an end token came.
+    """Return which tokens may follow: all of them in rows without a state and after an end token.
 
     Args:
-        states: One for each row.
-        size: Tokens in the table of logits (V); those that the tokenizer does not have are never
-            allowed.
-        device: Where the logits are.
+        states: One per row.
+        size: Tokens in the table of logits (V); tokens that the tokenizer lacks are never allowed.
+        device: Device of the logits.
 
     Returns:
         Booleans. [B, V]
@@ -218,16 +218,17 @@ def allowed(states: Sequence[GrammarState | None], size: int, device: torch.devi
 def choose(
     scores: Tensor, states: Sequence[GrammarState], left: Sequence[int]
 ) -> tuple[list[int], list[GrammarState]]:
-    """The best token of each row that may follow.
+    """Choose the best token of each row that may follow.
 
-    Costs one synchronisation, and one more for each time that the best token of some row is
-    refused for the budget. After a few refusals a row takes the way out.
+    Costs one synchronisation with the device, and one more each time that the best token of some
+    row is refused because of the budget. After a few refusals a row takes the first token of its
+    ending.
 
     Args:
-        scores: Scores with everything that the sampler forbids at -inf; refused tokens are set to
-            -inf in place. [B, V]
+        scores: Scores, -inf for all that the sampler forbids; refused tokens are set to -inf in
+            place. [B, V]
         states: States that have not ended.
-        left: Tokens left, the next one and an end token included.
+        left: Tokens left in each row, the next one and an end token included.
 
     Returns:
         The tokens and the states after them.
@@ -238,9 +239,8 @@ def choose(
         rows = [row for row in range(len(states)) if row not in chosen]
         if not rows:
             break
-        best = (scores if len(rows) == len(states) else scores[rows]).max(1)
-        found = zip(rows, best.indices.tolist(), best.values.tolist(), strict=True)
-        for row, token, score in found:
+        found = _best(scores if len(rows) == len(states) else scores[rows])
+        for row, token, score in zip(rows, *found, strict=True):
             if score == float("-inf"):
                 continue
             after = states[row].advance(token, left[row], curtailed=row in refused)
@@ -256,6 +256,12 @@ def choose(
             chosen[row] = state.way_out, after
     ordered = [chosen[row] for row in range(len(states))]
     return [token for token, _ in ordered], [state for _, state in ordered]
+
+
+def _best(scores: Any) -> tuple[list[int], list[float]]:
+    """Return the best token of each row, and its score."""
+    best = scores.max(1)
+    return best.indices.tolist(), best.values.tolist()
 
 
 def _require(matcher: LLMatcher) -> None:

@@ -1,18 +1,20 @@
-"""JSON schemas before they are compiled: what a weak model needs, and where one is at fault."""
+"""Prepare JSON schemas for weak models, and find the part of a schema that is at fault."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+Json = Mapping[str, Any] | list[Any] | str | float | bool | None
+"""A JSON schema, or any part of one."""
 JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
     "json_allowed_escapes": 'nrbtf\\"',
 }
-"""How llguidance is to write JSON: as json.dumps and most training data do. Free whitespace lets a
-weak model go on with line breaks for ever; an escape such as \\ud800 stands for no character."""
+"""Options that make llguidance write JSON as json.dumps and most training data do. With free
+whitespace a weak model may write line breaks for ever, and \\ud800 stands for no character."""
 
 _ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -20,37 +22,37 @@ _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSc
 _MERGED = ("properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if", "not")
 
 
-def closed(schema: Any) -> Any:
-    """``schema`` with objects that have the properties they list and no others.
+def closed(schema: Json) -> Any:
+    """Return ``schema`` with objects that allow only the properties they list.
 
-    By the letter an object may have any further property, and a weak model does not stop inventing
-    them. What is valid under the closed schema is valid under the open one. Objects that say
-    something about their other properties are left alone, and so is the whole schema where it
-    intersects parts, since each part knows only its own properties.
+    A schema normally allows any other property, and a weak model keeps inventing them. All that is
+    valid under the closed schema is valid under the original. Objects that say something about
+    other properties stay as they are. So does the whole schema if it combines parts (allOf and the
+    like), since each part knows only its own properties.
     """
     return schema if _intersects(schema) else _close(schema)
 
 
-def _intersects(schema: Any) -> bool:
+def _intersects(schema: Json) -> bool:
     if not isinstance(schema, Mapping):
         return False
     parts = sum(key in schema for key in _MERGED) + len(schema.get("allOf", ())[1:])
     return parts > 1 or any(_intersects(child) for _, child in _children(schema))
 
 
-def _close(schema: Any) -> Any:
+def _close(schema: Json) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     result = _with_children(schema, _close)
     said = {"additionalProperties", "patternProperties", "unevaluatedProperties"} & set(schema)
-    names = schema.get("properties")
+    names: Json = schema.get("properties")
     if isinstance(names, Mapping) and not said and set(schema.get("required", ())) <= set(names):
         result["additionalProperties"] = False
     return result
 
 
-def relocated(schema: Any, pointer: str) -> Any:
-    """``schema`` with its local references rewritten for a place at ``pointer`` in another one."""
+def relocated(schema: Json, pointer: str) -> Any:
+    """Return ``schema`` with its local references rewritten for use at ``pointer`` in another."""
     if not isinstance(schema, Mapping):
         return schema
     result = _with_children(schema, lambda child: relocated(child, pointer))
@@ -61,24 +63,22 @@ def relocated(schema: Any, pointer: str) -> Any:
 
 
 def culprit(schema: Mapping[str, Any], fails: Callable[[Mapping[str, Any]], bool]) -> str:
-    """JSON pointer to the innermost part of ``schema`` for which ``fails`` is still true."""
+    """Return the JSON pointer to the innermost part of ``schema`` for which ``fails`` is true."""
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     pointer = "#"
     node = schema
     while True:
-        inner = (
-            (name, child)
-            for name, child in _children(node)
-            if isinstance(child, Mapping) and fails({**shared, **child})
-        )
-        name, child = next(inner, ("", None))
-        if child is None:
+        for name, child in _children(node):
+            if isinstance(child, Mapping) and fails({**shared, **child}):
+                pointer, node = f"{pointer}/{name}", child
+                break
+        else:
             return pointer
-        pointer, node = f"{pointer}/{name}", child
 
 
 def _with_children(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     result = dict(schema)
+    value: Json
     for key, value in schema.items():
         if key in _ONE:
             result[key] = change(value)
@@ -89,7 +89,8 @@ def _with_children(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> d
     return result
 
 
-def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    value: Json
     for key, value in schema.items():
         if key in _ONE:
             yield key, value

@@ -1,4 +1,4 @@
-"""Constraints under which an answer is, or may be, the call of a tool."""
+"""Make constraints that demand or allow tool calls in an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, relocated
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
@@ -19,12 +19,12 @@ def tool_call(
     parallel: bool = False,
     form: CallFormat = DEFAULT_CALLS,
 ) -> Constraint:
-    """The answer is a call of one of ``tools``; give one tool for the call of just that one.
+    """Require the answer to be a call of one of ``tools``; give one tool to force that one.
 
     Args:
-        tools: JSON schema of the arguments under each name.
+        tools: The JSON schema of each tool's arguments, by the tool's name.
         parallel: Allow more calls after the first.
-        form: How calls are written.
+        form: The format of calls.
 
     Raises:
         ConstraintError: There is no tool.
@@ -39,13 +39,12 @@ def text_or_tool_call(
     parallel: bool = False,
     form: CallFormat = DEFAULT_CALLS,
 ) -> Constraint:
-    """The answer is text, or text (often none) and then a call of one of ``tools``.
+    """Allow text, or text (often empty) followed by a call of one of ``tools``.
 
-    Once the first word of ``form.begin`` is there, a call must follow. For the arguments see
-    ``tool_call``.
+    After the first word of ``form.begin`` a call must follow. For the arguments see ``tool_call``.
 
     Raises:
-        ConstraintError: There is no tool, or nothing that tells a call from text.
+        ConstraintError: There is no tool, or the format has no mark that tells a call from text.
     """
     mark = _mark(form)
     rest = form.begin[form.begin.index(mark) + len(mark) :]
@@ -66,12 +65,12 @@ def tool_call_or_json(
     parallel: bool = False,
     form: CallFormat = DEFAULT_CALLS,
 ) -> Constraint:
-    """The answer is a call of one of ``tools``, or JSON that is valid under ``schema``.
+    """Allow a call of one of ``tools``, or JSON that is valid under ``schema``.
 
-    For the arguments see ``tool_call``.
+    For the other arguments see ``tool_call``.
 
     Raises:
-        ConstraintError: There is no tool, or nothing that tells a call from JSON.
+        ConstraintError: There is no tool, or the format has no mark that tells a call from JSON.
     """
     _mark(form)
     more = " (BETWEEN call)*" if parallel else ""

@@ -1,4 +1,4 @@
-"""A model's vocabulary as bytes: what its tokens stand for, and how few of them spell a text."""
+"""``Vocabulary``: a model's tokens as bytes, and the fewest tokens that spell a text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import UnsupportedModelError
 
 _LONGEST_PIECE = 16
-"""Longer tokens are not looked for when a text is spelt."""
+"""Longest token, in bytes, that is used to spell a text."""
 
 
 class Vocabulary:
     """One model's tokens as bytes."""
 
     def __init__(self, text: Tokenizer) -> None:
-        """Read them.
+        """Read the bytes of all tokens.
 
         Raises:
             UnsupportedModelError: The tokenizer is not a fast one.
@@ -30,8 +30,8 @@ class Vocabulary:
             )
         except ValueError as error:
             raise UnsupportedModelError(
-                f"answers of {text.name!r} cannot be constrained: {error}; that "
-                "needs a tokenizer of the tokenizers library (a 'fast' one)"
+                f"answers of {text.name!r} cannot be constrained: {error}; constraints need a "
+                "tokenizer of the tokenizers library (a 'fast' one)"
             ) from error
         self.size: int = self.tokenizer.vocab_size
         special = self.tokenizer.is_special_token
@@ -48,7 +48,7 @@ class Vocabulary:
         self.spell = functools.lru_cache(maxsize=4096)(self._spell)
 
     def _spell(self, text: bytes) -> tuple[int, ...] | None:
-        """The fewest tokens that stand for ``text``; None if there are none."""
+        """Return the fewest tokens that spell ``text``; None if none do."""
         best: list[tuple[int, int, int] | None] = [None] * len(text) + [(0, -1, 0)]
         for at in reversed(range(len(text))):
             for end in range(at + 1, min(at + self._longest, len(text)) + 1):
@@ -66,11 +66,11 @@ class Vocabulary:
         return tuple(tokens)
 
     def tokens_of(self, text: bytes) -> float:
-        """How few tokens stand for ``text``; infinite if none do."""
+        """Return the smallest number of tokens that spell ``text``; infinite if none do."""
         spelt = self.spell(text)
         return float("inf") if spelt is None else len(spelt)
 
     def fits(self, text: bytes, count: int) -> bool:
-        """Whether at most ``count`` tokens stand for ``text``; as a rule without counting."""
+        """Check whether at most ``count`` tokens spell ``text``; mostly without counting them."""
         quick = len(text) <= count and self._single.issuperset(text)
         return quick or self.tokens_of(text) <= count

@@ -1,4 +1,4 @@
-"""LoRA adapters in one model, chosen row by row: its weights are there once, whoever reads."""
+"""LoRA adapters on one base model, switched on and off row by row within a batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from w2s_chains.errors import ConfigError, UnsupportedModelError
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _BASE = "__base__"
-"""What PEFT calls a row without adapter."""
+"""PEFT's name for a row without an adapter."""
 _FAST = "_mixed_batch_forward"
-"""PEFT's method for a batch of several adapters. It gathers and scatters the rows of each, which
-takes longer than the adapter itself; a layer that lacks the method would only be slower."""
+"""PEFT's method that runs a batch of several adapters. We replace it, because it gathers and
+scatters the rows of each adapter, which takes longer than the adapter itself. If a PEFT version
+lacks the method, the layer is only slower."""
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "bias": (None, "none"),
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
@@ -30,14 +31,15 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "megatron_config": (None,),
     "use_dora": (None, False),
 }
-"""What a LoRA may say: other values change the base itself, or have PEFT import what they name."""
+"""Values that a LoRA config may have in these fields. Others change the base weights themselves,
+or make PEFT import modules that they name."""
 
 
 def require_peft() -> Any:
-    """The package peft.
+    """Import the package peft.
 
     Raises:
-        ConfigError: It is missing.
+        ConfigError: The package is not installed.
     """
     try:
         import peft
@@ -49,15 +51,15 @@ def require_peft() -> Any:
 
 
 def check_adapter(name: str, folder: Path) -> None:
-    """Refuse an adapter that cannot be used, before any weights are loaded.
+    """Check that an adapter can be used, before any weights are loaded.
 
     Args:
-        name: How the user calls it.
-        folder: Where its files are.
+        name: The user's name for the adapter, for messages.
+        folder: The folder with its files.
 
     Raises:
-        ConfigError: peft is missing, or the adapter's config is broken.
-        UnsupportedModelError: It is no LoRA that can be switched off.
+        ConfigError: peft is not installed, or the adapter's config cannot be read.
+        UnsupportedModelError: The adapter is not a LoRA that can be switched off per row.
     """
     require_peft()
     try:
@@ -66,7 +68,7 @@ def check_adapter(name: str, folder: Path) -> None:
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"the {CONFIG} of adapter {name!r} cannot be read: {error}") from error
     if kind != "LORA":
-        raise _must_be_merged(name, f"is of type {kind!r}, and only LORA is supported")
+        raise _must_be_merged(name, f"has type {kind!r}, and only LORA is supported")
     for field, harmless in _HARMLESS.items():
         if (value := config.get(field)) not in harmless:
             raise _must_be_merged(name, f"has {field} {value!r}")
@@ -75,14 +77,14 @@ def check_adapter(name: str, folder: Path) -> None:
 def _must_be_merged(name: str, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"adapter {name!r} cannot be on in some rows of a batch and off in others: it {why}; merge "
-        "it into its base, and give that as a model"
+        "it into its base and use the merged model instead"
     )
 
 
 class Adapters:
-    """All adapters of one model; without any the model is as it was.
+    """The adapters that are loaded into one model; without any, the model is unchanged.
 
-    Whoever runs the model without ``rows`` gets the base. Not thread-safe, as the model.
+    Outside ``rows`` the model runs as the base alone. Not thread-safe, like the model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -90,11 +92,11 @@ class Adapters:
         self._peft: Any = None
         self._names: dict[Path, str] = {}
         self._watched: WeakSet[Any] = WeakSet()
-        self._rows: Sequence[str] | None = ()  # None leaves it to PEFT, which uses the latest
+        self._rows: Sequence[str] | None = ()  # None: PEFT uses the adapter that was set last
 
     @contextmanager
     def rows(self, adapters: Sequence[str | None] | None) -> Generator[None]:
-        """While it is open, each row of the model's batch has its own adapter, or none."""
+        """Run the model with the given adapter in each row of the batch; None is the base."""
         before, self._rows = self._rows, [name or _BASE for name in adapters or ()]
         try:
             yield
@@ -102,11 +104,18 @@ class Adapters:
             self._rows = before
 
     def load(self, name: str, folder: Path) -> str:
-        """Put an adapter into the model, if it is not there yet; returns what rows call it.
+        """Load an adapter into the model unless it is there already.
+
+        Args:
+            name: The user's name for the adapter, for messages.
+            folder: The folder with its files.
+
+        Returns:
+            The name to give to ``rows``.
 
         Raises:
             UnsupportedModelError: The adapter changes its base, or cannot be off in some rows.
-            ConfigError: It is for another model.
+            ConfigError: The adapter belongs to another base model.
         """
         folder = folder.resolve()
         if folder not in self._names:
@@ -134,7 +143,7 @@ class Adapters:
         config.inference_mode = config.init_lora_weights = True
         plain = self._logits()
         options = {"autocast_adapter_dtype": False, "low_cpu_mem_usage": True}
-        device = str(self._model.get_input_embeddings().weight.device)
+        device = str(input_device(self._model))
         if self._peft is None:
             self._peft = peft.PeftModel(self._model, config, key, **options)
         else:
@@ -143,7 +152,7 @@ class Adapters:
         if wrong := sorted([*found.missing_keys, *found.unexpected_keys]):
             raise ConfigError(
                 f"adapter {name!r} does not fit its base: {len(wrong)} weights such as "
-                f"{wrong[0]!r} are missing or have no place; give the base that it was trained on"
+                f"{wrong[0]!r} are missing or have no place; use the base that it was trained on"
             )
         self._peft.set_adapter(key)
         self._peft.eval()
@@ -157,10 +166,10 @@ class Adapters:
             raise _must_be_merged(name, f"is refused by PEFT ({error})") from error
         self._rows = ()
         self._compare(name, base, plain[0], "changes its base where it is off")
-        self._compare(name, adapted, alone[0], "is not what it is alone")
+        self._compare(name, adapted, alone[0], "gives other logits beside rows of the base")
 
     def _watch(self, name: str, key: str) -> None:
-        """Have every adapted layer ask which rows are its own."""
+        """Make every adapted layer ask which adapter each row has."""
         from peft.tuners.lora import LoraLayer
         from peft.tuners.lora.layer import Linear
         from peft.utils.other import AuxiliaryTrainingWrapper
@@ -173,7 +182,7 @@ class Adapters:
         for module in layers:
             if isinstance(module, AuxiliaryTrainingWrapper) and self._names:
                 raise _must_be_merged(
-                    name, "or another one of this base replaces modules (modules_to_save)"
+                    name, "or another adapter of this base replaces modules (modules_to_save)"
                 )
             if module not in self._watched:
                 module.register_forward_pre_hook(self._choose, with_kwargs=True)
@@ -190,9 +199,8 @@ class Adapters:
         return args, {**kwargs, "adapter_names": self._rows or [_BASE] * len(args[0])}
 
     def _logits(self, rows: int = 1) -> Tensor:
-        """Logits after a short text: [rows, V]."""
-        device = self._model.get_input_embeddings().weight.device
-        ids = torch.arange(1, 5, device=device).expand(rows, -1)
+        """Return the logits after a short text, for comparisons: [rows, V]."""
+        ids = torch.arange(1, 5, device=input_device(self._model)).expand(rows, -1)
         ids = ids % self._model.config.get_text_config(decoder=True).vocab_size
         return self._model(input_ids=ids, use_cache=False).logits[:, -1].float()
 
@@ -203,17 +211,22 @@ class Adapters:
             raise _must_be_merged(name, fault)
 
 
+def input_device(model: Any) -> torch.device:
+    """Return the device on which a transformers model expects its token ids."""
+    return model.get_input_embeddings().weight.device
+
+
 def _add_to_rows(
     layer: Any, x: Tensor, *args: Any, adapter_names: Sequence[str], **options: Any
 ) -> Tensor:
-    """The base layer of all rows, to which each run of rows with one adapter adds its own.
+    """Run the base layer on all rows, then add each adapter's output to its own rows.
 
     Args:
         layer: A linear layer of PEFT.
         x: [B, n, D]
-        *args: For the base layer.
-        adapter_names: One per row; most efficient where equal ones are neighbours.
-        **options: Nothing that a plain LoRA has.
+        *args: Passed on to the base layer.
+        adapter_names: One per row; fastest if rows with the same adapter are neighbours.
+        **options: Ignored: a plain LoRA has none.
 
     Returns:
         [B, n, out]

@@ -1,23 +1,24 @@
-"""Attention of query heads that share keys and values, without copying those for each head.
+"""Grouped-query attention that does not copy the shared keys and values for each head.
 
-With a mask, transformers repeats keys and values for all heads of a group (grouped-query attention)
-before torch's kernel sees them: at long texts that copy takes longer than the attention itself.
-Here the heads of a group become further queries of the one head they share, which is the same sum.
+With a mask, transformers repeats keys and values for all heads of a group before it calls torch's
+kernel. For long texts that copy takes longer than the attention itself. Here the heads of a group
+become additional queries of the one key-value head they share, which gives the same result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 _NAME = "w2s_grouped_sdpa"
+_attention = cast(Any, AttentionInterface)  # they are only partly typed
+_masks = cast(Any, AttentionMaskInterface)
+_sdpa_forward = _attention()["sdpa"]
 
 
 def grouped_attention(
@@ -29,19 +30,20 @@ def grouped_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers' own "sdpa" implementation.
+    """Compute what transformers' own "sdpa" implementation computes.
 
     Args:
         module: The attention layer.
         query: [B, H, n, D]
         key: [B, H / groups, T, D]
         value: [B, H / groups, T, D]
-        attention_mask: Booleans or summands; [B, 1, n, T] is read here.
+        attention_mask: Booleans, or floats to be added to the scores. [B, 1, n, T]; any other
+            shape is left to transformers.
         scaling: Factor of the scores.
-        **options: For transformers.
+        **options: Passed on to transformers.
 
     Returns:
-        [B, n, H, D], and no weights.
+        The attention output [B, n, H, D], and None in place of the attention weights.
     """
     rows, heads, count, dim = query.shape
     groups = heads // key.shape[1]
@@ -49,22 +51,20 @@ def grouped_attention(
         options.get(name) in (None, 0.0) for name in ("dropout", "position_bias", "softcap")
     )
     if groups == 1 or attention_mask is None or attention_mask.shape[1] != 1 or not plain:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **options
-        )
+        return _sdpa_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     folded = query.reshape(rows, key.shape[1], groups * count, dim)
     mask = attention_mask[..., : key.shape[2]].repeat(1, 1, groups, 1)  # [B, 1, groups * n, T]
     attended = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
     return attended.reshape(rows, heads, count, -1).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, grouped_attention)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+_attention.register(_NAME, grouped_attention)
+_masks.register(_NAME, _masks()["sdpa"])
 
 
 @contextmanager
 def grouped(config: Any) -> Generator[None]:
-    """While it is open, a model of this config that uses "sdpa" uses ``grouped_attention``."""
+    """Make a model with this config use ``grouped_attention`` where it would use "sdpa"."""
     before = config._attn_implementation
     if before != "sdpa":
         yield

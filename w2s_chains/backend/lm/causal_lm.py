@@ -1,4 +1,4 @@
-"""One Hugging Face causal language model: the owner of its forward passes and of its memory."""
+"""``CausalLM``: one Hugging Face causal language model, its forward passes and its memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from w2s_chains.backend.lm.adapters import Adapters
+from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
+from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import grouped
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
-
-DEFAULT_TOKEN_BUDGET = 16_384
-"""Columns of one batch: rows times the longest row, cached tokens included."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +25,7 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Counters:
-    """What a model has done so far; for tests and benchmarks."""
+    """Counts the work of a model, for tests and benchmarks."""
 
     forwards: int = 0
     tokens_read: int = 0
@@ -35,10 +33,10 @@ class Counters:
 
 
 def check_branchable(config: Any) -> None:
-    """Refuse models whose cache cannot be cut into slices and put together again.
+    """Check that a model's cache can be cut into slices and put together again.
 
     Raises:
-        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or the like.
+        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar.
     """
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
@@ -54,15 +52,20 @@ def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     )
 
 
+def _text_config(config: Any) -> Any:
+    """Return the part of a model's config that is about text."""
+    return config.get_text_config(decoder=True)
+
+
 class CausalLM:
     """A model, the batches that it reads, and the memory that they take.
 
     Not thread-safe: the engine's model thread is its only user.
 
     Attributes:
-        model: What transformers loaded; shared by all views.
-        adapters: What may be on top of it; likewise.
-        adapter: The one that is in this view; None for the model alone.
+        model: The transformers model; shared by all views.
+        adapters: The LoRA adapters that are loaded into it; shared likewise.
+        adapter: The adapter of this view; None for the base model.
     """
 
     def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
@@ -73,23 +76,23 @@ class CausalLM:
             token_budget: Most columns of one batch; halved whenever memory runs out.
 
         Raises:
-            UnsupportedModelError: The cache of this model cannot branch.
+            UnsupportedModelError: The model's cache cannot branch.
         """
         if getattr(model, "_is_stateful", False):
             raise _cannot_branch(model.config, "it keeps a recurrent state")
         check_branchable(model.config)
         if "flash" in (attention := str(getattr(model.config, "_attn_implementation", ""))):
             raise UnsupportedModelError(
-                f"attn_implementation {attention!r} takes no padding between cached and new "
-                "tokens, which batches of unequal texts have; use 'sdpa', which runs flash kernels "
-                "where it can, or 'eager'"
+                f"attn_implementation {attention!r} does not support padding between cached and "
+                "new tokens, which batches of texts of unequal length need; use 'sdpa', which runs "
+                "flash kernels where it can, or 'eager'"
             )
         self.model = model.eval()
         self.adapters = Adapters(model)
         self.adapter: str | None = None
         self.token_budget = token_budget
-        self.dtype: torch.dtype = model.dtype  # type: ignore[assignment]
-        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
+        self.dtype: torch.dtype = model.dtype
+        self.device = input_device(model)
         parameters = inspect.signature(model.forward).parameters
         self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
         # transformers 5.24 renamed it.
@@ -100,7 +103,7 @@ class CausalLM:
         self.counters = Counters()
 
     def view(self, token_budget: int) -> CausalLM:
-        """The same weights for another reader."""
+        """Return the same model with a token budget and an adapter of its own."""
         view = copy.copy(self)
         view.token_budget = token_budget
         view.adapter = None
@@ -108,18 +111,17 @@ class CausalLM:
 
     @property
     def vocabulary_size(self) -> int:
-        """Logits of one token."""
-        return self.model.config.get_text_config(decoder=True).vocab_size
+        """Number of logits that the model gives for one token."""
+        return _text_config(self.model.config).vocab_size
 
     @property
     def max_positions(self) -> int | None:
-        """Longest text the model can read, in tokens; None if its config does not say."""
-        config = self.model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None)
+        """Longest text that the model can read, in tokens; None if its config does not say."""
+        return getattr(_text_config(self.model.config), "max_position_embeddings", None)
 
     @torch.inference_mode()
     def _find_planes(self) -> list[Plane]:
-        """Read one token, and see how keys and values are laid out."""
+        """Read one token to find out how the model lays out keys and values."""
         cache = DynamicCache()
         one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
         self.model(input_ids=one, use_cache=True, **{self._cache: cache})
@@ -145,9 +147,10 @@ class CausalLM:
 
     @torch.inference_mode()
     def _can_branch(self) -> bool:
-        """Try: does a branch give the logits of its path alone, with a sibling beside it?
+        """Try whether a branch with a sibling beside it gives the same logits as its path alone.
 
-        Models that count columns instead of taking positions, or that build their own mask, don't.
+        It does not for models that count columns instead of taking position ids, nor for models
+        that build their own mask.
         """
         if "position_ids" not in self._optional:
             return False
@@ -169,13 +172,14 @@ class CausalLM:
         steps: int,
         adapters: Sequence[str | None] | None = None,
     ) -> Batch:
-        """A batch of positions [0, upto) of each (segment, upto), with room for branches.
+        """Make a batch from positions [0, upto) of each (segment, upto), with room for branches.
 
         Args:
             paths: One per row.
-            width: Branches of every row.
-            steps: Tokens that every branch reads, the one that all of a row share included.
-            adapters: What reads each row; by default the adapter of this view, if it has one.
+            width: Branches per row.
+            steps: Tokens that each branch reads, including the one that all branches of a row
+                share.
+            adapters: The adapter of each row; by default the adapter of this view.
         """
         batch = Batch(
             self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
@@ -187,9 +191,9 @@ class CausalLM:
         """Read the next columns of a batch.
 
         Args:
-            batch: Gets the keys and values of the columns.
+            batch: The batch; it gets the keys and values of these columns.
             ids: Tokens. [B, n]
-            last_only: Make logits for the last column alone.
+            last_only: Compute logits for the last column only.
 
         Returns:
             Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
@@ -200,7 +204,7 @@ class CausalLM:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
-        config = self.model.config.get_text_config(decoder=True)
+        config = _text_config(self.model.config)
         with grouped(config), self.adapters.rows(batch.adapters):
             logits = self.model(
                 input_ids=ids,
@@ -216,12 +220,15 @@ class CausalLM:
     def in_rows(
         self, families: Collection[Sequence[T]], steps: int, past: int
     ) -> tuple[list[Sequence[T]], int]:
-        """Siblings side by side in as many rows as cost least, and the width of a row.
+        """Arrange siblings in rows so that as few tokens as possible are read.
 
         Args:
-            families: Siblings of each parent.
+            families: The siblings of each parent.
             steps: Most tokens that a branch reads, the shared one included.
             past: Tokens of the longest path.
+
+        Returns:
+            The siblings of each row, and the width of a row.
         """
         width = best_width(map(len, families), steps, past) if self.can_branch else 1
         return [own[at : at + width] for own in families for at in range(0, len(own), width)], width
@@ -229,10 +236,18 @@ class CausalLM:
     def in_batches(
         self, items: Sequence[T], cost: Callable[[T], int], run: Callable[[list[T]], list[R]]
     ) -> list[R]:
-        """Run items in batches of at most ``token_budget`` columns; results in the items' order.
+        """Run items in batches of at most ``token_budget`` columns.
 
-        Items of like cost go together, so that little is padded. When memory runs out the budget
-        is halved for good and the batch is tried again.
+        Items of similar cost share a batch, which keeps padding low. When memory runs out, the
+        budget is halved for good and the batch is tried again.
+
+        Args:
+            items: The items to run.
+            cost: The number of columns that an item needs.
+            run: Runs one batch; returns one result per item.
+
+        Returns:
+            The results, in the order of ``items``.
 
         Raises:
             OutOfMemoryError: One item alone does not fit.

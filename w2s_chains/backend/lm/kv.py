@@ -1,17 +1,17 @@
-"""Keys and values that belong to the tokens of a tree, and how a batch gathers them.
+"""The key-value cache: ``Segment``, a run of tokens in a tree, and ``Batch``, which gathers paths.
 
-A ``Segment`` is a run of tokens that continues a parent segment. Its parent may be longer than the
-point where it starts (a text that was tokenised anew shares only a prefix): whatever the parent has
-from ``start`` on is not part of this path.
+A ``Segment`` is a run of tokens that continues a parent segment. It may start before its parent
+ends, because a text that was tokenised again may share only a prefix with it. The parent's tokens
+from ``start`` on are then not part of this path.
 
 The last token of a path is not read until something has to follow it. So a segment that ends
 before position ``end`` holds keys and values for positions ``[start - 1, end - 1)``: the last token
-it shares with its parent, and all of its own but the last. Root-to-leaf, these slices tile the path
-without gap or overlap, and every token is read once.
+it shares with its parent, and all of its own but the last. From root to leaf these slices cover
+the path without gap or overlap, and every token is read once.
 
 A ``Batch`` copies such paths side by side, aligned at their ends (padding on the left), with room
 for the branches that grow from each: one column that all branches of a row share, then one column
-of each branch in turn.
+for each branch in turn.
 
     row 0   . . . p p p p a a | s | A B | A B | A B         width 2
     row 1   p p p p b b b b b | s | A B | A B | A B
@@ -21,7 +21,7 @@ The shared column holds the last token of the path, which is not read yet. A bra
 the shared column and its own columns, so siblings share one copy of their past, in memory and in
 attention.
 
-Segments die with whoever holds them; nothing is ever released by hand.
+A segment is freed when the last reference to it goes; nothing is released by hand.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _STRANGERS = 64
-"""Columns of its siblings that a branch may meet in attention, masked, whatever its past: they cost
-little as long as there are not many more of them than of columns that it sees."""
+"""Sibling columns that may lie, masked, in a branch's attention, however short its past. They cost
+little as long as they do not greatly outnumber the columns that the branch sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """Layers whose keys and values have one shape and lie on one device, stored as one tensor."""
+    """Layers whose keys and values have the same shape, dtype and device, stored as one tensor."""
 
     layers: tuple[int, ...]
     heads: int
@@ -51,9 +52,9 @@ class Plane:
     device: torch.device
 
     def empty(self, *shape: int) -> KV:
-        """Keys and values to be filled: [layers, *shape[:-1], heads, shape[-1], dim]."""
+        """Allocate keys and values: [layers, *shape[:-1], heads, shape[-1], dim]."""
         *batch, columns = shape
-        return tuple(  # type: ignore[return-value]
+        keys, values = (
             torch.empty(
                 (len(self.layers), *batch, self.heads, columns, dim),
                 dtype=self.dtype,
@@ -61,6 +62,7 @@ class Plane:
             )
             for dim in (self.key_dim, self.value_dim)
         )
+        return keys, values
 
 
 KV = tuple[Tensor, Tensor]
@@ -68,16 +70,16 @@ KV = tuple[Tensor, Tensor]
 
 
 class Segment:
-    """A run of tokens and what one model knows of it.
+    """A run of tokens with one model's log-probabilities, keys and values.
 
     Attributes:
         parent: The segment that this one continues; None at position 0.
-        start: Position of the first own token.
-        ids: Own tokens.
-        logprobs: log p of each own token given all before it, in nats; empty for a prompt, which
-            is not scored.
-        kv: Keys and values per plane; None until the segment is read, and for ever if nothing can
-            follow it.
+        start: Position of the segment's first token.
+        ids: The segment's tokens.
+        logprobs: log p of each token given all before it, in nats; empty for a prompt, which is
+            not scored.
+        kv: Keys and values per plane; None until the segment is read, and always None if nothing
+            can follow it.
     """
 
     __slots__ = ("__weakref__", "ids", "kv", "logprobs", "parent", "start")
@@ -100,7 +102,7 @@ class Segment:
         return max(self.start - 1, 0)
 
     def path(self) -> Iterator[tuple[Segment, int]]:
-        """(segment, end) from here to the root; ``end`` is where its part of this path ends."""
+        """Yield (segment, end) from here to the root; the path leaves the segment at ``end``."""
         segment: Segment | None = self
         end = self.end
         while segment is not None:
@@ -110,12 +112,12 @@ class Segment:
             segment = segment.parent
 
     def path_ids(self) -> list[int]:
-        """All tokens from position 0 to ``end``."""
+        """Return all tokens of the path, from position 0 to ``end``."""
         runs = [segment.ids[: end - segment.start] for segment, end in self.path()]
         return [token for run in reversed(runs) for token in run]
 
     def loglikelihood(self, first: int) -> float:
-        """Sum of log p over the positions from ``first`` to ``end``, in nats."""
+        """Sum log p over the positions from ``first`` to ``end``, in nats."""
         total = 0.0
         for segment, end in self.path():
             if end <= first:
@@ -124,7 +126,7 @@ class Segment:
         return total
 
     def kv_slices(self, upto: int) -> Iterator[tuple[int, int, Segment]]:
-        """(from, to, segment) of the keys and values for positions [0, upto) of this path."""
+        """Yield (begin, end, segment) of the keys and values that cover positions [0, upto)."""
         segment: Segment | None = self
         while segment is not None and upto > 0:
             if upto > segment.kv_start:
@@ -134,20 +136,20 @@ class Segment:
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's view of a batch: writes new columns in place, returns all that are filled."""
+    """One layer's cache in a batch: writes new columns in place, returns all that are filled."""
 
     is_sliding = False
 
     def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        # Weak, or batch and layer would keep each other until Python's collector comes by, and
-        # gigabytes of keys and values with them.
+        cast(Any, super()).__init__()  # its options have no types
+        # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
+        # Python's garbage collector runs.
         self.batch: Batch = weakref.proxy(batch)
         self.keys, self.values = keys, values  # [B, H, columns, D]
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: the batch allocates."""
+        """Do nothing: the batch has allocated the memory."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -173,12 +175,12 @@ class Batch:
     """Paths side by side, and the branches that grow from each.
 
     Attributes:
-        width: Branches of a row.
-        past: Tokens of each row that were gathered. [B]
-        fork: First column that belongs to a branch; the shared one lies before it.
+        width: Branches per row.
+        past: Number of gathered tokens of each row. [B]
+        fork: First column that belongs to a branch; the shared column lies before it.
         filled: Columns in use.
-        cache: What transformers reads and writes.
-        adapters: What reads each row, as ``CausalLM.adapter``. [B]
+        cache: The cache that transformers reads and writes.
+        adapters: The adapter of each row, as in ``CausalLM.adapter``. [B]
     """
 
     adapters: Sequence[str | None] = ()
@@ -193,15 +195,15 @@ class Batch:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Gather positions [0, upto) of each (segment, upto), and make room.
+        """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
 
         Args:
             planes: The layers of the model.
             paths: One per row.
-            width: Branches of every row.
-            steps: Tokens that every branch reads, the shared one included.
-            device: Of the model's input.
-            dtype: Of the model's attention scores.
+            width: Branches per row.
+            steps: Tokens that each branch reads, the shared one included.
+            device: Device of the model's input.
+            dtype: Dtype of the model's attention scores.
         """
         self.planes = planes
         self.width = width
@@ -235,7 +237,7 @@ class Batch:
         return len(self.past)
 
     def positions(self, count: int) -> Tensor:
-        """Positions of the next ``count`` columns: [B, count]."""
+        """Return the positions of the next ``count`` columns: [B, count]."""
         columns = self._columns[self.filled : self.filled + count]
         step = torch.where(
             columns < self.fork, columns, self.fork + (columns - self.fork) // self.width
@@ -243,11 +245,11 @@ class Batch:
         return step[None, :] - self._shift[:, None]
 
     def attention_mask(self, count: int) -> Tensor:
-        """What the next ``count`` columns may see, as transformers takes it.
+        """Return the attention mask of the next ``count`` columns, as transformers expects it.
 
         Returns:
-            Without branches the columns that hold tokens, 1 or 0 [B, columns]: the model itself
-            keeps a token from what comes after it. With branches a summand of the attention
+            Without branches 1 for each column that holds a token, else 0 [B, columns]; the model
+            itself adds the causal mask. With branches a float mask that is added to the attention
             scores [B, 1, count, columns].
         """
         end = self.filled + count
@@ -260,28 +262,26 @@ class Batch:
         return torch.zeros_like(visible, dtype=self._dtype).masked_fill_(~visible, blocked)
 
     def slice(self, row: int, branch: int, count: int) -> list[KV]:
-        """A copy of the first ``count`` tokens of a branch, the shared one included."""
+        """Copy the first ``count`` tokens of a branch, the shared one included."""
         shared = slice(self.fork - 1, self.fork)
         own = slice(self.fork + branch, self.fork + self.width * max(count - 1, 0), self.width)
-        return [
-            tuple(  # type: ignore[misc]
-                torch.cat((all_rows[:, row, :, shared], all_rows[:, row, :, own]), dim=-2)
-                for all_rows in kv
-            )
-            for kv in self.kv
-        ]
+
+        def copied(rows: Tensor) -> Tensor:
+            return torch.cat((rows[:, row, :, shared], rows[:, row, :, own]), dim=-2)
+
+        return [(copied(keys), copied(values)) for keys, values in self.kv]
 
 
 def best_width(sizes: Iterable[int], steps: int, past: int) -> int:
-    """How many branches a row should have, so that as few tokens as possible are read.
+    """Choose how many branches a row has, so that as few tokens as possible are read.
 
     A row of w branches reads 1 + w * (steps - 1) tokens; branches that a row lacks are padding.
-    Of equals the widest wins, since it copies the past least often.
+    Among equally good widths the widest is taken, since it copies the past least often.
 
     Args:
         sizes: Number of siblings of each parent.
         steps: Most tokens that a branch reads, the shared one included.
-        past: Tokens of the longest path; the more of them, the more siblings may share it.
+        past: Tokens of the longest path; the longer it is, the more siblings may share it.
     """
     sizes = list(sizes)
     widest = max(1, min(max(sizes), max(_STRANGERS, past) // steps))

@@ -1,4 +1,4 @@
-"""What one model knows of the hypotheses: a segment for each, read when it is first needed."""
+"""``Paths``: one model's segment for each hypothesis, read when it is first needed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from w2s_chains.errors import PromptError
 
 
 class Paths:
-    """Segments of one model under the hypotheses they belong to; they die with them.
+    """One model's segments, by hypothesis; a segment is dropped together with its hypothesis.
 
-    A hypothesis whose token ids are of this model's vocabulary is read by ids, any other by text,
-    tokenised together with the prompt. Either way only the tokens after the longest prefix shared
-    with the nearest ancestor already read are read.
+    If a hypothesis has token ids of this model's vocabulary, those ids are read; otherwise its
+    text is tokenised together with the prompt. Either way only the tokens after the longest prefix
+    shared with the nearest ancestor that was read already are read.
     """
 
     def __init__(self, lm: CausalLM, tokenizer: Tokenizer) -> None:
@@ -34,18 +34,18 @@ class Paths:
         return self._segments[hypothesis]
 
     def keep(self, hypothesis: Hypothesis, segment: Segment, end_logprob: float = 0.0) -> None:
-        """Store a segment that was read elsewhere, while a chunk was sampled."""
+        """Store a segment that was read while a chunk was sampled."""
         self._segments[hypothesis] = segment
         self._end_logprobs[hypothesis] = end_logprob
 
     def read(
         self, hypotheses: Sequence[Hypothesis], *, scored: bool
     ) -> list[tuple[Hypothesis, int]]:
-        """Read what is not read yet: ``read_together`` for these paths alone."""
+        """Read what has not been read yet: ``read_together`` for these paths alone."""
         return read_together([self], hypotheses, scored=scored)
 
     def unread_prompts(self, hypotheses: Sequence[Hypothesis]) -> dict[Hypothesis, Reading]:
-        """What has to be read before the answers."""
+        """Return the readings of prompts, which come before those of answers."""
         roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
         return {
             root: Reading(
@@ -60,7 +60,7 @@ class Paths:
     def unread_answers(
         self, hypotheses: Sequence[Hypothesis], scored: bool
     ) -> dict[Hypothesis, Reading]:
-        """What has to be read once the prompts are."""
+        """Return the readings of answers; their prompts must have been read."""
         missing = dict.fromkeys(h for h in hypotheses if h not in self._segments)
         return {h: self._reading(h, scored) for h in missing}
 
@@ -81,7 +81,7 @@ class Paths:
         return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
 
     def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
-        """All tokens of prompt and response in this model's vocabulary."""
+        """Return all tokens of prompt and response in this model's vocabulary."""
         ids = (
             hypothesis.response_ids if hypothesis.vocabulary == self.tokenizer.vocabulary else None
         )
@@ -90,17 +90,17 @@ class Paths:
         return (*self.tokenizer.prompt_ids(hypothesis.prompt), *ids)
 
     def loglikelihood(self, hypothesis: Hypothesis) -> float:
-        """Log p(response | prompt) of a hypothesis that was read with scores, in nats.
+        """Return log p(response | prompt) of a hypothesis that was read with scores, in nats.
 
-        Scored are the tokens after the longest prefix that prompt and prompt + response share,
-        and the end token where the model ended its turn.
+        It covers the tokens after the longest prefix that prompt and prompt + response share, and
+        the end token if the model ended its turn.
         """
         segment = self._segments[hypothesis]
         first = self._first_scored(hypothesis)
         return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
 
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
-        """``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
+        """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
         count = self._segments[hypothesis].end - self._first_scored(hypothesis) + hypothesis.ended
         return self.loglikelihood(hypothesis) / count if count else 0.0
 
@@ -112,19 +112,19 @@ class Paths:
 def read_together(
     many: Sequence[Paths], hypotheses: Sequence[Hypothesis], *, scored: bool
 ) -> list[tuple[Hypothesis, int]]:
-    """Read what is not read yet: the prompts first, each of them once, then the rest.
+    """Read what has not been read yet: first the prompts, each of them once, then the answers.
 
     Args:
-        many: Who reads them; those that share a model read in the same forward passes.
-        hypotheses: In any number and order.
+        many: The paths that read; paths of one model share its forward passes.
+        hypotheses: Any number, in any order.
         scored: Whether log-probabilities are wanted.
 
     Returns:
-        What was read, and how many tokens of it.
+        Each hypothesis that was read, and the number of tokens read for it.
 
     Raises:
         PromptError: A text is longer than a model's context, or has no tokens at all.
-        OutOfMemoryError: One text alone does not fit.
+        OutOfMemoryError: One text alone does not fit into memory.
     """
     models: dict[int, list[Paths]] = {}
     for paths in many:

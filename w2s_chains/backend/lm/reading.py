@@ -1,4 +1,4 @@
-"""Reading segments: texts that are given, after what is read already."""
+"""Read given texts: ``Reading``, a segment to be read, and ``read``, which batches them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
-from w2s_chains.backend.lm.logits import log_softmax_at
+from w2s_chains.backend.lm.logits import log_softmax_at, to_lists
 
 _LOGITS_PER_PASS = 2**25
-"""Logits of one forward pass: they are made for this many (row, position, token) at once, so that
-memory does not grow with the length of the text times the vocabulary. 128 MB in float32."""
+"""Most logits (row, position, token) of one forward pass, 128 MB in float32, so that memory does
+not grow with the length of the text times the vocabulary."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Reading:
-    """A segment to be read, after its parent.
+    """A segment to be read after its parent.
 
     Attributes:
-        segment: Gets its keys and values, and its ``logprobs`` if it is scored.
-        scored: Whether the log-probabilities of its own tokens are wanted.
-        end_id: The end token, if the text ended here; nothing can follow then.
-        adapter: What reads it, as ``CausalLM.adapter``.
-        end_logprob: log p(end token) after the segment, in nats; set by the reading.
+        segment: The segment; gets its keys and values, and its ``logprobs`` if it is scored.
+        scored: Whether the log-probabilities of its tokens are wanted.
+        end_id: The end token, if the answer ended here; nothing can follow then.
+        adapter: The adapter that reads it, as in ``CausalLM.adapter``.
+        end_logprob: log p(end token) after the segment, in nats; set by ``read``.
     """
 
     segment: Segment
@@ -38,12 +38,12 @@ class Reading:
 
     @property
     def begin(self) -> int:
-        """Position of the first token that is fed."""
+        """Position of the first token that the model reads."""
         return self.segment.kv_start
 
     @property
     def count(self) -> int:
-        """Tokens that are fed: up to the last but one, and the last if the end comes after it."""
+        """Number of tokens that the model reads: the last one only if the end token follows it."""
         return self.segment.end - (self.end_id is None) - self.begin
 
     @property
@@ -51,7 +51,7 @@ class Reading:
         return self.segment.end
 
     def tokens(self) -> list[int]:
-        """What is fed, and the token after it."""
+        """Return the tokens that the model reads, and the token after them."""
         own = [*self.segment.ids] if self.end_id is None else [*self.segment.ids, self.end_id]
         if self.segment.parent is None or self.begin == self.segment.start:
             return own
@@ -60,12 +60,12 @@ class Reading:
 
 @torch.inference_mode()
 def read(lm: CausalLM, readings: Sequence[Reading]) -> None:
-    """Read segments whose parents are read: keys and values, and log-probabilities if scored.
+    """Read segments whose parents were read: fill in keys and values, and log-probabilities.
 
-    They may be of several views of one model: all are read together.
+    Segments of several views of one model are read together.
 
     Raises:
-        OutOfMemoryError: One segment alone does not fit.
+        OutOfMemoryError: One segment alone does not fit into memory.
     """
     lm.counters.prefills += sum(r.segment.parent is None for r in readings)
     for scored in (False, True):
@@ -79,8 +79,8 @@ def read(lm: CausalLM, readings: Sequence[Reading]) -> None:
 def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
     steps = max(1, *(r.count for r in readings))
     families: dict[tuple[int, int], list[Reading]] = {}
-    for r in sorted(readings, key=lambda r: r.adapter or ""):  # rows of an adapter together
-        # What has no parent shares nothing, not even its first token.
+    for r in sorted(readings, key=lambda r: r.adapter or ""):  # keeps rows of one adapter together
+        # A segment without a parent shares nothing with others, not even its first token.
         origin = r if r.segment.parent is None else r.segment.parent
         families.setdefault((id(origin), r.begin), []).append(r)
     rows, width = lm.in_rows(families.values(), steps, max(r.begin for r in readings))
@@ -95,7 +95,9 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
         for branch, r in enumerate(own):
             known = r.tokens()
             tokens[row, branch, : len(known)] = torch.tensor(known)
-    logprobs = _read_tokens(lm, batch, tokens.to(lm.device), readings[0].scored).tolist()
+    logprobs: list[list[list[float]]] = to_lists(
+        _read_tokens(lm, batch, tokens.to(lm.device), readings[0].scored)
+    )
     for row, own in enumerate(rows):
         for branch, r in enumerate(own):
             values = logprobs[row][branch][: r.count]
@@ -104,7 +106,7 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
             else:
                 r.segment.kv = batch.slice(row, branch, r.count)
             if r.scored:
-                # Nothing predicts the token at position 0.
+                # The model gives no probability to the token at position 0.
                 unpredicted = [0.0] if r.segment.start == 0 else []
                 r.segment.logprobs = tuple(unpredicted + values)
     lm.counters.tokens_read -= sum(  # padding
@@ -114,17 +116,17 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
 
 
 def _read_tokens(lm: CausalLM, batch: Batch, tokens: Tensor, scored: bool) -> Tensor:
-    """Read branches, and give log p of each of their tokens but the first, if wanted.
+    """Read branches, and return log p of each of their tokens but the first.
 
     Args:
-        lm: What reads.
-        batch: Gets the keys and values.
-        tokens: Tokens of each branch; all of a row begin with the same one, and the last one
-            is not read. [B, width, steps + 1]
+        lm: The model that reads.
+        batch: The batch; gets the keys and values.
+        tokens: Tokens of each branch. All branches of a row begin with the same token; the last
+            token of a branch is predicted but not read. [B, width, steps + 1]
         scored: Whether log-probabilities are wanted.
 
     Returns:
-        In nats; zeros if unwanted. [B, width, steps]
+        Log-probabilities in nats; zeros if they are not wanted. [B, width, steps]
     """
     rows, width, steps = tokens.shape[0], tokens.shape[1], tokens.shape[2] - 1
     columns = tokens.transpose(1, 2)  # a column per token of each branch in turn
@@ -132,7 +134,7 @@ def _read_tokens(lm: CausalLM, batch: Batch, tokens: Tensor, scored: bool) -> Te
     if not scored:
         lm.forward(batch, fed, last_only=True)
         return torch.zeros((rows, width, steps))
-    # What comes after each column: one token of every branch, then a single one.
+    # The tokens that follow each column: one of every branch after the shared column, then one.
     following = columns[:, 2:].reshape(rows, -1, 1).expand(-1, -1, width)
     wanted = torch.cat((columns[:, 1:2], following), dim=1)  # [B, columns, width]
     passes: list[Tensor] = []
@@ -147,7 +149,7 @@ def _read_tokens(lm: CausalLM, batch: Batch, tokens: Tensor, scored: bool) -> Te
 
 
 def _token_at(segment: Segment, position: int) -> int:
-    """The token at a position of the path that ends with ``segment``."""
+    """Return the token at a position of the path that ends with ``segment``."""
     node: Segment | None = segment
     while node is not None and position < node.start:
         node = node.parent

@@ -1,4 +1,4 @@
-"""Samples chunks: reads the last token of each parent once, then decodes all children together."""
+"""Sample chunks: read the last token of each parent once, then decode all children together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
-from w2s_chains.backend.lm.logits import log_exponential, tiles
-from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.core.streams import noise_key
+from w2s_chains.backend.lm.logits import log_exponential, tiles, to_lists
+from w2s_chains.core.sampling import SamplingParams, noise_key
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import GrammarState
 
 
 _GREEDY_BELOW = 1e-6
-"""Colder than this, noise is lost in float32, and far colder the logits overflow."""
+"""Below this temperature we take the best token: noise would vanish in float32, and at far lower
+temperatures the logits would overflow."""
 _ALL = 2**31 - 1
+"""A top_k that keeps every token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +30,13 @@ class Draw:
     """One child to be sampled.
 
     Attributes:
-        parents: The path so far as the proposer knows it, then as each steering model does.
+        parents: The parent's segment in the proposer, then in each steering model.
         steps: Most tokens to sample.
         sampling: Temperature and filters.
-        place: What the random numbers are a function of, besides the number of the token.
+        place: Seeds the random numbers, together with the token's number in the answer.
         n_tokens: Tokens of the answer so far.
-        state: What may follow; None for anything. Its answer fits into ``sampling.max_tokens``.
+        state: Grammar state that limits the tokens; None allows all. The answer it holds to fits
+            into ``sampling.max_tokens``.
         weights: Weight of each steering model's log-probabilities.
     """
 
@@ -56,12 +58,13 @@ class Drawn:
     """A sampled child.
 
     Attributes:
-        segments: The new tokens, without end token, as each model knows them; in the order of
+        segments: The new tokens, without end token, as a segment in each model; in the order of
             ``Draw.parents``.
-        end_logprob: log p(end token) after them under the first model, in nats; None if none came.
-        drift: Sum over the tokens of log q(token) - log p(token), in nats: q is what they were
-            sampled from, p the same without steering. 0 without steering.
-        state: What may follow them; None for anything.
+        end_logprob: log p(end token) after them under the first model, in nats; None if no end
+            token was sampled.
+        drift: Sum over the tokens of log q(token) - log p(token), in nats: q is the distribution
+            they were sampled from, p the same without steering. 0 without steering.
+        state: Grammar state after the tokens; None allows all.
     """
 
     segments: tuple[Segment, ...]
@@ -71,7 +74,7 @@ class Drawn:
 
     @property
     def ended(self) -> bool:
-        """Whether an end token came."""
+        """Whether an end token was sampled."""
         return self.end_logprob is not None
 
 
@@ -79,18 +82,21 @@ class Drawn:
 def sample(
     models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Iterable[int]
 ) -> list[Drawn]:
-    """Sample each draw; the answer to one does not depend on the others.
+    """Sample each draw; no result depends on the other draws.
 
-    With steering models, tokens come from softmax(log p_base + sum_i w_i log p_i): with weights
+    With steering models, tokens come from softmax(log p_base + sum_i w_i log p_i). With weights
     (beta, -beta) for (tuned, untuned) this is emulated fine-tuning (Mitchell et al., 2023).
 
     Args:
-        models: The proposer, then the steering models; one vocabulary.
-        draws: What to sample; their parents are read.
+        models: The proposer, then the steering models; all with the same vocabulary.
+        draws: The children to sample; their parents must have been read.
         end_ids: Tokens that end the answer.
 
+    Returns:
+        One child per draw, in order.
+
     Raises:
-        OutOfMemoryError: One draw alone does not fit.
+        OutOfMemoryError: One draw alone does not fit into memory.
     """
     ends = sorted(set(end_ids))
     return models[0].in_batches(
@@ -108,7 +114,7 @@ def _sample_batch(
     past = max(draw.parents[0].end for draw in draws)
     narrowest = next((model for model in models if not model.can_branch), models[0])
     rows, width = narrowest.in_rows(families.values(), steps, past)
-    # Every branch of every row samples; those that a row lacks repeat another's draw in vain.
+    # Every branch of every row samples; where a row has too few draws, its last one is repeated.
     slots = [own[min(branch, len(own) - 1)] for own in rows for branch in range(width)]
     place = {i: divmod(slot, width) for slot, i in reversed(list(enumerate(slots)))}
 
@@ -122,7 +128,7 @@ def _sample_batch(
         last = torch.tensor([[own.ids[-1]] for own in parents], device=model.device)
         logits.append(model.forward(batches[m], last)[:, 0].repeat_interleave(width, dim=0))
 
-    device = logits[0].device  # not the model's where layers are spread over several
+    device = logits[0].device  # differs from the model's if layers are spread over devices
     parts = tiles(logits[0])
     choosers = [Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
@@ -144,8 +150,9 @@ def _sample_batch(
             model.forward(batch, ids.view(-1, width).to(model.device)).flatten(0, 1)
             for model, batch in zip(models, batches, strict=True)
         ]
-    taken = torch.stack(sampled, dim=1).tolist()  # [B * width, steps]
-    likely = torch.stack(logprobs, dim=2).tolist()  # [models + 1, B * width, steps]
+    taken: list[list[int]] = to_lists(torch.stack(sampled, dim=1))  # [B * width, steps]
+    # [models + 1, B * width, steps]
+    likely: list[list[list[float]]] = to_lists(torch.stack(logprobs, dim=2))
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     for i, draw in enumerate(draws):
@@ -158,7 +165,7 @@ def _sample_batch(
 
 
 def _may_look(device: torch.device, step: int) -> bool:
-    """Whether to look if all rows have ended: free on CPU, a synchronisation elsewhere."""
+    """Decide whether to check if all rows have ended, which synchronises with a GPU."""
     return device.type == "cpu" or step % 16 == 15
 
 
@@ -170,7 +177,7 @@ def _drawn(
     batches: Sequence[Batch],
     end_ids: set[int],
 ) -> Drawn:
-    """The new tokens as each model knows them, and whether an end token came after them."""
+    """Make the child from one branch: its tokens up to the end token, as segments."""
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
@@ -190,7 +197,7 @@ def _drawn(
 
 
 class Chooser:
-    """Picks the next token of every row by the row's own sampling parameters."""
+    """Chooses the next token of every row by the row's own sampling parameters."""
 
     def __init__(self, draws: Sequence[Draw], steps: int, device: torch.device) -> None:
         params = [draw.sampling for draw in draws]
@@ -220,7 +227,7 @@ class Chooser:
         if self.penalises:
             paths = [draw.parents[0].path_ids() for draw in draws]
             longest = max(len(path) for path in paths)
-            # Padded with tokens of the path itself: a token counts once, however often it comes.
+            # Pad with a token of the path itself: repetitions make no difference to the penalty.
             self.seen = torch.tensor(
                 [path + path[:1] * (longest - len(path)) for path in paths], device=device
             )
@@ -236,11 +243,11 @@ class Chooser:
             sampled: Tokens of this chunk so far. [B] each
 
         Returns:
-            The tokens [B]; their log-probabilities under each model, at temperature 1 and
-            unfiltered, and below them what steering added to the log-probability that they were
-            sampled with [models + 1, B].
+            The tokens [B]; and a table [models + 1, B] of their log-probabilities under each
+            model, at temperature 1 and unfiltered, with a last row of what steering added to the
+            log-probability that they were sampled with.
         """
-        # Tables of one vocabulary may be padded differently: only what all of them know counts.
+        # Models may pad the same vocabulary to different sizes: use the part that all have.
         size = min(table.shape[1] for table in tables)
         known = [table.log_softmax(1)[:, :size] for table in tables]
         base = logits = tables[0][:, :size]
@@ -264,7 +271,7 @@ class Chooser:
         return ids, torch.cat([*likely, drift], dim=1).T
 
     def _shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
-        """The logits that are sampled from: penalised, masked, tempered and filtered."""
+        """Return the logits to sample from: penalised, masked, tempered and filtered."""
         if self.penalises:
             logits = self._penalise(logits, sampled)
         if allowed is not None:
@@ -273,7 +280,7 @@ class Chooser:
         return self._filter(logits) if self.filters else logits
 
     def _pick(self, logits: Tensor, step: int, live: Sequence[int]) -> Tensor:
-        """The tokens: the best after noise, in rows ``live`` the best that a form allows."""
+        """Pick the best tokens after adding noise; rows ``live`` also follow their grammar."""
         if self.noisy:
             noise = log_exponential(self.keys[step], logits.shape[1])
             if self.greedy is not None:
@@ -287,7 +294,7 @@ class Chooser:
         return allowed(self.states, logits.shape[1], logits.device)
 
     def _choose(self, scores: Tensor, step: int, live: Sequence[int]) -> Tensor:
-        """The best tokens, of rows that keep to a form the best that it allows."""
+        """Pick the best tokens; in rows ``live`` the best that the grammar allows."""
         from w2s_chains.backend.constrained.grammar import choose
 
         ids = scores.argmax(1)
@@ -310,7 +317,7 @@ class Chooser:
         ranked = ranked.masked_fill(rank >= self.top_k[:, None], float("-inf"))
         probabilities = ranked.softmax(1)
         before = probabilities.cumsum(1) - probabilities
-        # Rows that ask for no nucleus keep all: a rounded sum must not cut their tail.
+        # Rows with top_p = 1 keep all tokens: a rounded sum must not cut their tail.
         cut = (before >= self.top_p[:, None]) & (self.top_p < 1)[:, None]
         ranked = ranked.masked_fill(cut, float("-inf"))
         return torch.empty_like(logits).scatter_(1, order, ranked)

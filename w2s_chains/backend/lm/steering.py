@@ -1,4 +1,4 @@
-"""Two guides that steer a proposer token by token (emulated fine-tuning)."""
+"""``SteeringPair``: two guides that steer a proposer token by token (emulated fine-tuning)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.backend.lm.paths import Paths, read_together
+from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringPair:
-    """What the tuned and the untuned guide know of the hypotheses."""
+    """The paths of the tuned and the untuned guide, which share the proposer's vocabulary."""
 
     tuned: Paths
     untuned: Paths
@@ -24,7 +25,7 @@ class SteeringPair:
         return self.tuned.lm, self.untuned.lm
 
     def read(self, hypotheses: Sequence[Hypothesis]) -> None:
-        """Read what the guides do not know yet, so that sampling can go on from there."""
+        """Make both guides read what they have not read yet, so that sampling can go on."""
         for hypothesis, count in read_together((self.tuned, self.untuned), hypotheses, scored=True):
             hypothesis.usage.guide_tokens += count
 
@@ -32,25 +33,29 @@ class SteeringPair:
         return self.tuned[hypothesis], self.untuned[hypothesis]
 
     def keep(self, hypothesis: Hypothesis, segments: Sequence[Segment]) -> None:
-        """Store what the guides read while this hypothesis was sampled."""
+        """Store the segments that the guides read while this hypothesis was sampled."""
         for paths, segment in zip((self.tuned, self.untuned), segments, strict=True):
             paths.keep(hypothesis, segment)
 
 
-def require_steering(guides: object, vocabulary: str) -> SteeringPair:
-    """The pair as a steering pair.
+def require_steering(guides: BaseGuidePair | None, vocabulary: str) -> SteeringPair:
+    """Make a steering pair from guides.
+
+    Args:
+        guides: A pair of guides, or None.
+        vocabulary: Fingerprint of the proposer's vocabulary.
 
     Raises:
         ConfigError: There are no guides, they are not local models, or their vocabulary is not
             the proposer's.
     """
-    both = [getattr(getattr(guides, name, None), "paths", None) for name in ("tuned", "untuned")]
-    tuned, untuned = both
-    if not isinstance(tuned, Paths) or not isinstance(untuned, Paths):
+    both = None if guides is None else BaseGuidePair.of(guides).local_models()
+    if both is None:
         raise ConfigError(
-            "token-level steering needs a GuidePair of two local models; pass one as guide=..., or "
-            "use a strategy without steering (chunk_beam, best_of_n)"
+            "token-level steering needs a GuidePair of two local models; pass one as guides=..., "
+            "or use a strategy without steering (chunk_beam, best_of_n)"
         )
+    tuned, untuned = (model.paths for model in both)
     for name, paths in (("tuned", tuned), ("untuned", untuned)):
         if paths.tokenizer.vocabulary != vocabulary:
             raise ConfigError(

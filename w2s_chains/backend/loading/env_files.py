@@ -1,4 +1,4 @@
-"""What a user keeps beside all configs: YAML files that environment variables name."""
+"""The user's own YAML files, named by environment variables; they apply to all configs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ import yaml
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 
 MODEL_PATHS = "W2S_MODEL_PATHS"
-"""Hub ids, and the folders where these models are saved."""
+"""The environment variable that names a YAML file of hub ids and the folders of these models."""
 
 
 def read_user_file(variable: str, what: str) -> tuple[Path, Mapping[str, Any]] | None:
-    """The file that an environment variable names; None where it is not set.
+    """Read the YAML file that an environment variable names.
 
     Args:
         variable: The environment variable.
-        what: What the keys and values of its mapping are, for messages.
+        what: What the file maps to what, for messages.
+
+    Returns:
+        The file's path and its mapping; None if the variable is not set.
 
     Raises:
-        ConfigError: It cannot be read, or is no mapping.
+        ConfigError: The file cannot be read, or is not a mapping.
     """
     name = os.environ.get(variable)
     if not name:
         return None
     path = Path(name).expanduser()
+    values: Mapping[Any, Any] | list[Any] | str | float | None
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -46,12 +50,12 @@ def _why(error: Exception) -> str:
 
 
 def local_path(model: str) -> str:
-    """Where a model is saved, if the file that ``W2S_MODEL_PATHS`` names says so; else its name.
+    """Return the path that the file named by ``W2S_MODEL_PATHS`` gives for a model, else its name.
 
-    A relative path counts from the folder of that file.
+    A relative path is relative to the folder of that file.
 
     Raises:
-        ConfigError: The file cannot be read, or is no mapping.
+        ConfigError: The file cannot be read, or is not a mapping.
         ModelNotFoundError: There is nothing at the path.
     """
     found = read_user_file(MODEL_PATHS, "names of models to their folders")
@@ -61,6 +65,6 @@ def local_path(model: str) -> str:
     if not path.exists():
         raise ModelNotFoundError(
             f"model {model!r} is saved at {str(path)!r}, says the file that {MODEL_PATHS} names, "
-            "but there is nothing; correct the path, or remove the line to use the hub"
+            "but nothing is there; correct the path, or remove the line to use the hub"
         )
     return str(path)

@@ -1,8 +1,8 @@
-"""Loads causal language models, and their tokenizers alone."""
+"""Load causal language models, or only their tokenizers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -15,6 +15,7 @@ from transformers import (
 
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.causal_lm import CausalLM, check_branchable
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.locate import (
     check_complete,
     check_safe,
@@ -22,26 +23,25 @@ from w2s_chains.backend.loading.locate import (
     locate,
     locate_adapter,
 )
-from w2s_chains.backend.loading.spec import Model, device_of, options_of
+from w2s_chains.backend.loading.placement import device_of, options_of
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.core.plugins import did_you_mean
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, did_you_mean
 
 
 def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
-    """Load a model and its tokenizer; nothing but safetensors or GGUF, and no remote code.
+    """Load a model and its tokenizer, from safetensors or GGUF only and without remote code.
 
     Raises:
-        ModelNotFoundError: The reference leads nowhere.
-        UnsupportedModelError: The model's cache cannot branch; found before weights are loaded.
-        ConfigError: An option is unknown to torch or to this machine.
+        ModelNotFoundError: The model cannot be found.
+        UnsupportedModelError: The model's cache cannot branch; raised before weights are loaded.
+        ConfigError: Torch or this machine does not support an option.
     """
     config, text = preview(spec)
     device = device_of(spec)
     source, files = locate(spec.model, spec.revision)
     with clear_errors_of(spec.model):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded = cast(Any, AutoModelForCausalLM).from_pretrained(
             source,
             config=config,
             **files,
@@ -58,10 +58,10 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
 
 
 def share(lm: CausalLM, text: Tokenizer, spec: Model) -> tuple[CausalLM, Tokenizer]:
-    """Read ``spec`` with weights that are loaded already; they are those that it names.
+    """Build the model for ``spec`` with the weights it names, which are already loaded.
 
     Raises:
-        ConfigError: The package peft is missing, or the adapter is for another model.
+        ConfigError: The package peft is missing, or the adapter belongs to another model.
         ModelNotFoundError: There is no such adapter.
         UnsupportedModelError: The adapter cannot be on in some rows of a batch and off in others.
     """
@@ -73,14 +73,16 @@ def share(lm: CausalLM, text: Tokenizer, spec: Model) -> tuple[CausalLM, Tokeniz
 
 
 def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
-    """All of ``load`` but the weights: refuses in seconds what ``load`` would refuse.
+    """Do all that ``load`` does except for the weights, to find errors in seconds.
 
-    Weights that are broken, or missing on the hub, are not found. Raises like ``load``.
+    Broken weights, or weights missing on the hub, are not detected. Raises like ``load``.
     """
     options_of(spec, device_of(spec))
     source, files = locate(spec.model, spec.revision)
     with clear_errors_of(spec.model):
-        config = AutoConfig.from_pretrained(source, **files, trust_remote_code=False)
+        config: PreTrainedConfig = cast(Any, AutoConfig).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         _override(config, spec)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ConfigError(
@@ -91,28 +93,34 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
         check_safe(spec.model, source, files)
         if spec.adapter is not None:
             check_adapter(spec.adapter, locate_adapter(spec.adapter))
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         try:
-            generation = GenerationConfig.from_pretrained(source, revision=spec.revision or "main")
-        except OSError:  # it has no such file
-            generation = GenerationConfig.from_model_config(config)
+            generation = cast(Any, GenerationConfig).from_pretrained(
+                source, revision=spec.revision or "main"
+            )
+        except OSError:  # the model has no generation config
+            generation = cast(Any, GenerationConfig).from_model_config(config)
     return config, Tokenizer(tokenizer, spec.prompt_template(), _end_ids(generation))
 
 
 def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
-    """The tokenizer of a model that runs elsewhere, and no weights; raises like ``load``."""
+    """Load only the tokenizer, for a model that runs elsewhere; raises like ``load``."""
     source, files = locate(name)
     with clear_errors_of(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **files, trust_remote_code=False)
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(
+            source, **files, trust_remote_code=False
+        )
         try:
-            generation = GenerationConfig.from_pretrained(source)
-        except OSError:  # it has no such file
+            generation = cast(Any, GenerationConfig).from_pretrained(source)
+        except OSError:  # the model has no generation config
             generation = None
     return Tokenizer(tokenizer, template, _end_ids(generation))
 
 
 def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> Tokenizer:
-    """The tokenizer and template of a loaded model, with all end tokens that the model knows."""
+    """Wrap the tokenizer of a loaded model, with all of the model's end tokens."""
     return Tokenizer(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))
 
 

@@ -1,26 +1,29 @@
-"""A model in this process with its tokenizer, template and what it has read: the base of parts."""
+"""``LocalModel``, the base of the Hugging Face proposer and guide, and ``Loader``."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
-from w2s_chains.backend.lm.causal_lm import DEFAULT_TOKEN_BUDGET, CausalLM
+from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
+from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.paths import Paths
+from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
-from w2s_chains.backend.loading.spec import Model
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.core.contracts import Contract, by_hand, unique_key
 
 
-class LocalModel:
-    """Shared by the Hugging Face proposer and guide.
+class LocalModel(Contract):
+    """A model in this process with its tokenizer, its template and the tokens it has read.
 
     Attributes:
         lm: The model.
         tokenizer: Its tokenizer and prompt template.
-        paths: What it has read.
-        spec: What it was loaded from; None if it was built by hand.
+        paths: The hypotheses it has read.
+        spec: The ``Model`` it was loaded from; None if it was wrapped by hand.
     """
 
     lm: CausalLM
@@ -34,11 +37,11 @@ class LocalModel:
         tokenizer: Any,
         *,
         template: str = "{prompt}",
-        chat: bool = False,
+        chat: bool | Literal["auto"] = False,
         system: str | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
     ) -> None:
-        """Wrap a loaded model and its tokenizer; for the options see ``Model``.
+        """Wrap a loaded model and its tokenizer; see ``Model`` for the options.
 
         Raises:
             UnsupportedModelError: The model's cache cannot branch.
@@ -47,44 +50,72 @@ class LocalModel:
         self._adopt(CausalLM(model, token_budget), tokens(model, tokenizer, how), None)
 
     @classmethod
-    def from_pretrained(cls, model: str, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        adapter: str | os.PathLike[str] | None = None,
+        **options: Unpack[ModelFields],
+    ) -> Self:
         """Load a model.
 
         Args:
             model: Hub id, local folder, GGUF file, or ``embedded:NAME``.
-            **options: Fields of ``Model``: template, chat, system, device, device_map, dtype,
-                quantization_config, attn_implementation, revision, token_budget.
+            adapter: A LoRA adapter for the model: hub id or local folder.
+            **options: The other fields of ``Model``: template, chat, system, device, ...
 
         Raises:
-            ModelNotFoundError: The reference leads nowhere.
+            ModelNotFoundError: The model cannot be found.
             UnsupportedModelError: The model's cache cannot branch.
-            pydantic.ValidationError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range.
         """
-        return cls.from_spec(Model(model=model, **options))
+        return cls.from_spec(Model(model, adapter=adapter, **options))
 
     @classmethod
     def from_spec(cls, spec: Model) -> Self:
-        """Load what ``spec`` describes; raises like ``from_pretrained``."""
+        """Load the model that ``spec`` describes; raises like ``from_pretrained``."""
         self = cls.__new__(cls)
         self._adopt(*load(spec), spec)
         return self
 
     @classmethod
     def sharing(cls, other: LocalModel, spec: Model) -> Self:
-        """Read what ``spec`` describes with the weights of ``other``, which are not loaded again.
+        """Build the model that ``spec`` describes with the weights of ``other``, without loading.
 
         Args:
             other: A model with the weights that ``spec`` names.
-            spec: Whose template, adapter and budget count.
+            spec: Sets the template, the adapter and the token budget.
 
         Raises:
-            ConfigError: The package peft is missing, or the adapter is for another model.
+            ConfigError: The package peft is missing, or the adapter belongs to another model.
             ModelNotFoundError: There is no such adapter.
-            UnsupportedModelError: The adapter cannot be on in some rows and off in others.
+            UnsupportedModelError: The adapter cannot be on in some rows of a batch and off in
+                others.
         """
         self = cls.__new__(cls)
         self._adopt(*share(other.lm, other.tokenizer, spec), spec)
         return self
+
+    @property
+    def max_positions(self) -> int | None:
+        """The most tokens of prompt and answer together; None if the model has no limit."""
+        return self.lm.max_positions
+
+    def cache_key(self) -> str:
+        """Return the class and ``spec`` as text; unique for a model wrapped by hand."""
+        if self.spec is None:
+            return unique_key(self)
+        return f"{type(self).__name__}({self.spec.model_dump(exclude_defaults=True)})"
+
+    def to_config(self) -> Model:
+        """Return the ``Model`` that this was loaded from, with ``chat`` set explicitly.
+
+        Raises:
+            ConfigError: The model was wrapped by hand.
+        """
+        if self.spec is None:
+            raise by_hand(self, self.role)
+        return self.spec.model_copy(update={"chat": self.spec.chat})  # marks chat as set
 
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         self.lm, self.tokenizer, self.spec = lm, tokenizer, spec
@@ -95,13 +126,13 @@ L = TypeVar("L", bound=LocalModel)
 
 
 class Loader:
-    """Loads models; parts whose specs name the same weights share them."""
+    """Load models; those whose specs name the same weights share them."""
 
     def __init__(self) -> None:
         self._parts: list[LocalModel] = []
 
     def __call__(self, part: type[L], spec: Model) -> L:
-        """The part for ``spec``; raises like ``LocalModel.from_pretrained``."""
+        """Return the part for ``spec``; raises like ``LocalModel.from_pretrained``."""
         like: LocalModel | None = None
         for other in self._parts:
             if type(other) is part and other.spec == spec:
@@ -113,6 +144,6 @@ class Loader:
         return loaded
 
     def keep(self, specs: Iterable[Model]) -> None:
-        """Drop what has other weights than these."""
+        """Drop all models except those that share weights with ``specs``."""
         wanted = {spec.weights for spec in specs}
         self._parts = [p for p in self._parts if p.spec is not None and p.spec.weights in wanted]

@@ -1,4 +1,4 @@
-"""Finds models: hub ids, local folders, GGUF files, ``embedded:NAME``; says what is wrong."""
+"""Find the files of models: hub ids, local folders, GGUF files, ``embedded:NAME``, adapters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-from huggingface_hub import (
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    try_to_load_from_cache,
-)
+import huggingface_hub
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
 from w2s_chains.backend.lm.adapters import CONFIG, WEIGHTS
 from w2s_chains.backend.loading.embedded import embedded_path
@@ -27,14 +23,17 @@ from w2s_chains.errors import (
     brief,
 )
 
+_hub = cast(Any, huggingface_hub)  # it is only partly typed
+get_hf_file_metadata, hf_hub_download = _hub.get_hf_file_metadata, _hub.hf_hub_download
+
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _HUB_TIMEOUT = 10.0
-"""Seconds to wait for a hub that does not answer."""
+"""Seconds to wait for an answer from the hub."""
 
 
 @contextmanager
 def clear_errors_of(name: str) -> Generator[None]:
-    """Turn whatever transformers raises while it loads ``name`` into errors of ours."""
+    """Turn any error that transformers raises while it loads ``name`` into a ``W2SError``."""
     try:
         yield
     except W2SError:
@@ -45,28 +44,34 @@ def clear_errors_of(name: str) -> Generator[None]:
             "can reach, a local folder with config.json, *.safetensors and a tokenizer, a .gguf "
             "file, or 'embedded:NAME'"
         ) from error
-    except Exception as error:  # whatever a broken file or a missing package makes transformers do
+    except Exception as error:  # a broken file or a missing package may raise anything
         if "trust_remote_code" in str(error):
             raise UnsupportedModelError(
                 f"model {name!r} needs code from its own repository, which w2s_chains never "
-                "runs; use a model that transformers itself supports"
+                "runs; use a model that transformers supports by itself"
             ) from error
         raise ConfigError(f"model {name!r} cannot be loaded: {brief(error)}") from error
 
 
 def check_complete(name: str, found: dict[str, Any], kind: str) -> None:
-    """Raise ConfigError if a checkpoint lacks weights, which transformers would make up."""
+    """Raise ConfigError if a checkpoint lacks weights, which transformers would fill in at random.
+
+    Args:
+        name: The model's name, for messages.
+        found: The loading info of transformers.
+        kind: What the model should be, for messages.
+    """
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
             f"model {name!r} is no {kind}: its files have no weights for "
-            f"{brief(', '.join(missing))}, which would be random; give a complete checkpoint"
+            f"{brief(', '.join(missing))}, which would be random; use a complete checkpoint"
         )
 
 
 def check_safe(name: str, source: str, files: dict[str, Any]) -> None:
-    """Raise ModelNotFoundError if a local folder has no weights that may be opened.
+    """Raise ModelNotFoundError if a local folder has no weights in a safe format.
 
-    What the hub has is known only when it is asked for weights.
+    Models on the hub are checked when their weights are fetched.
     """
     folder = Path(source)
     if "gguf_file" in files or not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -83,19 +88,23 @@ def check_safe(name: str, source: str, files: dict[str, Any]) -> None:
 def locate(
     name: str, revision: str | None = None, file: str = "config.json"
 ) -> tuple[str, dict[str, Any]]:
-    """What to give to ``from_pretrained``: a folder or hub id, and which file or revision.
+    """Find a model, and return the arguments for ``from_pretrained``.
 
     Args:
-        name: Hub id, local folder, GGUF file, or ``embedded:NAME``. One that the YAML file named by
-            ``W2S_MODEL_PATHS`` lists is what that file says instead.
+        name: Hub id, local folder, GGUF file, or ``embedded:NAME``. If the YAML file named by
+            ``W2S_MODEL_PATHS`` lists it, that file's path is used instead.
         revision: Branch, tag or commit on the hub.
-        file: What a model on the hub has.
+        file: A file that every such model on the hub has.
+
+    Returns:
+        A folder or hub id, and keyword arguments that name the GGUF file or the revision.
 
     Raises:
-        ModelNotFoundError: The reference leads nowhere.
-        ConfigError: A revision of something that is not on the hub.
+        ModelNotFoundError: There is no such model.
+        ConfigError: A revision is given for something that is not on the hub.
     """
     path = Path(local_path(name)).expanduser()
+    found: tuple[str, dict[str, Any]]
     if name.startswith("embedded:"):
         found = str(embedded_path(name.removeprefix("embedded:"))), {}
     elif path.suffix == ".gguf" and path.is_file():
@@ -119,10 +128,10 @@ def locate(
 
 
 def locate_adapter(name: str) -> Path:
-    """The folder of an adapter, which is fetched from the hub if it is not here.
+    """Return the folder of an adapter; fetch it from the hub if it is not a local folder.
 
     Raises:
-        ModelNotFoundError: The reference leads nowhere, or to no safetensors.
+        ModelNotFoundError: There is no such adapter, or it has no safetensors.
     """
     source, _ = locate(name, file=CONFIG)
     if (folder := Path(source)).is_dir():
@@ -134,14 +143,14 @@ def locate_adapter(name: str) -> Path:
                 )
         return folder
     with clear_errors_of(name):
-        files = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
+        files: list[str] = [hf_hub_download(source, file) for file in (CONFIG, WEIGHTS)]
     return Path(files[-1]).parent
 
 
 def _reach_hub(name: str, revision: str | None, file: str) -> None:
-    """Raise ModelNotFoundError if the model is not cached and no hub can be reached.
+    """Raise ModelNotFoundError if the model is not cached and the hub cannot be reached.
 
-    Without this, huggingface_hub tries again and again, which takes half a minute.
+    Without this check huggingface_hub would retry for half a minute.
     """
     if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
         return
@@ -153,5 +162,5 @@ def _reach_hub(name: str, revision: str | None, file: str) -> None:
             f"be reached: {brief(error)}; check the name and the network, or use 'embedded:NAME' "
             "for a model that comes with w2s_chains"
         ) from error
-    except Exception:  # from_pretrained tells, in its own words, what is wrong with the model
+    except Exception:  # from_pretrained will say what is wrong with the model
         return

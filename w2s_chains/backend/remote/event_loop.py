@@ -1,4 +1,4 @@
-"""Runs coroutines for callers who are not asynchronous, on one event loop of this process."""
+"""Run coroutines from synchronous code, on one event loop shared by the whole process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ Args = TypeVarTuple("Args")
 
 
 def wait_for(call: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
-    """The result of ``await call(*args)`` on the shared event loop."""
+    """Return ``await call(*args)``, run on the shared event loop.
+
+    Connections belong to an event loop, so all of them use the same one.
+    """
     return _shared_loop().portal.call(call, *args)
 
 
 def close_with(owner: object, close: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Have the event loop under way call ``close()`` once ``owner`` is garbage.
+    """Call ``close()`` on the running event loop once ``owner`` is garbage.
 
-    Connections that are themselves left to the garbage collector close sockets whose numbers
-    others have by then.
+    If the garbage collector closed connections, it would close sockets whose numbers may belong to
+    others by then.
     """
     loop = asyncio.get_running_loop()
     weakref.finalize(owner, _close_soon, loop, close).atexit = False
 
 
 async def all_of(call: Callable[[X], Awaitable[T]], each: Iterable[X]) -> list[T]:
-    """Call all at once and return the results, in order; the first error ends the other calls."""
+    """Call all at once and return the results in order; the first error cancels the rest."""
     results: dict[int, T] = {}
 
     async def keep(index: int, one: X) -> None:
@@ -52,10 +55,10 @@ async def all_of(call: Callable[[X], Awaitable[T]], each: Iterable[X]) -> list[T
 
 
 class _Loop:
-    """An event loop on a thread of its own, for as long as the process lives.
+    """An event loop on its own thread, for as long as the process lives.
 
-    The thread is ours, since the one of ``start_blocking_portal`` is waited for when its context
-    manager is garbage: for ever, if that is in a forked child or while Python exits.
+    Not ``anyio.from_thread.start_blocking_portal``: when its context manager is collected in a
+    forked child, or while Python exits, it waits for its thread for ever.
     """
 
     def __init__(self) -> None:
@@ -73,7 +76,7 @@ class _Loop:
 _lock = threading.Lock()
 _shared: _Loop | None = None
 _kept: list[object] = []
-"""What a forked child shares with its parent and must not close, or what came too late."""
+"""Keeps alive what must not be closed: a forked child shares its parent's connections."""
 
 
 def _shared_loop() -> _Loop:
@@ -88,7 +91,7 @@ def _shared_loop() -> _Loop:
 def _close_soon(
     loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[Any, Any, object]]
 ) -> None:
-    # Garbage is collected anywhere, in the loop's own thread too: nothing may wait here.
+    # Garbage is collected in any thread, even in that of the loop, so this must not wait.
     if _shared is not None and _shared.loop is loop and loop.is_running():
         asyncio.run_coroutine_threadsafe(close(), loop)
     else:
@@ -96,7 +99,7 @@ def _close_soon(
 
 
 def _stop() -> None:
-    """Cancel what still runs: a process that exits waits for no server."""
+    """Cancel all calls: a process that exits does not wait for servers."""
     if _shared is not None:
         _shared.portal.call(_shared.portal.stop, True)
 

@@ -1,8 +1,8 @@
-"""LangChain chat models by the names that configs give them."""
+"""``named_chat_model``: make a LangChain chat model from its name in a config."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from w2s_chains.errors import ConfigError, brief
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 
 def named_chat_model(name: str, **options: Any) -> BaseChatModel:
-    """What ``langchain.chat_models.init_chat_model`` makes of a name such as "ollama:llama3.2".
+    """Call ``langchain.chat_models.init_chat_model`` with a name such as "ollama:llama3.2".
 
-    Only providers in LangChain's own table are imported, and where they send requests and with
-    which key is up to the environment of the user: no config can redirect them.
+    Only providers in LangChain's own table are imported. The user's environment decides where they
+    send requests, and with which key; a config cannot redirect them.
 
     Raises:
-        ConfigError: The package langchain or the provider's is missing, or it refuses the name.
+        ConfigError: The package langchain or the provider's package is not installed, or LangChain
+            refuses the name.
     """
     try:
         from langchain.chat_models import init_chat_model
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the chat model {name!r} needs the package langchain, and the one of its provider; "
+            f"the chat model {name!r} needs the package langchain, and its provider's package; "
             "run: pip install langchain langchain-openai (or another provider)"
         ) from error
     try:
-        make: Any = init_chat_model  # its return type depends on packages that may be missing
-        return make(name, **options)
-    except Exception as error:  # each provider raises what it likes
+        return cast(Any, init_chat_model)(name, **options)  # one of its overloads has no type
+    except Exception as error:  # providers raise exceptions of any type
         raise ConfigError(
             f"LangChain cannot make a chat model of {name!r}, which should be provider:model as in "
             f"'ollama:llama3.2': {brief(error)}"

@@ -1,4 +1,4 @@
-"""What a server can do, found out by trying: servers ignore fields that they do not know."""
+"""``probe``: find out what a server can do by trying: servers ignore fields they do not know."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from w2s_chains.errors import ServerError
 PROBE = "Once upon a time, in 1986, the owner of a small café said:"
 _TOKENS = 4
 _HOT = 2.0
-"""A temperature at which two samples of four tokens differ, whatever the model."""
+"""A temperature at which two samples of four tokens differ with any model."""
 _CLOSE = 0.1
-"""Nats between two readings of the same token, on whatever device."""
+"""Largest difference, in nats, between two scores of the same token on any device."""
 
 _FILTERS_OFF: Sequence[Mapping[str, Any]] = (
     {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0},
     {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0},
     {},
 )
-"""How servers are told to filter nothing: vLLM and llama.cpp, SGLang, OpenAI."""
+"""Fields that switch all sampling filters off: for vLLM and llama.cpp, for SGLang, for OpenAI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +32,17 @@ class Capabilities:
     """What a server can do.
 
     Attributes:
-        completions: It continues texts; else it is chat-only, and gives whole answers alone.
-        chat: It answers chat messages; None if nobody asked.
-        n: It gives several continuations in one call.
-        seed: Equal seeds give equal samples, others different ones.
-        token_ids: It takes a prompt as token ids, and returns those of prompt and continuation.
-        logprobs: It returns log-probabilities of what it samples.
-        echo: It returns those of a prompt too, and they are right.
-        top_k: It keeps to top_k.
-        repetition_penalty: It takes a repetition penalty; whether it keeps to it was not tried.
-        filters_off: Fields with which it samples from the whole distribution.
-        probe_ids: Its token ids of ``PROBE``, where it tells them.
+        completions: It continues texts. If not, it only chats, and returns whole answers.
+        chat: It answers chat messages; None if that was not tried.
+        n: It returns several continuations in one call.
+        seed: Equal seeds give equal samples, different seeds different ones.
+        token_ids: It accepts a prompt as token ids, and returns those of prompt and continuation.
+        logprobs: It returns log-probabilities of the tokens that it samples.
+        echo: It also returns log-probabilities of a prompt, and they are correct.
+        top_k: It obeys top_k.
+        repetition_penalty: It accepts a repetition penalty; whether it obeys was not tried.
+        filters_off: Fields that make it sample from the whole distribution.
+        probe_ids: Its token ids of ``PROBE``, if it returns them.
     """
 
     completions: bool
@@ -59,7 +59,7 @@ class Capabilities:
 
 
 async def probe(server: Server) -> Capabilities:
-    """Find out what a server can do, with some ten calls of four tokens.
+    """Find out what a server can do, with about ten calls of four tokens.
 
     Raises:
         ServerError: It neither continues texts nor answers messages.
@@ -109,7 +109,7 @@ async def _probe_completions(server: Server) -> Capabilities:
 
 
 async def _accepted(server: Server) -> tuple[dict[str, Any], Reply]:
-    """The most outspoken request that the server takes, and what it answers."""
+    """Find the most explicit request that the server accepts; return it with the reply."""
     refused: ServerError | None = None
     for ids in ({"return_token_ids": True}, {}):
         for off in _FILTERS_OFF:
@@ -136,7 +136,7 @@ async def _accepted(server: Server) -> tuple[dict[str, Any], Reply]:
 
 
 async def _try(server: Server, body: Mapping[str, Any] | None) -> Reply | None:
-    """The reply, or None if the server will not; one more attempt at most."""
+    """Return the reply, or None if the call fails; retries once at most."""
     if body is None:
         return None
     try:
@@ -150,13 +150,13 @@ def _text(reply: Reply | None) -> str | None:
 
 
 async def _echoes(server: Server, body: Mapping[str, Any], scored: Reply | None) -> bool:
-    """Whether a text that was just sampled is scored as it was then."""
+    """Check whether the server scores a text just as it did when it sampled it."""
     sampled = None if scored is None else scored.choices[0].logprobs
     if sampled is None:
         return False
     text = PROBE + (_text(scored) or "")
-    # Not max_tokens=0, with which some servers go on to the end of their context; and without token
-    # ids, beside which vLLM leaves the prompt out of the text.
+    # Not max_tokens=0: some servers would continue to the end of their context. No token ids: with
+    # them vLLM leaves the prompt out of the text.
     asked = {name: value for name, value in body.items() if name != "return_token_ids"}
     echoed = await _try(
         server, {**asked, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}

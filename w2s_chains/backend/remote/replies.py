@@ -1,4 +1,4 @@
-"""What OpenAI-compatible servers answer, validated: a reply of another shape is a broken one."""
+"""``Reply``: the validated replies of OpenAI-compatible servers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 
 
 class Logprobs(BaseModel):
-    """Log-probabilities of tokens, as the completions API has them."""
+    """Log-probabilities of tokens, in the shape of the completions API."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
 
 
 class ReplyMessage(BaseModel):
-    """What a chat model says."""
+    """The message of a chat model."""
 
     content: str
 
@@ -24,11 +24,11 @@ class Choice(BaseModel):
     """One continuation.
 
     Attributes:
-        text: The continuation alone.
-        finish_reason: "length" or "stop"; others mean trouble.
-        token_ids: Its tokens, where the server returns them; with the end token.
-        prompt_token_ids: What the server made of the prompt, likewise.
-        logprobs: Log-probabilities, where they were asked for.
+        text: The continuation; with the prompt before it if the request asked for an echo.
+        finish_reason: "length" or "stop"; any other value means trouble.
+        token_ids: Its tokens, end token included, if the server returns them.
+        prompt_token_ids: The prompt's tokens, if the server returns them.
+        logprobs: Log-probabilities, if they were requested.
     """
 
     index: int = 0
@@ -54,17 +54,17 @@ class Reply(BaseModel):
 
     @classmethod
     def parse(cls, body: bytes) -> Reply:
-        """Read the reply to a call of completions.
+        """Read the reply to a completions call.
 
         Raises:
-            pydantic.ValidationError: It is no JSON, or of another shape.
+            pydantic.ValidationError: It is not JSON, or has another shape.
         """
         reply = cls.model_validate_json(body)
         return reply.model_copy(update={"choices": sorted(reply.choices, key=lambda c: c.index)})
 
     @classmethod
     def parse_chat(cls, body: bytes) -> Reply:
-        """Read the reply to a call of chat completions; raises likewise."""
+        """Read the reply to a chat completions call; raises like ``parse``."""
         chat = _Chat.model_validate_json(body)
         choices: list[dict[str, Any]] = [
             {"index": c.index, "text": c.message.content, "finish_reason": c.finish_reason}

@@ -1,4 +1,4 @@
-"""One model behind an OpenAI-compatible server: calls with time-outs, retries and a cap."""
+"""``Server``: call a model behind an OpenAI-compatible API, with time-outs, retries and a limit."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from w2s_chains.backend.remote.event_loop import close_with
 from w2s_chains.backend.remote.replies import Reply
+from w2s_chains.core.configs import Config
 from w2s_chains.errors import ConfigError, ServerError, brief
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 30.0
-"""Seconds between two attempts at most, whatever a server asks for."""
+"""Most seconds between two attempts, even if the server asks for more."""
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-"""Status codes after which another attempt may succeed."""
+"""HTTP status codes after which another attempt may succeed."""
 
 
-class ServerOptions(BaseModel):
-    """Where a model is served, and how patiently it is called.
+class ServerOptions(Config):
+    """Which server and model to call, with which key, time-out and retries.
 
     Attributes:
-        base_url: Where the API begins, such as ``http://localhost:8000/v1``.
-        model: The model's name there.
-        api_key_env: The environment variable that holds the key, if the server wants one. Without
-            it api.openai.com gets OPENAI_API_KEY, and no other host gets a key: a config of
-            somebody else must not send yours to a stranger.
-        timeout: Seconds that one call may take in all.
-        max_retries: Further attempts after a time-out, a lost connection, a broken reply, or an
-            HTTP status that may pass (429, 500, 503, ...).
-        backoff: Seconds before the first of them, about twice as many before each other one; more
-            where the server asks for it (Retry-After), 30 at most.
-        max_concurrency: Calls under way at once.
+        base_url: The API's URL, such as ``http://localhost:8000/v1``.
+        model: The model's name on the server.
+        api_key_env: The environment variable that holds the key, if the server needs one. If it is
+            not set, api.openai.com gets OPENAI_API_KEY and no other host gets a key: somebody
+            else's config must not send your key to a stranger.
+        timeout: Most seconds for one call.
+        max_retries: Most retries after a time-out, a lost connection, a broken reply, or an HTTP
+            status that may pass (429, 500, 503, ...).
+        backoff: Seconds before the first retry, about doubled before each further one; more if the
+            server asks for it (Retry-After), but 30 at most.
+        max_concurrency: Most calls at the same time.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str = "https://api.openai.com/v1"
     model: str = Field(min_length=1)
@@ -55,7 +54,7 @@ class ServerOptions(BaseModel):
 
     @property
     def key_variable(self) -> str | None:
-        """The environment variable that is asked for the key."""
+        """The environment variable that should hold the key."""
         if self.api_key_env is None and urlsplit(self.base_url).hostname == "api.openai.com":
             return "OPENAI_API_KEY"
         return self.api_key_env
@@ -69,8 +68,8 @@ class ServerOptions(BaseModel):
             raise ValueError("base_url must begin with http:// or https:// and a host")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError(
-                "base_url has a user, a password or a query in it, which would be logged; give the "
-                "key in an environment variable that api_key_env names"
+                "base_url has a user, a password or a query in it, which would be logged; put the "
+                "key into an environment variable and name that in api_key_env"
             )
         return value.rstrip("/")
 
@@ -87,18 +86,18 @@ class ServerOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """What came of one call.
+    """The result of one call.
 
     Attributes:
-        reply: The reply; None if there is none.
-        told: What happened instead, without secrets.
+        reply: The reply; None if the call failed.
+        problem: What went wrong, without secrets.
         status: The HTTP status, if there was one.
         may_pass: Whether another attempt may succeed.
-        asked: Seconds that the server asks to wait for.
+        asked: Seconds that the server asks us to wait.
     """
 
     reply: Reply | None = None
-    told: str = ""
+    problem: str = ""
     status: int | None = None
     may_pass: bool = False
     asked: float = 0.0
@@ -106,12 +105,12 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Connections:
-    """What belongs to one event loop.
+    """Everything that belongs to one event loop.
 
     Attributes:
         loop: The event loop.
         client: The client of the package openai.
-        room: Lets so many calls be under way at once.
+        room: Limits the calls under way at once.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -119,18 +118,27 @@ class _Connections:
     room: anyio.CapacityLimiter
 
 
+def _may_pass(attempt: _Attempt) -> bool:
+    return attempt.may_pass
+
+
+def _last_attempt(state: Any) -> _Attempt:
+    """Return the latest attempt from tenacity's state."""
+    return state.outcome.result()
+
+
 class Server:
-    """Calls one model. Coroutines run on the event loop of ``event_loop``."""
+    """Calls one model. All coroutines run on the event loop of ``remote.event_loop``."""
 
     def __init__(self, options: ServerOptions, api_key: SecretStr | None = None) -> None:
-        """Open nothing yet.
+        """Prepare to call; no connection is opened yet.
 
         Args:
-            options: Where and how.
-            api_key: The key; by default what the environment variable holds.
+            options: Which server and model, and how to call them.
+            api_key: The key; by default the value of the environment variable.
 
         Raises:
-            ConfigError: The package openai (or tenacity) is missing.
+            ConfigError: The package openai (or tenacity) is not installed.
         """
         try:
             import openai
@@ -148,7 +156,7 @@ class Server:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The server and the model, for messages."""
         return f"{self.options.base_url} (model {self.options.model!r})"
 
     async def complete(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
@@ -156,15 +164,15 @@ class Server:
 
         Args:
             body: Fields of the completions API, without ``model``.
-            retries: Further attempts; by default as in the options.
+            retries: Most retries; by default as in the options.
 
         Raises:
-            ServerError: It cannot be had; ``status`` is the HTTP status if there was one.
+            ServerError: The call failed; ``status`` is the HTTP status if there was one.
         """
         return await self._call("completions", body, Reply.parse, retries)
 
     async def chat(self, body: Mapping[str, Any], retries: int | None = None) -> Reply:
-        """Answer messages; arguments and errors as for ``complete``."""
+        """Answer messages; arguments and errors are those of ``complete``."""
         return await self._call("chat.completions", body, Reply.parse_chat, retries)
 
     async def _call(
@@ -180,7 +188,7 @@ class Server:
             stop=self._tenacity.stop_after_attempt(most + 1),
             wait=self._wait,
             before_sleep=self._log,
-            retry_error_callback=_outcome,
+            retry_error_callback=_last_attempt,
         )
         found: _Attempt = await retrying(self._attempt, api, body, parse)
         if found.reply is not None:
@@ -188,13 +196,13 @@ class Server:
         count = retrying.statistics["attempt_number"]
         tries = f" after {count} attempts" if count > 1 else ""
         raise ServerError(
-            f"{self.name} failed{tries}: {found.told}{self._remedy(found.status)}", found.status
+            f"{self.name} failed{tries}: {found.problem}{self._remedy(found.status)}", found.status
         )
 
     async def _attempt(
         self, api: str, body: Mapping[str, Any], parse: Callable[[bytes], Reply]
     ) -> _Attempt:
-        # What went wrong is returned, not raised: a traceback would lead to the request's headers.
+        # Errors are returned, not raised: a traceback would hold the request's headers.
         try:
             there = self._connected()
             async with there.room:
@@ -204,22 +212,22 @@ class Server:
             return self._failed(error)
 
     def _wait(self, state: Any) -> float:
-        """Seconds before the next attempt."""
+        """Return the seconds to wait before the next attempt."""
         backoff = self.options.backoff
         longer = self._tenacity.wait_exponential_jitter(backoff, jitter=backoff / 2)(state)
-        return min(max(longer, _outcome(state).asked), _LONGEST_WAIT)
+        return min(max(longer, _last_attempt(state).asked), _LONGEST_WAIT)
 
     def _log(self, state: Any) -> None:
-        logger.info("%s: %s; trying again", self.name, _outcome(state).told)
+        logger.info("%s: %s; trying again", self.name, _last_attempt(state).problem)
 
     def _connected(self) -> _Connections:
-        """Connections of the event loop under way; a forked process has another one."""
+        """Return the connections of the running event loop; a forked process has another loop."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
             client = self._openai.AsyncOpenAI(
                 base_url=self.options.base_url,
                 api_key="no-key" if self._key is None else self._key.get_secret_value(),
-                max_retries=0,  # one layer of retries
+                max_retries=0,  # we retry ourselves
                 timeout=self.options.timeout,
             )
             close_with(self, client.close)
@@ -239,29 +247,29 @@ class Server:
         return raw.content
 
     def _failed(self, error: Any) -> _Attempt:
-        """What happened, without secrets."""
+        """Describe an error, without secrets."""
         status: int | None = None
         asked = 0.0
         if isinstance(error, TimeoutError | self._openai.APITimeoutError):
-            told = f"no answer within {self.options.timeout:g} seconds"
+            problem = f"no answer within {self.options.timeout:g} seconds"
         elif isinstance(error, self._openai.APIStatusError):
             status = error.status_code
             body: Any = error.body
-            said = cast("dict[str, Any]", body).get("message") if isinstance(body, dict) else None
-            told = f"HTTP status {status}: {said or error.response.text}"
+            said = cast(dict[str, Any], body).get("message") if isinstance(body, dict) else None
+            problem = f"HTTP status {status}: {said or error.response.text}"
             try:
                 asked = float(error.response.headers.get("retry-after", 0))
-            except ValueError:  # a date
+            except ValueError:  # the header may hold a date instead
                 asked = 0.0
         elif isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            told = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
+            problem = f"a broken reply ({where + ': ' if where else ''}{first['msg']})"
         else:
-            told = f"{error} ({type(error.__cause__ or error).__name__})"
+            problem = f"{error} ({type(error.__cause__ or error).__name__})"
         passing = (TimeoutError, ValidationError, self._openai.APIConnectionError)
         return _Attempt(
-            told=brief(self._redacted(told)),
+            problem=brief(self._redacted(problem)),
             status=status,
             may_pass=status in _PASSING if status else isinstance(error, passing),
             asked=asked,
@@ -285,11 +293,3 @@ class Server:
         if status is None or status in _PASSING:
             return "; check that the server runs, or raise timeout, max_retries or backoff"
         return ""
-
-
-def _may_pass(found: _Attempt) -> bool:
-    return found.may_pass
-
-
-def _outcome(state: Any) -> _Attempt:
-    return state.outcome.result()

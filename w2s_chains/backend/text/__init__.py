@@ -1,1 +1,1 @@
-"""Between text and one model's tokens: templates, chat, tokenizers, stop strings."""
+"""Turn prompts into one model's tokens and tokens into text: templates, tokenizer, stop strings."""

@@ -1,4 +1,4 @@
-"""Conversations as a tokenizer's chat template takes them, whatever it leaves out or forbids."""
+"""``ChatTemplate``: render a conversation, even where the template lacks tools or some roles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from w2s_chains.backend.text.call_format import DEFAULT_CALLS, CallFormat
-from w2s_chains.core.prompts import Message, Tool, ToolCall
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
 from w2s_chains.errors import PromptError
 
 _TOOLS = """\
@@ -27,7 +26,8 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
-"""How Hermes and Qwen models are told of tools; ``DEFAULT_CALLS`` is how they answer."""
+"""The system message that describes tools to Hermes and Qwen models; they answer in the format
+``DEFAULT_CALLS``."""
 
 _SCHEMA = """\
 Answer with JSON that is valid under this JSON schema, and with nothing else:
@@ -49,11 +49,13 @@ _RESULT = Message(role="tool", content="w2s-result", tool_call_id="w2sprobe1", n
 class ChatTemplate:
     """A tokenizer's chat template.
 
-    What it takes is found out by trying. Where it knows no tools, or writes calls in a way that a
-    grammar cannot follow (with special tokens, without a mark, or not as JSON), they are written
-    into the system message, calls into the assistant's turns, and results become user turns
-    (``Message.plain_text``). Where it refuses system messages, they open the next user turn, and
-    where it wants user and assistant to alternate, neighbours of one role become one turn.
+    We find out what it supports by rendering short probe conversations, and adapt the messages:
+
+    * No tools, or calls that a grammar cannot follow (with special tokens, without a mark, or not
+      as JSON): tools go into the system message, calls into the assistant's turns, and results
+      become user turns (``Message.plain_text``).
+    * No system messages: their text opens the next user turn.
+    * User and assistant must alternate: neighbouring turns of one role are merged.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -61,11 +63,11 @@ class ChatTemplate:
 
     @property
     def call_format(self) -> CallFormat:
-        """How the model writes the call of a tool."""
+        """How the model writes a tool call."""
         return self._native_calls if self._knows_tools and self._native_calls else DEFAULT_CALLS
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
-        """Token ids up to where the answer begins; control tokens in the messages are only text.
+        """Return the token ids up to the answer; control tokens in the messages are plain text.
 
         Raises:
             PromptError: The template refuses the conversation.
@@ -75,7 +77,7 @@ class ChatTemplate:
         ]
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
-        """The text up to where the answer begins.
+        """Return the text up to the answer.
 
         Raises:
             PromptError: The template refuses the conversation.
@@ -83,7 +85,7 @@ class ChatTemplate:
         return self._apply(messages, tools, tokenize=False)
 
     def after_answer(self, mark: str = "answer") -> str:
-        """What the template writes after an answer."""
+        """Return the text that the template writes after an answer."""
         turns = [_USER, Message(role="assistant", content=mark)]
         rendered = self._tokenizer.apply_chat_template(
             [_as_dict(turn) for turn in turns], tokenize=False
@@ -94,7 +96,7 @@ class ChatTemplate:
         adapted = self._adapted(messages, tools)
         try:
             return self._native(adapted, tools if self._knows_tools else (), **how)
-        except Exception as error:  # templates raise whatever they like
+        except Exception as error:  # templates raise exceptions of any type
             raise PromptError(
                 f"the chat template of {self._tokenizer.name_or_path!r} refuses the conversation "
                 f"({', '.join(m.role for m in messages)}): {error}; change the messages, or set "
@@ -109,14 +111,14 @@ class ChatTemplate:
             **how,
         )
 
-    # What the template takes.
+    # What the template supports.
 
     def _shows(
         self, expected: Iterable[str], *messages: Message, tools: Sequence[Tool] = ()
     ) -> bool:
         try:
             text = self._native(messages, tools, tokenize=False)
-        except Exception:  # this is how templates refuse
+        except Exception:  # templates refuse by raising
             return False
         return all(part in text for part in expected)
 
@@ -132,14 +134,14 @@ class ChatTemplate:
 
     @functools.cached_property
     def _native_calls(self) -> CallFormat | None:
-        """How the template writes a call, if that is JSON after a mark of plain text."""
+        """How the template writes a call, if it writes JSON after a mark of plain text."""
         answer = Message(role="assistant", content=_MARK)
         try:
             plain, called = (
                 self._tokenizer.apply_chat_template([_as_dict(m) for m in turns], tokenize=False)
                 for turns in ((_USER, answer), (_USER, _CALL))
             )
-        except Exception:  # this is how templates refuse
+        except Exception:  # templates refuse by raising
             return None
         before, _, after = plain.rpartition(_MARK)
         inner = called.removeprefix(before).removesuffix(after)
@@ -178,18 +180,18 @@ class ChatTemplate:
     def _takes_repeats(self) -> bool:
         return self._shows([], _USER, _USER) and self._shows([], _USER, _ANSWER, _ANSWER, _USER)
 
-    # How a conversation is made to fit.
+    # How a conversation is adapted.
 
     def _adapted(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
         turns = list(messages)
         if not self._knows_tools:
             turns = [_written_out(turn) for turn in turns]
             if tools:
-                told = _TOOLS.format(
+                described = _TOOLS.format(
                     tools="\n".join(json.dumps(_tool_as_dict(t), ensure_ascii=False) for t in tools)
                 )
                 at = 1 if turns[0].role == "system" else 0
-                turns.insert(at, Message(role="system", content=told))
+                turns.insert(at, Message(role="system", content=described))
         turns = self._without_refused_system(_merged(turns, ["system"]))
         return turns if self._takes_repeats else _merged(turns, ["user", "assistant"])
 
@@ -211,7 +213,7 @@ class ChatTemplate:
 
 
 def _merged(turns: Sequence[Message], roles: Collection[str]) -> list[Message]:
-    """Neighbours that have the same one of these roles become one turn."""
+    """Merge neighbouring turns of one role, for each of these roles."""
     merged: list[Message] = []
     for turn in turns:
         if merged and turn.role in roles and merged[-1].role == turn.role:
@@ -259,5 +261,5 @@ def _tool_as_dict(tool: Tool) -> dict[str, Any]:
 
 
 def schema_turn(schema: str) -> Message:
-    """Tells a model of the form that its answer has to have."""
+    """Make a system message that asks the model to answer in a JSON schema."""
     return Message(role="system", content=_SCHEMA.format(schema=schema))

@@ -1,4 +1,4 @@
-"""Where stop strings end an answer."""
+"""``find_stop``: find the place where a stop string ends an answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 
 def find_stop(stop: Sequence[str], before: str, text: str) -> int | None:
-    """How much of ``before + text`` is kept, if a stop string is complete in ``text``.
+    """Return how many characters of ``before + text`` to keep if a stop string ends in ``text``.
 
-    Of several the one that is complete first counts, so that chunk borders change nothing. It may
-    begin in ``before``.
+    If there are several stop strings, the one that is completed first counts, so that chunk
+    borders make no difference.
+
+    Args:
+        stop: The stop strings.
+        before: Text that was searched before; a stop string may begin there.
+        text: New text.
+
+    Returns:
+        The number of characters before the stop string; None if none was completed.
     """
     response = before + text
     reach = max((len(s) for s in stop), default=1) - 1

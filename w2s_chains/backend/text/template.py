@@ -1,10 +1,13 @@
-"""How one model reads a prompt: ``PromptTemplate``."""
+"""``PromptTemplate``: how one model reads a prompt."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from w2s_chains.core.configs import Config
 
 
 def _has_slot(value: str) -> str:
@@ -16,25 +19,37 @@ def _has_slot(value: str) -> str:
 Template = Annotated[
     str, AfterValidator(_has_slot), Field(json_schema_extra={"pattern": r"\{prompt\}"})
 ]
-"""Text in which ``{prompt}`` is replaced literally."""
+"""A text in which ``{prompt}`` is replaced literally."""
 
 
-class PromptTemplate(BaseModel):
+class PromptTemplate(Config):
     """How one model reads a prompt.
 
     Attributes:
-        template: Text in which ``{prompt}`` is replaced literally; other braces stay. With a chat
-            template it is applied before that, and to raw-string prompts only.
+        template: Text in which ``{prompt}`` is replaced literally; other braces stay. With
+            ``chat`` it is applied first, and only to prompts that are raw strings.
         chat: Render with the tokenizer's chat template; a raw string becomes one user turn.
-            "auto": where there is one.
-        system: System message put first, where the prompt brings none. Needs ``chat``.
+            "auto": only if there is a chat template.
+        system: System message to put first unless the prompt has one. Needs ``chat``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: Template = "{prompt}"
     chat: bool | Literal["auto"] = False
     system: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chat_by_default(
+        cls, values: Mapping[str, Any] | PromptTemplate, info: ValidationInfo
+    ) -> Any:
+        """Set ``chat`` to what the context says, if it is not given: a chat model's is "auto"."""
+        context: Mapping[str, Any] = info.context or {}
+        wanted = context.get("chat")
+        return {"chat": wanted, **values} if wanted and isinstance(values, Mapping) else values
+
+    def for_chat(self) -> Self:
+        """Return the template for a chat model: ``chat`` is "auto" if it was not given."""
+        return self if "chat" in self.model_fields_set else self.model_copy(update={"chat": "auto"})
 
     @model_validator(mode="after")
     def _system_needs_chat(self) -> PromptTemplate:

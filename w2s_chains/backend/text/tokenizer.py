@@ -1,4 +1,4 @@
-"""Between text and one model's tokens: prompt templates, tokenisation, incremental decoding."""
+"""``Tokenizer``: turn prompts into one model's tokens, and tokens into text chunk by chunk."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from w2s_chains.errors import ConfigError, PromptError
 
 _REPLACEMENT = "\ufffd"
 _LONGEST_PENDING = 3
-"""An unfinished UTF-8 character waits for its last byte with at most three tokens."""
+"""Most tokens that are held back while a UTF-8 character lacks bytes."""
 _CONTEXT = 8
-"""Tokens before a chunk that are decoded with it: some decoders drop a leading space."""
+"""Tokens before a chunk to decode together with it, because some decoders drop a leading space."""
 _locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
-"""One for each tokenizer: several templates may share it."""
+"""One lock per Hugging Face tokenizer, which several instances of ``Tokenizer`` may share."""
 
 
 class Tokenizer:
     """One model's tokenizer together with its prompt template."""
 
     def __init__(self, hf_tokenizer: Any, template: PromptTemplate, end_ids: Sequence[int]) -> None:
-        """Combine them.
+        """Wrap a tokenizer.
 
         Args:
             hf_tokenizer: A transformers tokenizer.
-            template: How prompts are rendered.
+            template: How to render prompts.
             end_ids: Tokens with which the model ends its turn, besides the tokenizer's own.
 
         Raises:
-            ConfigError: A chat template is asked for, and the tokenizer has none.
+            ConfigError: The template needs a chat template, and the tokenizer has none.
         """
         self.hf_tokenizer = hf_tokenizer
         self.template = template
         self.name: str = hf_tokenizer.name_or_path
-        # Prompts are checked on the caller's thread while the model thread reads; the tokenizers
-        # of transformers are not made for that.
+        # Callers check prompts on their own threads while the model thread reads, and transformers
+        # tokenizers are not thread-safe.
         self._lock = _locks.setdefault(hf_tokenizer, threading.RLock())
         self.chat: ChatTemplate | None = None
-        """The chat template that prompts are rendered with; None reads their plain text."""
+        """The chat template that renders prompts; None if prompts are read as plain text."""
         if template.chat and hf_tokenizer.chat_template:
             self.chat = ChatTemplate(hf_tokenizer)
         elif template.chat is True or template.system is not None:
@@ -63,16 +63,16 @@ class Tokenizer:
 
     @functools.cached_property
     def vocabulary(self) -> str:
-        """Fingerprint of the vocabulary's content: equal where token ids mean the same tokens."""
+        """Fingerprint of the vocabulary, equal for tokenizers whose ids mean the same tokens."""
         items = sorted(self.hf_tokenizer.get_vocab().items())
         return hashlib.sha256(repr(items).encode()).hexdigest()
 
     def _prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """Tokens of the rendered prompt, start token included.
+        """Return the tokens of the rendered prompt, start token included.
 
         Raises:
-            PromptError: The prompt has no tokens, and the model no start token; or the chat
-                template refuses it.
+            PromptError: The prompt has no tokens and the model no start token, or the chat
+                template refuses the prompt.
         """
         if self.chat is not None:
             with self._lock:
@@ -81,82 +81,86 @@ class Tokenizer:
             ids = self._encode_raw(prompt, "")
         if not ids:
             raise PromptError(
-                "the prompt is empty, and the model "
-                f"{self.name!r} has no start token to begin from; give at least "
-                "one word, or a template with text around '{prompt}'"
+                f"the prompt is empty, and the model {self.name!r} has no start token to begin "
+                "from; give at least one word, or a template with text around '{prompt}'"
             )
         return tuple(ids)
 
     def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
-        """Raise PromptError if prompt and ``more`` tokens need more than ``limit`` positions."""
+        """Check that the prompt and ``more`` tokens fit into ``limit`` positions.
+
+        Args:
+            prompt: The prompt.
+            more: Number of tokens to come.
+            limit: Positions of the model; None for no limit.
+            role: The model's role, for messages.
+
+        Raises:
+            PromptError: They do not fit.
+        """
         count = len(self.prompt_ids(prompt))
         if limit is not None and count + more > limit:
             raise PromptError(
                 f"the prompt has {count} tokens, and with {more} more for the answer that exceeds "
-                f"the {limit} positions of the {role} {self.name!r}; shorten the "
-                + (
-                    "prompt"
-                    if count >= limit
-                    else f"prompt or set max_tokens to at most {limit - count}"
-                )
+                f"the {limit} positions of the {role} {self.name!r}; shorten the prompt"
+                + ("" if count >= limit else f" or set max_tokens to at most {limit - count}")
             )
 
     def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
-        """Tokens of the rendered prompt and the response, tokenised as one text."""
+        """Return the tokens of the rendered prompt and the response, tokenised as one text."""
         if self.chat is None:
             return tuple(self._encode_raw(prompt, response))
         prompt_ids = self.prompt_ids(prompt)
         rendered = self.chat.render(self._turns(prompt), prompt.tools)
         if tuple(self.encode(rendered)) == prompt_ids:
             return tuple(self.encode(rendered + response))
-        # Control tokens in the prompt's own text were defused: keep those tokens as they are.
+        # The prompt's text has control tokens that were encoded as plain text: keep those tokens.
         return (*prompt_ids, *self.encode(response))
 
     def rendered(self, prompt: Prompt) -> str:
-        """The prompt as a text, for a server that makes tokens of it and puts its own lead first.
+        """Render the prompt as text for a server, which tokenises it and adds the start tokens.
 
         Raises:
-            PromptError: The chat template refuses the prompt, or control tokens in the messages
-                could not be told from those of the template.
+            PromptError: The chat template refuses the prompt, or the server could not tell control
+                tokens in the messages from those of the template.
         """
         if self.chat is None:
             return self.template.template.replace("{prompt}", prompt.plain_text)
         text = self.chat.render(self._turns(prompt), prompt.tools)
         if tuple(self.encode(text)) != self.prompt_ids(prompt):
             raise PromptError(
-                f"the prompt has control tokens of {self.name!r} in its text, "
-                "which a server that reads text alone would obey; take them out, or use a server "
-                "that takes token ids"
+                f"the prompt has control tokens of {self.name!r} in its text, which a server that "
+                "reads only text would obey; take them out, or use a server that accepts token ids"
             )
         return text.removeprefix(self.hf_tokenizer.decode(self._lead))
 
     def decode_after(
         self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
     ) -> tuple[str, tuple[int, ...]]:
-        """Text of ``pending`` + ``ids`` after ``context``; bytes of an unfinished character wait.
+        """Decode ``pending`` + ``ids`` after ``context``; hold back an unfinished character.
 
         Args:
-            context: Tokens before; their text is out already.
-            pending: Tokens that were held back before.
+            context: Tokens before them, whose text was returned already.
+            pending: Tokens that were held back the last time.
             ids: New tokens.
 
         Returns:
-            The new text, and the last tokens, at most three, that are not text yet.
+            The new text, and the tokens to hold back, at most three.
         """
         held = [*pending, *ids]
         context, known = self._begin(list(context))
         count = len(held)
         text = self.decode(context + held)
-        # Bytes before the last three tokens will never become a character, so they may go.
+        # Bytes before the last three tokens can no longer become a character: do not hold them.
         while text.endswith(_REPLACEMENT) and count > len(held) - _LONGEST_PENDING and count > 0:
             count -= 1
             text = self.decode(context + held[:count])
         return text[len(known) :], tuple(held[count:])
 
     def _begin(self, context: list[int]) -> tuple[list[int], str]:
-        """The end of a context that begins with a whole character, and its text.
+        """Cut a context so that it begins with a whole character; return it with its text.
 
-        Where it begins inside one, a decoder may spoil all bytes up to the next plain piece.
+        If it began inside one, a decoder might replace all bytes up to the next plain token.
         """
         for size in range(_CONTEXT, _CONTEXT + _LONGEST_PENDING + 1):
             known = self.decode(context[-size:])
@@ -171,7 +175,7 @@ class Tokenizer:
             )
 
     def context(self, hypothesis: Hypothesis) -> list[int]:
-        """The last tokens before the pending ones of ``hypothesis``, prompt included."""
+        """Return the last tokens of prompt and hypothesis, without the pending ones."""
         wanted = _CONTEXT + _LONGEST_PENDING + len(hypothesis.pending)
         ids: list[int] = []
         for node in hypothesis.ancestors():
@@ -194,7 +198,7 @@ class Tokenizer:
         return [*lead, *self.encode(rendered + response)]
 
     def _start_tokens(self) -> list[int]:
-        """What the tokenizer puts before a raw text."""
+        """Return the tokens that the tokenizer puts before a raw text."""
         bare = self.encode("a")
         full = self.hf_tokenizer("a")["input_ids"]
         for at in range(len(full) - len(bare) + 1):
@@ -215,7 +219,7 @@ class Tokenizer:
         return turns
 
     def _end_of_turn(self) -> int | None:
-        """What the chat template writes right after an answer; else the tokenizer's end token."""
+        """Return the token that the chat template puts after an answer, or the end token."""
         if self.chat is not None:
             after = self.encode(self.chat.after_answer().lstrip())
             if after and after[0] in self.hf_tokenizer.added_tokens_decoder:
@@ -224,7 +228,7 @@ class Tokenizer:
 
 
 def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
-    """Length of the longest common prefix."""
+    """Return the length of the longest common prefix."""
     shorter = min(len(a), len(b))
     if tuple(a[:shorter]) == tuple(b[:shorter]):
         return shorter

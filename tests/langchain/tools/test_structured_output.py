@@ -1,0 +1,165 @@
+"""Structured output of ChatW2S: whatever the model would rather write, it parses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import jsonschema
+import pytest
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel
+
+from tests.helpers.tools import (
+    CHOICE,
+    METHODS,
+    NOW,
+    PAIR,
+    TALK,
+    TWO,
+    Dated,
+    Tree,
+    Weather,
+    add,
+    called,
+    every_strategy,
+    scripted,
+    seen,
+    streamed,
+)
+from w2s_chains import ChatW2S, SearchStrategy
+from w2s_chains.core.prompts import CallFormat
+from w2s_chains.errors import ConstraintError
+
+# Structured output.
+
+
+@every_strategy
+@pytest.mark.parametrize("method", METHODS)
+def test_structured_output_parses(chat: ChatW2S, strategy: SearchStrategy, method: Any) -> None:
+    chat = chat.model_copy(update={"strategy": strategy})
+    for seed in range(2):
+        weather, tree = (
+            chat.with_structured_output(schema, method=method, seed=seed).invoke(TALK)
+            for schema in (Weather, Tree)
+        )
+        assert isinstance(weather, Weather)
+        assert isinstance(tree, Tree)
+        dated, pair, choice = (
+            chat.with_structured_output(schema, method=method, seed=seed).invoke(TALK)
+            for schema in (Dated, PAIR, CHOICE)
+        )
+        assert set(dated) == {"day", "month"}
+        jsonschema.validate(pair, PAIR)
+        jsonschema.validate(choice, CHOICE)
+    with pytest.raises(ValueError, match=r"Expecting|Invalid"):  # control
+        json.loads(str(chat.invoke(TALK).content))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("schema", [Weather, Dated, PAIR], ids=["pydantic", "typed", "dict"])
+def test_include_raw(chat: ChatW2S, method: Any, schema: Any) -> None:
+    both = chat.with_structured_output(schema, method=method, include_raw=True).invoke(TALK)
+    assert set(both) == {"raw", "parsed", "parsing_error"}
+    assert both["parsed"] == chat.with_structured_output(schema, method=method).invoke(TALK)
+    assert both["parsing_error"] is None
+    assert bool(both["raw"].tool_calls) == (method == "function_calling")
+
+
+def test_an_error_of_parsing_is_kept(chat: ChatW2S) -> None:
+    class Picky(BaseModel):
+        a: Literal[1]
+
+        def model_post_init(self, context: Any) -> None:
+            raise ValueError("never")
+
+    both = chat.with_structured_output(Picky, include_raw=True).invoke(TALK)
+    assert both["parsed"] is None
+    assert both["raw"].content == '{"a": 1}'
+    assert "never" in str(both["parsing_error"])
+    with pytest.raises(Exception, match="never"):
+        chat.with_structured_output(Picky).invoke(TALK)
+
+
+def test_only_json_schema_shows_the_schema(chat: ChatW2S) -> None:
+    shown = {
+        method: seen(chat, chat.with_structured_output(CHOICE, method=method).first)
+        for method in METHODS
+    }
+    assert "JSON schema" in shown["json_schema"]
+    assert "anyOf" in shown["json_schema"]
+    assert "anyOf" in shown["function_calling"]
+    assert "# Tools" in shown["function_calling"]
+    assert shown["json_mode"] == seen(chat, chat.bind())
+    assert isinstance(chat.with_structured_output(None, method="json_mode").invoke(TALK), dict)
+
+
+def test_schemas_in_response_format(chat: ChatW2S) -> None:
+    nameless = {key: value for key, value in PAIR.items() if key != "title"}
+    form = {"type": "json_schema", "json_schema": {"name": "pair", "schema": nameless}}
+    bound = chat.bind(response_format=form)
+    message = bound.invoke(TALK)
+    assert isinstance(message, AIMessage)
+    jsonschema.validate(json.loads(str(message.content)), PAIR)
+    assert streamed(bound).content == message.content
+    assert chat.with_structured_output(nameless).invoke(TALK) == json.loads(str(message.content))
+    assert chat.invoke(TALK, response_format={"type": "text"}).content == chat.invoke(TALK).content
+
+
+def test_a_model_with_tools_of_its_own_gives_structured_output(chat: ChatW2S) -> None:
+    """It would call its tools instead of answering."""
+    fields = {name: getattr(chat, name) for name in ChatW2S.model_fields}
+    own = ChatW2S(**{**fields, "tools": [add], "tool_choice": "add"})
+    assert called(own.invoke(TALK))[0][0] == "add"
+    for method in METHODS:
+        assert isinstance(own.with_structured_output(Weather, method=method).invoke(TALK), Weather)
+
+
+# Answers with a response_format where tools may be called, too.
+
+
+def json_or_call(tools: Any, **options: Any) -> Any:
+    form = {"type": "json_schema", "json_schema": {"name": "pair", "schema": PAIR}}
+    return {"tools": tools, "response_format": form, **options}
+
+
+def test_tools_and_a_response_format(chat: ChatW2S) -> None:
+    kinds: set[bool] = set()
+    for seed in range(8):
+        options = json_or_call([add], seed=seed, temperature=4.0)
+        message = chat.bind_tools(**options).invoke(TALK)
+        kinds.add(bool(message.tool_calls))
+        if message.tool_calls:
+            assert (message.content, called(message)[0][0]) == ("", "add")
+        else:
+            jsonschema.validate(json.loads(str(message.content)), PAIR)
+    assert kinds == {True, False}
+    bound = chat.bind_tools(**json_or_call([add], tool_choice="any"))
+    message = bound.invoke(TALK)
+    assert called(message)[0][0] == "add"
+    assert message.content == ""
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+def test_the_mark_of_a_call_in_json_is_text(size: int) -> None:
+    free = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": free}}
+    text = json.dumps({"a": f"Say {TWO} or <tool_call>"})
+    for answer, content, expected in (
+        (text, text, []), (TWO, "", [("add", {"a": 1, "b": 2}), ("now", {})]),
+    ):  # fmt: skip
+        bound = scripted(answer, size=size).bind_tools(
+            [add, NOW], response_format=form, parallel_tool_calls=True
+        )
+        for message in (bound.invoke(TALK), streamed(bound)):
+            assert (message.content, called(message)) == (content, expected)
+
+
+def test_a_form_without_a_mark_is_for_forced_calls_only() -> None:
+    bare = CallFormat(begin="", end="")
+    text = '{"name": "now", "arguments": {}}'
+    bound = scripted(text, form=bare).bind_tools([NOW], tool_choice="any")
+    assert called(bound.invoke(TALK)) == called(streamed(bound)) == [("now", {})]
+    for options in ({}, json_or_call([])):
+        with pytest.raises(ConstraintError, match="cannot be told from text"):
+            scripted(text, form=bare).bind_tools(**{**options, "tools": [NOW]})

@@ -1,0 +1,10 @@
+from .config import PROPOSER as PROPOSER
+from .config import PROPOSERS as PROPOSERS
+from .config import AnyProposer as AnyProposer
+from .config import ProposerConfig as ProposerConfig
+from .config import build_proposer as build_proposer
+from .huggingface import HuggingFaceProposer as HuggingFaceProposer
+from .langchain import LangChainConfig as LangChainConfig
+from .langchain import LangChainProposer as LangChainProposer
+from .openai import OpenAIConfig as OpenAIConfig
+from .openai import OpenAIProposer as OpenAIProposer

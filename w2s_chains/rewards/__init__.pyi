@@ -1,0 +1,14 @@
+from .base import REWARD as REWARD
+from .base import REWARDS as REWARDS
+from .base import AnyReward as AnyReward
+from .base import FunctionReward as FunctionReward
+from .base import Reward as Reward
+from .base import build_reward as build_reward
+from .loglikelihood import Loglikelihood as Loglikelihood
+from .loglikelihood import loglikelihood_per_token as loglikelihood_per_token
+from .sequence_classifier import SequenceClassifier as SequenceClassifier
+from .text import Length as Length
+from .text import Repetition as Repetition
+from .text import Vader as Vader
+from .text_classifier import TextClassifier as TextClassifier
+from .value_head import ValueHead as ValueHead

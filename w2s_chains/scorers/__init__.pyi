@@ -1,0 +1,17 @@
+from .config import SCORER as SCORER
+from .config import SCORERS as SCORERS
+from .config import AnyScorer as AnyScorer
+from .config import ScorerConfig as ScorerConfig
+from .functions import CallableScorer as CallableScorer
+from .functions import RunnableScorer as RunnableScorer
+from .llm_judge import LLMJudgeConfig as LLMJudgeConfig
+from .log_ratio import LogRatioConfig as LogRatioConfig
+from .log_ratio import LogRatioScorer as LogRatioScorer
+from .loglikelihood import LoglikelihoodConfig as LoglikelihoodConfig
+from .loglikelihood import LoglikelihoodScorer as LoglikelihoodScorer
+from .mixture import MixtureConfig as MixtureConfig
+from .mixture import MixturePart as MixturePart
+from .mixture import MixtureScorer as MixtureScorer
+from .mixture import Weighted as Weighted
+from .reward_model import RewardModelConfig as RewardModelConfig
+from .reward_model import RewardModelScorer as RewardModelScorer
