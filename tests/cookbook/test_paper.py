@@ -196,7 +196,7 @@ def test_the_window_of_the_mistral_guides_has_to_be_off(
     path = small(Path(prepare.__file__).with_name("instructions_llama-3.yaml"), folders, tmp_path)
     values = yaml.safe_load(path.read_text())
     for config in values["configs"].values():
-        config.get("guide", {}).pop("config", None)
+        config.get("guides", {}).pop("config", None)
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(UnsupportedModelError, match="sliding"):
         compare(path, out=tmp_path / "out", plots=False)

@@ -67,9 +67,9 @@ def test_the_paper_studies_use_the_same_pairs() -> None:
     folder = Path(__file__).parents[2] / "cookbook/paper"
     study = yaml.safe_load((folder / "instructions_llama-2.yaml").read_text(encoding="utf-8"))
     found = {
-        values["guide"]["tuned"]: values["guide"]
+        values["guides"]["tuned"]: values["guides"]
         for values in study["configs"].values()
-        if values.get("guide")
+        if values.get("guides")
     }
     assert len(found) == 3
     for name in ("zephyr", "starling", "tulu"):

@@ -68,7 +68,7 @@ def _scores(llm: W2SLLM, prompts: list[str]) -> list[float]:
 def test_the_config_names_the_embedded_models(llm: W2SLLM) -> None:
     values = llm.to_config()
     assert values["proposer"]["model"] == "embedded:smollm2-135m-instruct"
-    assert values["guide"]["tuned"]["model"] == "embedded:reviews-tuned"
+    assert values["guides"]["tuned"]["model"] == "embedded:reviews-tuned"
 
 
 def test_chat_uses_the_chat_template() -> None:
