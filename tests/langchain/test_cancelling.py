@@ -78,7 +78,7 @@ def test_an_interrupted_batch_of_calls_stops_the_engine(
             raise KeyboardInterrupt
         return wait(*args, **kwargs)
 
-    monkeypatch.setattr("w2s_chains.engine.waiting.EventStream.__next__", interrupt)
+    monkeypatch.setattr("w2s_chains.engine.waiting.wait", interrupt)
     before = forwards(model)
     with pytest.raises(KeyboardInterrupt):
         model.batch(PROMPTS, return_exceptions=True)
