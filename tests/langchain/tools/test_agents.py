@@ -39,7 +39,7 @@ def test_an_agent_loop_ends(chat: ChatW2S) -> None:
     assert messages[6].content
     # Each result was shown to the model.
     read = chat.proposer.tokenizer
-    last = read.tokenizer.decode(read.prompt_ids(chat._prompt(messages[:-1])))
+    last = read.hf_tokenizer.decode(read.prompt_ids(chat._prompt(messages[:-1])))
     assert f"<tool_response>\n{messages[3].content}\n</tool_response>" in last
 
 
