@@ -204,7 +204,7 @@ def test_a_comparison_with_parts_of_another_package(tmp_path: Path, site: Path) 
     study["base"]["scorer"] = {**SHORT, "weight": 3.0}
     done = compared()
     assert done.returncode == 2, "rows of another scorer are never mixed with these"
-    assert "holds answers of another config" in done.stderr
+    assert "has rows of another config" in done.stderr
 
 
 def test_the_schema_has_the_types_of_installed_packages(whole: Path, site: Path) -> None:

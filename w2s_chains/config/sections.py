@@ -49,22 +49,24 @@ class GenerationConfig(SamplingParams):
 
 
 class PartsConfig(Config):
-    """The parts of a guided model, except for its proposer.
+    """The parts of a guided model.
 
     Attributes:
         type: "llm" makes a ``W2SLLM``. "chat" makes a ``ChatW2S``: its models use their chat
             templates where they have one, unless their own ``chat`` says otherwise. Without a type
             the class that reads the config decides; ``load`` makes a ``W2SLLM``.
+        proposer: The large model; of type ``huggingface`` unless it says otherwise.
         guides: The tuned and the untuned guide, a shorthand for them, or the name of a preset.
         scorer: How partial answers are valued. By default the log-ratio of the guides, if there
             are any; null for no scorer.
     """
 
     type: ModelType | None = None
+    proposer: AnyProposer | None = None
     guides: AnyGuides | None = Field(default=None, validation_alias=AliasChoices("guides", "guide"))
     scorer: AnyScorer | None = None
 
-    @field_validator("proposer", "guides", "scorer", mode="before", check_fields=False)
+    @field_validator("proposer", "guides", "scorer", mode="before")
     @classmethod
     def _for_chat(cls, section: Any, info: ValidationInfo) -> Any:
         if section is None or info.data.get("type") != "chat":
@@ -94,12 +96,11 @@ class W2SConfig(PartsConfig):
     """Everything that makes a guided model.
 
     Attributes:
-        proposer: The large model; of type ``huggingface`` unless it says otherwise.
         strategy: How to search.
         generation: How to sample.
     """
 
-    proposer: AnyProposer
+    proposer: AnyProposer  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationConfig = GenerationConfig()
 
@@ -134,12 +135,6 @@ class W2SConfig(PartsConfig):
         return said | {name: getattr(generation, name) for name in generation.model_fields_set}
 
 
-class _Described(PartsConfig):
-    """What is not ready among the arguments of a guided model."""
-
-    proposer: AnyProposer | None = None
-
-
 def is_described(fields: Mapping[str, Any]) -> bool:
     """Whether a part among these arguments has to be built, rather than being ready."""
     return any(isinstance(fields.get(name), _WRITTEN) for name in _SLOTS)
@@ -166,8 +161,8 @@ def build_parts(
         UnsupportedModelError: A model cannot do what a search needs.
     """
     described = {name: value for name, value in fields.items() if is_described({name: value})}
-    with config_errors(_Described, described, source):
-        config = _Described.model_validate({"type": kind, **described})
+    with config_errors(PartsConfig, described, source):
+        config = PartsConfig.model_validate({"type": kind, **described})
     proposer, guides = (
         getattr(config, name) if name in described else fields.get(name)
         for name in ("proposer", "guides")
