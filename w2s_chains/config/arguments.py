@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from pydantic import BaseModel
 
 from w2s_chains.backend.loading.config import Model
+from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.scheduler import Engine
@@ -20,13 +22,34 @@ from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.scorers.config import ScorerConfig
 from w2s_chains.search import SearchStrategy
 
-ProposerLike = str | os.PathLike[str] | Mapping[str, Any] | Model | ProposerConfig | Proposer
+
+class Proposing(Protocol):
+    """A proposer that is not a subclass of ``Proposer``."""
+
+    def propose(self, requests: Sequence[Expand], /) -> Sequence[list[Hypothesis] | Exception]: ...
+
+
+class Comparing(Protocol):
+    """A guide pair that is not a subclass of ``BaseGuidePair``."""
+
+    def loglikelihoods(self, hypotheses: Sequence[Hypothesis], /) -> list[tuple[float, float]]: ...
+
+
+class Scoring(Protocol):
+    """A scorer that is not a subclass of ``Scorer``."""
+
+    def score(self, hypotheses: Sequence[Hypothesis], /) -> list[float]: ...
+
+
+ProposerLike = (
+    str | os.PathLike[str] | Mapping[str, Any] | Model | ProposerConfig | Proposer | Proposing
+)
 """The name of a model, a config or a mapping of its fields, or a proposer that is ready."""
 
-GuidesLike = str | Mapping[str, Any] | Guides | BaseGuidePair
+GuidesLike = str | Mapping[str, Any] | Guides | BaseGuidePair | Comparing
 """The name of a preset, ``Guides`` or a mapping of their fields, or a pair that is ready."""
 
-ScorerLike = str | Mapping[str, Any] | ScorerConfig | Scorer
+ScorerLike = str | Mapping[str, Any] | ScorerConfig | Scorer | Scoring
 """A type, a config or a mapping of its fields, or a scorer that is ready."""
 
 StrategyLike = str | Mapping[str, Any] | SearchStrategy
