@@ -32,8 +32,14 @@ reproduce: $(VENV)/ready
 bench: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.bench --write
 
+# Slipcover counts lines and branches; coverage.py would slow Python 3.11 down far more.
+COVERAGE := $(RUN) -m slipcover --branch
+
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(COVERAGE) --source w2s_chains --json --out .coverage.json \
+	    -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(COVERAGE) --merge .coverage.json --out .coverage.json \
+	    --skip-covered --missing-width 60 --fail-under 90
 
 # A real server: its wheel is compiled once, about two minutes on two cores.
 llama-cpp: $(VENV)/ready
@@ -71,4 +77,4 @@ public-api: $(VENV)/ready
 	$(RUN) -m tests.helpers.public_api
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .coverage.json .pytest_cache .ruff_cache .hypothesis
