@@ -39,7 +39,7 @@ test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(COVERAGE) --source w2s_chains --json --out .coverage.json \
 	    -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(COVERAGE) --merge .coverage.json --out .coverage.json \
-	    --skip-covered --missing-width 60 --fail-under 90
+	    --skip-covered --missing-width 60 --fail-under 95
 
 # A real server: its wheel is compiled once, about two minutes on two cores.
 llama-cpp: $(VENV)/ready
