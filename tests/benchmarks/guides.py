@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis
 
 TEXT = "the film was a moving and funny story about two old friends who travel by sea"
@@ -71,8 +72,8 @@ def main() -> None:
         two = GuidePair(HuggingFaceGuide(merged.to(model.device), tokenizer), untuned)
         one = GuidePair.from_adapter(options.model, adapter)
     print(
-        f"weights: {weights(one.tuned, one.untuned):.0f} MB, two models "
-        f"{weights(two.tuned, two.untuned):.0f} MB"
+        f"weights: {weights(*both_guides(one)):.0f} MB, two models "
+        f"{weights(*both_guides(two)):.0f} MB"
     )
     check = texts(2, 2, 5, 2)[-1]
     gaps = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def test_labels_do_not_lie_on_each_other() -> None:
     ]
     summary = summarize(found, [f"c{n}" for n in range(30)], ["gold"], "c0")
     axes = draw_pareto(found, summary, "gold").axes[0]
-    heights = np.sort([text.xyann[1] for text in axes.texts])
+    labels: list[Any] = list(axes.texts)
+    heights = np.sort([label.xyann[1] for label in labels])
     low, high = axes.get_ylim()
     assert np.diff(heights).min() > (high - low) / 40
     assert low <= heights[0]

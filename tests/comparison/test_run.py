@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,8 +82,10 @@ def test_answers_are_those_of_the_llm_itself(llm: W2SLLM, tmp_path: Path) -> Non
 
 def test_loglikelihood_is_the_frozen_models_own(llm: W2SLLM, tmp_path: Path) -> None:
     found = compare({"llm": llm}, PROMPTS, out=tmp_path, plots=False)
+    assert isinstance(llm.proposer, HuggingFaceProposer)
     model, text = llm.proposer.lm.model, llm.proposer.tokenizer
     for row in found.rows:
+        assert row.text is not None
         prompt = text.prompt_ids(Prompt(text=row.prompt))
         ids = text.ids_with_response(Prompt(text=row.prompt), row.text)
         with torch.inference_mode():
@@ -182,7 +185,9 @@ def test_two_comparisons_do_not_share_a_folder(study: Path, tmp_path: Path) -> N
 def test_a_reward_that_fails_on_one_text_harms_no_other(llm: W2SLLM, tmp_path: Path) -> None:
     calls: list[int] = []
 
-    def picky(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+    def picky(  # pyright: ignore[reportRedeclaration]
+        prompts: Sequence[str], answers: Sequence[str]
+    ) -> list[float]:
         calls.append(len(answers))
         if PROMPTS[1] in prompts:
             raise RuntimeError("I do not like this one")
@@ -336,7 +341,9 @@ def test_steering_with_a_foreign_vocabulary_is_refused_early(
     tiny.gpt2(360, seed=2).save_pretrained(folder)
     tiny.byte_tokenizer(360, bos=True, name="other").save_pretrained(folder)
     guide = {"tuned": str(folder), "untuned": str(folder)}
-    configs = {"eft": {"guide": guide, "strategy": {"type": "emulated_fine_tuning"}}}
+    configs: dict[str, Any] = {
+        "eft": {"guide": guide, "strategy": {"type": "emulated_fine_tuning"}}
+    }
     with pytest.raises(ConfigError, match=r"config 'eft': .*vocabulary"):
         compare(changed(study, configs=configs), out=tmp_path / "out")
     configs["eft"]["strategy"] = {"type": "best_of_n", "n": 2}  # control: as text they will do

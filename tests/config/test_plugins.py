@@ -168,7 +168,11 @@ def test_parts_are_told_apart(plugins: None, pair: GuidePair) -> None:
     assert len({key_of(part) for part in (one, two, Echo(), Echo(word="x"), Empty())}) == 5
     assert isinstance(one, Scorer)
     assert isinstance(Echo(), Proposer)
-    llm = W2SLLM(proposer=Echo(word="y"), scorer=one, guide=pair)
+    llm = W2SLLM(
+        proposer=Echo(word="y"),
+        scorer=one,
+        guide=pair,  # pyright: ignore[reportCallIssue]
+    )
     assert llm.invoke("x") == "y"
     with pytest.raises(ConfigError, match=r"tuned guide .* was built by hand"):
         llm.to_config()

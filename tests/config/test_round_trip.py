@@ -134,7 +134,8 @@ def test_fields_win_over_the_file_and_given_parts_are_not_loaded(
         classmethod(lambda cls, spec: loaded.append(spec.model) or from_spec(spec)),
     )
     llm = W2SLLM.from_config(
-        file, proposer=proposer, scorer=scorer, guide=pair, strategy={"type": "sampling"},
+        file, proposer=proposer, scorer=scorer, strategy={"type": "sampling"},
+        guide=pair,  # pyright: ignore[reportCallIssue]
         temperature=0, tags=["mine"],
     )  # fmt: skip
     assert loaded == []
@@ -147,10 +148,14 @@ def test_fields_win_over_the_file_and_given_parts_are_not_loaded(
 def test_a_given_pair_takes_the_place_of_the_guides(
     file: Path, proposer: HuggingFaceProposer, pair: GuidePair, tiny_folders: dict[str, Path]
 ) -> None:
-    llm = W2SLLM.from_config(file, proposer=proposer, guide=pair)
+    llm = W2SLLM.from_config(
+        file,
+        proposer=proposer,
+        guide=pair,  # pyright: ignore[reportCallIssue]
+    )
     assert isinstance(llm.scorer, LogRatioScorer)
     assert llm.scorer.pair is pair
-    unguided = W2SLLM.from_config(file, guide=None)
+    unguided = W2SLLM.from_config(file, guide=None)  # pyright: ignore[reportCallIssue]
     assert (unguided.guides, unguided.scorer) == (None, None)
     with pytest.raises(ConfigError, match="guides are given, and so are tuned or untuned"):
         W2SLLM.from_pretrained(

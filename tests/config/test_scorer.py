@@ -186,11 +186,12 @@ def test_guides_of_parts_use_their_chat_templates_in_a_chat_model(whole: dict[st
         assert part.scorer.pair.tuned.tokenizer.chat is not None
     assert ChatW2S.from_config(chat.to_config())._identifying_params == chat._identifying_params
     llm = W2SLLM.from_config(whole)
+    assert isinstance(llm.scorer, MixtureScorer)
     assert llm.scorer.parts[1].scorer.pair.tuned.tokenizer.chat is None, "control"
 
 
 def test_given_guides_are_scored_with(sections: dict[str, Any], pair: GuidePair) -> None:
-    llm = W2SLLM.from_config(sections, guide=pair)
+    llm = W2SLLM.from_config(sections, guide=pair)  # pyright: ignore[reportCallIssue]
     assert isinstance(llm.scorer, LogRatioScorer)
     assert llm.scorer.pair is pair
 
@@ -239,6 +240,7 @@ def test_a_function_by_an_entry_point(
     for scorer in (own, {"type": "mixture", "parts": [{"scorer": own, "weight": 1.0}]}):
         llm = W2SLLM.from_config({**sections, "scorer": scorer})
         [job] = llm.jobs([PROMPT])
+        assert job.scorer is not None
         assert job.scorer.score([job.root.extend(" a! b!")]) == [4.0]
         values = llm.to_config()
         assert values["scorer"] == scorer

@@ -24,7 +24,7 @@ def test_the_rows_are_complete_and_the_table_is_made_of_them(rows: Rows) -> None
     for own in rows.values():
         assert [(row.seed, row.index) for row in own] == [(SEED, i) for i in range(PROMPTS)]
         words = few_words([""] * len(own), [row.text or "" for row in own])
-        assert words == [-row.rewards["length"] for row in own]
+        assert [-count for count in words] == [row.rewards["length"] for row in own]
     flat = [row for own in rows.values() for row in own]
     summary = summarize(flat, list(rows), ["gold", "vader", "length"], BASE)
     assert (RESULTS / "summary.md").read_text() == summary.markdown()

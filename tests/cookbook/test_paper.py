@@ -15,8 +15,16 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cookbook.paper import prepare
 from tests.helpers import tiny
-from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
+from w2s_chains import (
+    BestOfN,
+    ChunkBeamSearch,
+    GuidePair,
+    HuggingFaceGuide,
+    LogRatioScorer,
+    Model,
+)
 from w2s_chains.comparison import compare, load_study
+from w2s_chains.comparison.study import Entry
 from w2s_chains.errors import UnsupportedModelError
 
 STUDIES = sorted(Path(prepare.__file__).parent.glob("*.yaml"))
@@ -155,7 +163,8 @@ def test_a_study_runs(
     for row in done.rows:
         assert row.text is not None
         assert not row.errors, row
-        assert all(math.isfinite(row.rewards[column]) for column in rewards), row
+        values = [row.rewards[column] for column in rewards]
+        assert all(value is not None and math.isfinite(value) for value in values), row
         guided = loaded.configs[row.config].guides is not None
         assert (row.guide_score is not None) == guided
     exported = [json.loads(file.read_text()) for file in (tmp_path / "out/alpaca_eval").iterdir()]
@@ -170,15 +179,19 @@ def test_the_settings_are_those_of_the_paper() -> None:
         short = name in ("sentiment", "summarization")
         assert study.limit == (200 if short else None)
         for label, config in study.configs.items():
+            assert isinstance(config, Entry)
+            assert isinstance(config.proposer, Model)
             strategy = config.strategy
             assert config.generation.temperature == 0.7
             assert config.generation.max_tokens == (50 if short else 2048)
             assert config.proposer.dtype == "bfloat16"
             kind = label.rpartition(", ")[2].split()[0]
             if strategy.type == "chunk_beam":
+                assert isinstance(strategy, ChunkBeamSearch)
                 setting = (strategy.width, strategy.successors, strategy.chunk_tokens)
                 assert setting == ((4, 4, 5) if short else (2, 2, 30))
             if strategy.type == "best_of_n":
+                assert isinstance(strategy, BestOfN)
                 assert kind == f"best-of-{strategy.n}" or label.endswith(f"best-of-{strategy.n}")
             if strategy.type == "emulated_fine_tuning":
                 assert config.guides is not None

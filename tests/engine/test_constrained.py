@@ -61,7 +61,11 @@ def answers(jobs: Sequence[Job]) -> list[Finished]:
     return [one.future.result(timeout=120) for one in Engine().submit(jobs)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
+)
 @given(
     schema=schemas,
     guided=st.sampled_from(STRATEGIES[1:]),

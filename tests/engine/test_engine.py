@@ -32,7 +32,7 @@ PROMPTS = ["The movie", "A boring film; the", "電影很好看 😀 and", "def m
 BEAM = ChunkBeamSearch(width=2, successors=3, chunk_tokens=4)
 
 
-def job(proposer, scorer, strategy=BEAM, prompt="The movie", seed=0, **sampling):
+def job(proposer, scorer, strategy: SearchStrategy = BEAM, prompt="The movie", seed=0, **sampling):
     return Job(
         root=Hypothesis.root(prompt),
         strategy=strategy,

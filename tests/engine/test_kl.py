@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import (
     W2SLLM,
     BestOfN,
@@ -54,7 +55,7 @@ def laws(
     with torch.inference_mode():
         base, tuned, untuned = (
             part.lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-            for part in (proposer, pair.tuned, pair.untuned)
+            for part in (proposer, *both_guides(pair))
         )
     steered = base + beta * (tuned - untuned)
     return (steered / temperature).log_softmax(-1), (base / temperature).log_softmax(-1)
@@ -188,4 +189,5 @@ def test_it_comes_with_every_answer(scorer: LogRatioScorer) -> None:
     llm = W2SLLM(**parts, strategy=BestOfN(n=4))
     info = llm.generate(["x"]).generations[0][0].generation_info
     chat = ChatW2S(**parts, strategy=BestOfN(n=4)).invoke("x")
+    assert info is not None
     assert info["kl"] == chat.response_metadata["kl"] == divergence.best_of(4)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import (
     W2SLLM,
     ChunkBeamSearch,
@@ -70,7 +71,7 @@ def test_the_pair_is_the_two_models(saved: dict[str, Any]) -> None:
 def test_both_guides_read_in_one_forward(saved: dict[str, Any]) -> None:
     """One for the prompts, and one for each step of the search; the weights are there once."""
     pair = GuidePair.from_adapter(saved["base"], saved["adapter"])
-    tuned, untuned = pair.tuned, pair.untuned
+    tuned, untuned = both_guides(pair)
     assert tuned.lm.model is untuned.lm.model
     counters = tuned.lm.counters
     root = Hypothesis.root("The movie")
@@ -85,7 +86,8 @@ def test_both_guides_read_in_one_forward(saved: dict[str, Any]) -> None:
         HuggingFaceGuide.from_pretrained(saved["base"], adapter=saved["adapter"]),
         HuggingFaceGuide.from_pretrained(saved["base"]),
     )
-    assert apart.tuned.lm.model is not apart.untuned.lm.model, "control"
+    one, other = both_guides(apart)
+    assert one.lm.model is not other.lm.model, "control"
     assert close(apart, pair)
 
 
@@ -126,7 +128,7 @@ def test_the_proposer_may_be_the_base(saved: dict[str, Any]) -> None:
     alone = HuggingFaceProposer.from_pretrained(saved["base"])
     shared = HuggingFaceProposer.from_pretrained(saved["base"])
     pair = GuidePair.from_adapter(shared, saved["adapter"])
-    assert pair.tuned.lm.model is shared.lm.model
+    assert both_guides(pair)[0].lm.model is shared.lm.model
     for strategy in (ChunkBeamSearch(width=2, successors=2, chunk_tokens=3), EmulatedFineTuning()):
         texts = [
             W2SLLM(
@@ -146,6 +148,8 @@ def test_from_yaml_and_back(saved: dict[str, Any]) -> None:
         "generation": {"max_tokens": 5, "seed": 0},
     }
     llm = W2SLLM.from_config(config)
+    assert llm.scorer is not None
+    assert isinstance(llm.proposer, HuggingFaceProposer)
     pair: Any = llm.scorer.pair
     assert pair.tuned.lm.model is pair.untuned.lm.model is llm.proposer.lm.model
     assert pair.tuned.spec.template == pair.untuned.spec.template == "A {prompt}"
@@ -158,6 +162,8 @@ def test_from_yaml_and_back(saved: dict[str, Any]) -> None:
         guide_template="A {prompt}", max_tokens=5, seed=0,
     )  # fmt: skip
     assert flat._identifying_params == llm._identifying_params
+    assert flat.scorer is not None
+    assert isinstance(flat.proposer, HuggingFaceProposer)
     assert flat.scorer.pair.tuned.lm.model is flat.proposer.lm.model
     equal = {"tuned": saved["base"], "untuned": saved["base"]}
     plain = W2SLLM.from_config({**config, "guide": equal})

@@ -192,7 +192,7 @@ def test_models_that_are_saved_elsewhere(
     tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelNotFoundError):
-        HuggingFaceProposer.from_pretrained("owner/large"), "control"
+        HuggingFaceProposer.from_pretrained("owner/large")  # control
     path = tmp_path / "paths.yaml"
     (tmp_path / "near").symlink_to(tiny_folders["proposer"])
     lines = {"owner/large": "near", "./ckpt/gpt2-imdb-dpo": str(tiny_folders["gpt2"]), "a/b": "no"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import (
     W2SLLM,
     ChunkBeamSearch,
@@ -56,8 +57,9 @@ def test_options_hold_for_both_and_a_spec_has_its_own(tiny_folders):
         Model(model=str(tiny_folders["untuned"]), template="x {prompt}"),
         template="y {prompt}",
     )
-    assert pair.tuned.tokenizer.template.template == "y {prompt}"
-    assert pair.untuned.tokenizer.template.template == "x {prompt}"
+    tuned, untuned = both_guides(pair)
+    assert tuned.tokenizer.template.template == "y {prompt}"
+    assert untuned.tokenizer.template.template == "x {prompt}"
     assert pair.tuned.spec.model == str(tiny_folders["tuned"])
 
 
@@ -69,7 +71,8 @@ def test_guides_of_one_pair_may_have_different_vocabularies(proposer):
     root = Hypothesis.root("The movie")
     ids = own(" was great")["input_ids"]
     vocabulary = proposer.tokenizer.vocabulary
-    assert vocabulary == pair.tuned.tokenizer.vocabulary != pair.untuned.tokenizer.vocabulary
+    tuned, untuned = both_guides(pair)
+    assert vocabulary == tuned.tokenizer.vocabulary != untuned.tokenizer.vocabulary
     h = root.extend(" was great", tuple(ids), vocabulary=vocabulary).extend(
         "", (), finish_reason="eos", vocabulary=vocabulary
     )

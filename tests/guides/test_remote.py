@@ -13,6 +13,7 @@ import yaml
 
 from tests.helpers import tiny
 from tests.helpers.echo_server import KEY, EchoServer, serving
+from tests.helpers.llms import both_guides
 from w2s_chains import (
     W2SLLM,
     ChunkBeamSearch,
@@ -176,7 +177,7 @@ def test_a_search_with_served_guides(
     llm = W2SLLM.from_config(values, proposer=proposer, **fields)
     own: Any = llm.scorer
     assert isinstance(own.pair.tuned, RemoteGuide)
-    pair = GuidePair(*(_AsText(guide) for guide in (local.tuned, local.untuned)))
+    pair = GuidePair(*(_AsText(guide) for guide in both_guides(local)))
     expected = W2SLLM(proposer=proposer, scorer=LogRatioScorer(pair), **fields)
     prompts = ["The movie", "A plot"]
     assert llm.batch(prompts) == expected.batch(prompts)

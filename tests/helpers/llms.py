@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from w2s_chains import (
     W2SLLM,
     BestOfN,
+    ChatW2S,
     ChunkBeamSearch,
     EmulatedFineTuning,
     GuidePair,
@@ -41,7 +42,7 @@ every_strategy = pytest.mark.parametrize(
 )
 
 
-def forwards(llm: W2SLLM) -> int:
+def forwards(llm: W2SLLM | ChatW2S) -> int:
     """Passes of all three models so far."""
     assert isinstance(llm.proposer, HuggingFaceProposer)
     count = llm.proposer.lm.counters.forwards
@@ -106,7 +107,7 @@ class Recorder(BaseCallbackHandler):
 class BadScorer:
     """A scorer that fails for texts below a prompt that says so."""
 
-    def __init__(self, how: Callable[[Sequence[Hypothesis]], list[float]]) -> None:
+    def __init__(self, how: Callable[[Sequence[Hypothesis]], Any]) -> None:
         self.how = how
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from w2s_chains.comparison import Row
 
 PROMPTS = ("the film was", "I went to see", "a plot about", "they say that", "in the end")
 
 
-def rows(config: str, golds: dict[tuple[int, int], float | None], **fields: float) -> list[Row]:
+def rows(config: str, golds: dict[tuple[int, int], float | None], **fields: Any) -> list[Row]:
     """One row per (prompt, seed)."""
     return [
         Row(

@@ -206,10 +206,11 @@ def distilbert_classifier(
 def llama_reward(pad_token_id: int | None) -> LlamaForSequenceClassification:
     """A reward model with one output, and the vocabulary of `byte_tokenizer`."""
     torch.manual_seed(9)
+    options: dict[str, Any] = {"num_labels": 1}
     config = LlamaConfig(
         vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=512, initializer_range=0.3,
-        num_labels=1, pad_token_id=pad_token_id,
+        pad_token_id=pad_token_id, **options,
     )  # fmt: skip
     return LlamaForSequenceClassification(config).eval()
 
@@ -217,12 +218,15 @@ def llama_reward(pad_token_id: int | None) -> LlamaForSequenceClassification:
 def deberta_reward(vocabulary: int, seed: int = 0) -> DebertaV2ForSequenceClassification:
     """A reward model with a single output, as DeBERTa-v3 is configured."""
     torch.manual_seed(seed)
+    options: dict[str, Any] = {
+        "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+        "pooler_hidden_size": 32, "num_labels": 1,
+    }  # fmt: skip
     config = DebertaV2Config(
         vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=512, initializer_range=0.3,
-        relative_attention=True, position_buckets=16, norm_rel_ebd="layer_norm",
-        share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False,
-        type_vocab_size=0, pooler_hidden_size=32, num_labels=1,
+        relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False,
+        type_vocab_size=0, **options,
     )  # fmt: skip
     return DebertaV2ForSequenceClassification(config).eval()
 

@@ -148,7 +148,9 @@ def streamed(model: Any, talk: Any = TALK) -> AIMessage:
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole += chunk
-    return message_chunk_to_message(whole)
+    message = message_chunk_to_message(whole)
+    assert isinstance(message, AIMessage)
+    return message
 
 
 def called(message: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from tests.helpers import tiny
 from w2s_chains import (
     W2SLLM,
     BestOfN,
+    ChatW2S,
     GuidePair,
     HuggingFaceProposer,
     Hypothesis,
@@ -55,7 +56,7 @@ class Mine(Sampling):
     """Has the same ``type`` as its base, but may search otherwise."""
 
 
-def variants(llm: W2SLLM, pair: GuidePair) -> dict[str, dict[str, Any]]:
+def variants(llm: W2SLLM | ChatW2S, pair: GuidePair) -> dict[str, dict[str, Any]]:
     other = HuggingFaceProposer(tiny.llama(320, seed=9), tiny.byte_tokenizer())
     return {
         "max_tokens": {"max_tokens": 7},

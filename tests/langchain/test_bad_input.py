@@ -149,7 +149,9 @@ def test_a_value_out_of_range(
     file.write_text(yaml.safe_dump({**config, **section}, sort_keys=False))
     message = refused(ConfigError, lambda: W2SLLM.from_config(file), parts)
     # The file, and the line in it, of the value or of the section that it is missing from.
-    line = int(re.match(rf"{re.escape(str(file))}:(\d+): ", message)[1])
+    place = re.match(rf"{re.escape(str(file))}:(\d+): ", message)
+    assert place is not None, message
+    line = int(place[1])
     written = file.read_text().splitlines()[line - 1]
     assert message.split(": ")[1].split(".")[-1] in written or "  - " in written
 
@@ -179,7 +181,7 @@ def test_misspelt_arguments(llm: W2SLLM, tiny_folders: dict[str, Path]) -> None:
         refused(ConfigError, call, ["'proposer'", "of a call"], llm)
     refused(
         ConfigError,
-        lambda: W2SLLM(proposer=llm.proposer, temprature=1.0),
+        lambda: W2SLLM(proposer=llm.proposer, temprature=1.0),  # pyright: ignore[reportCallIssue]
         ["temprature", "did you mean 'temperature'"],
     )
     model = str(tiny_folders["proposer"])
@@ -193,13 +195,20 @@ def test_misspelt_arguments(llm: W2SLLM, tiny_folders: dict[str, Path]) -> None:
         options = {"tuned": model, "untuned": model, name: 1}
         call = lambda options=options: W2SLLM.from_pretrained(model, **options)  # noqa: E731
         refused(ConfigError, call, [repr(name), f"did you mean '{meant}'"])
-    call = lambda: W2SLLM.from_config({"proposer": {"model": model}}, temprature=1)  # noqa: E731
-    refused(ConfigError, call, ["'temprature'", "did you mean 'temperature'"])
+    config = {"proposer": {"model": model}}
+    refused(
+        ConfigError,
+        lambda: W2SLLM.from_config(config, temprature=1),  # pyright: ignore[reportCallIssue]
+        ["'temprature'", "did you mean 'temperature'"],
+    )
 
 
 def test_with_return_exceptions_a_bad_call_is_the_outcome_of_each(llm: W2SLLM) -> None:
     before = forwards(llm)
-    for options in ({"temperature": -1}, {"max_token": 3}, {"strategy": {"type": "x"}}):
+    ways: list[dict[str, Any]] = [
+        {"temperature": -1}, {"max_token": 3}, {"strategy": {"type": "x"}},
+    ]  # fmt: skip
+    for options in ways:
         outcomes: list[Any] = llm.batch([GOOD, "x"], return_exceptions=True, **options)
         assert [type(outcome) for outcome in outcomes] == [ConfigError, ConfigError]
     assert forwards(llm) == before
@@ -264,7 +273,7 @@ def test_an_empty_prompt_with_start_token_is_fine(pair: GuidePair) -> None:
 def test_an_input_of_another_type(llm: W2SLLM) -> None:
     for wrong in (3, None, {"a": 1}):
         with pytest.raises(ValueError, match="Invalid input type"):
-            llm.invoke(wrong)
+            llm.invoke(wrong)  # pyright: ignore[reportArgumentType]
 
 
 # Parts that do not fit together.
@@ -295,8 +304,16 @@ def test_a_search_that_needs_scores_without_scorer(proposer: HuggingFaceProposer
 
 
 def test_parts_of_the_wrong_kind(proposer: HuggingFaceProposer) -> None:
-    refused(ConfigError, lambda: W2SLLM(proposer=3), ["proposer", "Proposer", "mapping", "3"])
-    refused(ConfigError, lambda: W2SLLM(proposer=proposer, scorer=3), ["scorer", "Scorer", "3"])
+    refused(
+        ConfigError,
+        lambda: W2SLLM(proposer=3),  # pyright: ignore[reportArgumentType]
+        ["proposer", "Proposer", "mapping", "3"],
+    )
+    refused(
+        ConfigError,
+        lambda: W2SLLM(proposer=proposer, scorer=3),  # pyright: ignore[reportArgumentType]
+        ["scorer", "Scorer", "3"],
+    )
     refused(ConfigError, lambda: W2SLLM(), ["proposer", "missing"])
     model = "embedded:reviews-tuned"
     refused(ConfigError, lambda: W2SLLM.from_pretrained(model, tuned=model), ["guides.untuned"])

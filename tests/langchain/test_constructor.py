@@ -17,6 +17,7 @@ from w2s_chains import (
     ConfigError,
     GuidePair,
     Guides,
+    HuggingFaceGuide,
     HuggingFaceProposer,
     Hypothesis,
     LogRatioConfig,
@@ -49,6 +50,7 @@ def test_every_way_to_name_the_parts_makes_the_same_model(
 ) -> None:
     tuned, untuned = names["tuned"], names["untuned"]
     proposer = HuggingFaceProposer.from_pretrained(names["proposer"])
+    mapped: dict[str, Any] = {**settings, "strategy": {"type": "chunk_beam", **BEAM.model_dump()}}
     made = [
         W2SLLM(proposer=Model(names["proposer"]), guides=Guides(tuned, untuned), **settings),
         W2SLLM(names["proposer"], guides={"tuned": tuned, "untuned": untuned}, **settings),
@@ -56,7 +58,7 @@ def test_every_way_to_name_the_parts_makes_the_same_model(
             proposer={"model": Path(names["proposer"])},
             guides=Guides(tuned=Model(tuned), untuned=Model(untuned)),
             scorer="log_ratio",
-            **{**settings, "strategy": {"type": "chunk_beam", **BEAM.model_dump()}},
+            **mapped,
         ),
         W2SLLM(proposer=proposer, guides=GuidePair.from_pretrained(tuned, untuned), **settings),
         W2SLLM(proposer=proposer, guides=Guides(tuned, untuned), scorer=LogRatioConfig(),
@@ -103,6 +105,7 @@ def test_a_chat_model_reads_chats(names: dict[str, str]) -> None:
     chat = ChatW2S(proposer=Model(names["proposer"]), guides=guides, max_tokens=4, seed=0)
     assert chat.proposer.tokenizer.chat is not None
     assert isinstance(chat.guides, GuidePair)
+    assert isinstance(chat.guides.tuned, HuggingFaceGuide)
     assert chat.guides.tuned.tokenizer.chat is not None
     plain = ChatW2S(proposer=Model(names["proposer"], chat=False), guides=guides)
     assert plain.proposer.tokenizer.chat is None
@@ -149,18 +152,33 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(
     ("make", "told"),
     [
         (lambda: ChunkBeamSearch(width=0), "ChunkBeamSearch: width: .*equal to 1"),
-        (lambda: ChunkBeamSearch(widht=2), "unknown field; did you mean 'width'"),
-        (lambda: Sampling(n=2), "n: unknown field"),
+        (
+            lambda: ChunkBeamSearch(widht=2),  # pyright: ignore[reportCallIssue]
+            "unknown field; did you mean 'width'",
+        ),
+        (lambda: Sampling(n=2), "n: unknown field"),  # pyright: ignore[reportCallIssue]
         (lambda: SamplingParams(temperature=-1), "temperature: .*equal to 0"),
         (lambda: Model(""), "model: .*at least 1 character"),
-        (lambda: Model("x", dvice="cpu"), "dvice: unknown field; did you mean 'device'"),
+        (
+            lambda: Model("x", dvice="cpu"),  # pyright: ignore[reportCallIssue]
+            "dvice: unknown field; did you mean 'device'",
+        ),
         (lambda: Model("x", template="x"), r"has no '\{prompt\}'"),
-        (lambda: Guides("a", "b", chatt=True), "chatt: unknown field; did you mean 'chat'"),
+        (
+            lambda: Guides("a", "b", chatt=True),  # pyright: ignore[reportCallIssue]
+            "chatt: unknown field; did you mean 'chat'",
+        ),
         (lambda: Guides("a", {"modle": "b"}), "untuned.modle: .*did you mean 'model'"),
         (lambda: GuidePair.from_pretrained("a", "b", tempalte="x"), "did you mean 'template'"),
         (lambda: GuidePair.from_preset("zefyr"), "did you mean 'zephyr'"),
         (lambda: GuidePair.from_prompts("x", "a {prompt}", "a {prompt}"), "same way"),
-        (lambda: HuggingFaceProposer.from_pretrained("x", dtyp="float32"), "did you mean 'dtype'"),
+        (
+            lambda: HuggingFaceProposer.from_pretrained(
+                "x",
+                dtyp="float32",  # pyright: ignore[reportCallIssue]
+            ),
+            "did you mean 'dtype'",
+        ),
         (lambda: LogRatioConfig(base_weight=float("nan")), "base_weight: .*finite"),
     ],
 )
@@ -185,7 +203,7 @@ def test_the_old_ways_still_work_and_warn(names: dict[str, str], pair: GuidePair
         )  # fmt: skip
     assert flat._identifying_params == today._identifying_params
     with pytest.warns(DeprecationWarning, match="now called guides"):
-        old = W2SLLM(names["proposer"], guide=pair)
+        old = W2SLLM(names["proposer"], guide=pair)  # pyright: ignore[reportCallIssue]
     with pytest.warns(DeprecationWarning, match="now called guides"):
         assert old.guide is pair
     config = {

@@ -47,11 +47,13 @@ class Configured:
 
     @property
     def has_tool_calling(self) -> bool:
-        return bool((ChatW2S(**parts()).profile or {})["tool_calling"])
+        profile: dict[str, Any] = {**(ChatW2S(**parts()).profile or {})}
+        return bool(profile["tool_calling"])
 
     @property
     def has_structured_output(self) -> bool:
-        return bool((ChatW2S(**parts()).profile or {})["structured_output"])
+        profile: dict[str, Any] = {**(ChatW2S(**parts()).profile or {})}
+        return bool(profile["structured_output"])
 
     @property
     def supports_json_mode(self) -> bool:

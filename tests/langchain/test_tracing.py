@@ -115,7 +115,7 @@ def test_nobody_listens_and_nothing_is_told(model: Any, monkeypatch: pytest.Monk
         raise AssertionError("told")
 
     class Deaf(BaseCallbackHandler):
-        ignore_chain = True
+        ignore_chain = True  # pyright: ignore[reportAssignmentType]
 
     monkeypatch.setattr(ChunkRuns, "tell", tell)
     model.invoke(PROMPT)
@@ -154,7 +154,7 @@ async def test_events_of_a_chain(model: Any) -> None:
         return text(await model.ainvoke(prompt))
 
     for chain in (model, model | StrOutputParser(), RunnableLambda(ask)):
-        events = [event async for event in chain.astream_events(PROMPT, version="v2")]
+        events: list[Any] = [event async for event in chain.astream_events(PROMPT, version="v2")]
         chunks = [e for e in events if e["name"] == "w2s_chunk"]
         assert [e["event"] for e in chunks] == ["on_chain_start", "on_chain_end"] * 3
         [run] = [e["run_id"] for e in events if e["event"] == f"{kind}_start"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import (
     Expand,
     GuidePair,
@@ -34,8 +37,8 @@ def scripted(text_or_ids, tokenizer, prompt="The movie", end=True):
     script = [*ids, tokenizer.eos_token_id if end else ids[-1]]
     forward = model.forward
 
-    def answer(*args, position_ids=None, **kwargs):
-        out = forward(*args, position_ids=position_ids, **kwargs)
+    def answer(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        out: Any = forward(*args, position_ids=position_ids, **kwargs)
         at = (position_ids - first + 1).clamp(0, len(script) - 1)
         columns = out.logits.shape[1]
         wanted = torch.tensor(script)[at][:, -columns:]
@@ -133,10 +136,9 @@ def test_only_a_real_end_scores_the_end_token():
     scorer = LogRatioScorer(pair)
     ended = run(scripted("", tokenizer)[0], 4)
     stopped = run(scripted("\nmore", tokenizer)[0], 4, stop=["\n"])
-    ids = torch.tensor([pair.tuned.tokenizer.prompt_ids(Prompt(text="The movie"))])
-    tuned, untuned = (
-        g.lm.model(ids).logits[0, -1].log_softmax(-1)[1].item() for g in (pair.tuned, pair.untuned)
-    )
+    guides = both_guides(pair)
+    ids = torch.tensor([guides[0].tokenizer.prompt_ids(Prompt(text="The movie"))])
+    tuned, untuned = (g.lm.model(ids).logits[0, -1].log_softmax(-1)[1].item() for g in guides)
     assert scorer.score([ended, stopped]) == pytest.approx([tuned - untuned, 0.0], abs=1e-5)
     assert abs(tuned - untuned) > 1e-3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,8 @@ def test_bad_data_are_refused(data: Path, content: str | bytes, told: str) -> No
 
 
 def test_loglikelihood_of_a_model_of_its_own(tiny_folders: dict[str, Path]) -> None:
-    reward = Loglikelihood(name="fluency", model={"model": str(tiny_folders["gpt2"])})
+    named: Any = {"model": str(tiny_folders["gpt2"])}
+    reward = Loglikelihood(name="fluency", model=named)
     reward.check()
     prompts, answers = ["the film", "the film", "a"], [" was good", "", " b"]
     values = reward.score(prompts, answers)
@@ -127,8 +129,9 @@ def test_loglikelihood_of_a_model_of_its_own(tiny_folders: dict[str, Path]) -> N
         logprobs = model(ids).logits[0].log_softmax(-1)
         own = [logprobs[i - 1, ids[0, i]].item() for i in range(start, ids.shape[1])]
         assert value == pytest.approx(sum(own) / len(own) if own else 0.0, abs=1e-4)
+    nowhere: Any = {"model": "./nope"}
     with pytest.raises(ModelNotFoundError):
-        Loglikelihood(model={"model": "./nope"}).check()
+        Loglikelihood(model=nowhere).check()
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
@@ -138,7 +141,8 @@ def test_every_type_is_built_by_name(name: str, data: Path) -> None:
         "classifier": {"model": "m"},
         "value_head": {"model": "m", "head": "h", "template": "{prompt}{answer}"},
     }
-    reward = Slot(reward={"type": name, "name": "x", **needed.get(name, {})}).reward
+    values = {"type": name, "name": "x", **needed.get(name, {})}
+    reward = Slot.model_validate({"reward": values}).reward
     assert type(reward) is REWARDS[name]
     assert reward.column == "x"
     assert Slot.model_validate(Slot(reward=reward).model_dump()).reward == reward
@@ -165,15 +169,16 @@ def test_functions_and_classes_of_other_packages(monkeypatch) -> None:
         EntryPoint("number", f"{__name__}:group_of_numbers", group),
     ]
     monkeypatch.setattr("w2s_chains.core.slots.entry_points", lambda group: points)
-    assert Slot(reward="one").reward.score(["p"], ["a"]) == [1.0]
-    assert Slot(reward={"type": "one", "name": "uno"}).reward.column == "uno"
-    assert Slot(reward={"type": "shouting", "factor": 3}).reward.score([""], ["A"]) == [3.0]
+    assert Slot.model_validate({"reward": "one"}).reward.score(["p"], ["a"]) == [1.0]
+    assert Slot.model_validate({"reward": {"type": "one", "name": "uno"}}).reward.column == "uno"
+    loud = Slot.model_validate({"reward": {"type": "shouting", "factor": 3}}).reward
+    assert loud.score([""], ["A"]) == [3.0]
     with pytest.raises(ValidationError, match="cannot be imported"):
-        Slot(reward="broken")
+        Slot.model_validate({"reward": "broken"})
     with pytest.raises(ValidationError, match="cannot be imported"):
-        Slot(reward="number")
+        Slot.model_validate({"reward": "number"})
     with pytest.raises(ValidationError, match="did you mean 'one'"):
-        Slot(reward="on")
+        Slot.model_validate({"reward": "on"})
 
 
 def test_a_plain_function_is_a_reward_called_after_itself() -> None:
@@ -183,4 +188,4 @@ def test_a_plain_function_is_a_reward_called_after_itself() -> None:
     with pytest.raises(ConfigError, match="reward"):
         build_reward({"name": "x"})
     with pytest.raises(ValidationError):
-        Slot(reward=3)
+        Slot.model_validate({"reward": 3})

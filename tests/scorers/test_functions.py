@@ -89,7 +89,7 @@ def test_what_a_function_gets_wrong(returned: Any, told: str) -> None:
 
 def test_what_is_no_function_and_no_runnable() -> None:
     with pytest.raises(ConfigError, match=r"needs a function .* not 'length'"):
-        CallableScorer("length")
+        CallableScorer("length")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
         RunnableScorer(length)
     with pytest.raises(ConfigError, match="needs a LangChain Runnable"):
@@ -161,7 +161,11 @@ def test_in_a_search(proposer: HuggingFaceProposer) -> None:
         return sum(text.count(letter) for letter in "aeiou")
 
     by_function = CallableScorer(lambda prompts, responses: [vowels(r) for r in responses])
-    judge = RunnableLambda(lambda values: str(vowels(values["response"])))
+
+    def rate(values: dict[str, str]) -> str:
+        return str(vowels(values["response"]))
+
+    judge = RunnableLambda(rate)
     shared: dict[str, Any] = {
         "proposer": proposer, "max_tokens": 16, "seed": 3,
         "strategy": ChunkBeamSearch(width=2, successors=3, chunk_tokens=4),
@@ -190,12 +194,17 @@ def test_a_failing_judge_fails_its_own_prompt_only(proposer: HuggingFaceProposer
 def test_a_judge_on_the_same_engine_is_refused(proposer: HuggingFaceProposer) -> None:
     """It would wait for ever; one on an engine of its own works."""
     outcomes = []
-    for own in ({}, {"engine": Engine()}):
+    engines: list[dict[str, Any]] = [{}, {"engine": Engine()}]
+    for own in engines:
         inner = W2SLLM(proposer=proposer, strategy=Sampling(), max_tokens=2, seed=0, **own)
+
+        def judge(_: Any, inner: W2SLLM = inner) -> int:
+            return len(inner.invoke("x"))
+
         for count in (1, 3):  # called on the engine's thread, and on threads of its own
             llm = W2SLLM(
                 proposer=proposer, max_tokens=4, seed=0, strategy=BestOfN(n=count),
-                scorer=RunnableScorer(RunnableLambda(lambda v, i=inner: len(i.invoke("x")))),
+                scorer=RunnableScorer(RunnableLambda(judge)),
             )  # fmt: skip
             [answer] = llm.batch(["The movie"], return_exceptions=True)
             outcomes.append(answer)

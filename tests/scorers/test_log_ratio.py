@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.helpers import tiny
+from tests.helpers.llms import both_guides
 from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
 from w2s_chains.errors import PromptError, ScorerError
 
@@ -11,7 +12,8 @@ from w2s_chains.errors import PromptError, ScorerError
 def by_hand(scorer: LogRatioScorer, prompt: str, response: str, ended: bool) -> float:
     """The log-ratio by two plain forwards, over the tokens after the longest common prefix."""
     total = 0.0
-    for guide, sign in ((scorer.pair.tuned, 1), (scorer.pair.untuned, -1)):
+    assert isinstance(scorer.pair, GuidePair)
+    for guide, sign in zip(both_guides(scorer.pair), (1, -1), strict=True):
         tokenizer, model = guide.tokenizer.hf_tokenizer, guide.lm.model
         alone, ids = tokenizer(prompt)["input_ids"], tokenizer(prompt + response)["input_ids"]
         shared = 0

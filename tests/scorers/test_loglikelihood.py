@@ -79,6 +79,7 @@ def test_some_answers_end_and_their_end_counts(ending: HuggingFaceProposer) -> N
     assert 0 < sum(h.ended for h in nodes) < len(nodes)
     without = [by_hand(ending, h) for h in nodes]
     for h, value in zip(nodes, without, strict=True):
+        assert h.parent is not None
         twin = h.parent.extend(h.text, h.token_ids, finish_reason="length", vocabulary=h.vocabulary)
         end = value - by_hand(ending, twin)
         assert (end < -1e-3) == h.ended
@@ -146,4 +147,4 @@ def test_a_beam_by_it_finds_likelier_texts(proposer: HuggingFaceProposer) -> Non
 
 def test_a_proposer_that_cannot_tell(pair: GuidePair) -> None:
     with pytest.raises(ConfigError, match="the proposer GuidePair cannot tell; use a Hugging"):
-        LoglikelihoodScorer(pair)
+        LoglikelihoodScorer(pair)  # pyright: ignore[reportArgumentType]

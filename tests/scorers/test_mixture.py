@@ -178,7 +178,10 @@ def test_a_guide_that_parts_share_reads_once(scorer, other_pair) -> None:
 def test_equal_guides_score_zero_by_default(proposer, pair) -> None:
     equal = GuidePair(pair.tuned, pair.tuned)
     assert LogRatioScorer(equal).score(texts()) == [0.0] * len(texts())
-    for options in ({"base_weight": 0.5, "proposer": proposer}, {"repetition_penalty": 1.0}):
+    others: list[dict[str, Any]] = [
+        {"base_weight": 0.5, "proposer": proposer}, {"repetition_penalty": 1.0},
+    ]  # fmt: skip
+    for options in others:
         assert any(LogRatioScorer(equal, **options).score(texts())), "control"
     assert LogRatioScorer(equal, per_token=True).score(texts()) == [0.0] * len(texts())
 
@@ -245,11 +248,11 @@ def test_wrong_input(proposer, scorer, pair) -> None:
     for parts, options, told in wrong:
         with pytest.raises(ConfigError, match=told):
             MixtureScorer(parts, **options)
-    for bad in ({"repetition_penalty": -1.0}, {"repetition_penalty": float("inf")}):
+    for bad in (-1.0, float("inf")):
         with pytest.raises(ConfigError):
-            MixtureScorer([(scorer, 1.0)], **bad)
+            MixtureScorer([(scorer, 1.0)], repetition_penalty=bad)
         with pytest.raises(ConfigError):
-            LogRatioScorer(pair, **bad)
+            LogRatioScorer(pair, repetition_penalty=bad)
     with pytest.raises(ConfigError, match="but there is no proposer"):
         LogRatioScorer(pair, base_weight=1.0)
 

@@ -176,7 +176,8 @@ def test_it_raises_its_own_reward(folders: Any, proposer: HuggingFaceProposer) -
 
     def mean(**options: Any) -> float:
         result = llm.generate(prompts, **options)
-        return sum(own[0].generation_info["score"] for own in result.generations) / len(prompts)
+        info = [own[0].generation_info or {} for own in result.generations]
+        return sum(own["score"] for own in info) / len(prompts)
 
     assert mean() > mean(strategy=Sampling()) + 0.1
 

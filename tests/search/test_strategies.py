@@ -215,7 +215,7 @@ def test_rejected_branches_are_dropped_before_the_next_step():
         (lambda: ChunkBeamSearch(chunk_tokens=0), "chunk_tokens"),
         (lambda: BestOfN(n=0), "n"),
         (lambda: ChunkBeamSearch(steering=float("nan")), "steering"),
-        (lambda: ChunkBeamSearch(widht=3), "widht"),
+        (lambda: ChunkBeamSearch(widht=3), "widht"),  # pyright: ignore[reportCallIssue]
         (lambda: EmulatedFineTuning(beta=float("inf")), "beta"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_folded_heads_attend_like_transformers(count, boolean):
     visible = torch.rand(2, 1, count, 7, generator=generator) > 0.3
     visible[..., 0] = True
     mask = visible if boolean else torch.zeros(visible.shape).masked_fill_(~visible, -1e30)
-    module = torch.nn.Module()
+    module: Any = torch.nn.Module()
     module.num_key_value_groups = 3
     ours, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
     theirs, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)

@@ -15,6 +15,7 @@ from tests.helpers import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.core.hypothesis import FinishReason
 from w2s_chains.errors import UnsupportedModelError
 
 ALPHABET = "The movie was great 😀 電影 film!\n"
@@ -30,6 +31,7 @@ def from_scratch(
         min(len(prompt), len(ids)),
     )
     if h.ended:
+        assert guide.tokenizer.end_id is not None
         ids = [*ids, guide.tokenizer.end_id]
     with torch.inference_mode():
         logprobs = guide.lm.model(torch.tensor([ids])).logits.float().log_softmax(-1)[0]
@@ -39,6 +41,7 @@ def from_scratch(
 def grow(guide: HuggingFaceGuide, rng: random.Random, by_ids: bool) -> list[tuple[Hypothesis, ...]]:
     """Random trees over prompts of unequal lengths, in the order they are scored."""
     rounds = []
+    endings: list[FinishReason | None] = [None, "eos", "length", "stop"]
     roots = [Hypothesis.root("".join(rng.choices(ALPHABET, k=k))) for k in (1, 7, 23, 40)]
     beams = {root: [root] for root in roots}
     for _ in range(4):
@@ -48,7 +51,7 @@ def grow(guide: HuggingFaceGuide, rng: random.Random, by_ids: bool) -> list[tupl
             children = []
             for parent in live:
                 for _ in range(rng.randint(1, 3)):
-                    ending = rng.choices([None, "eos", "length", "stop"], [6, 1, 1, 1])[0]
+                    ending = rng.choices(endings, [6, 1, 1, 1])[0]
                     if by_ids:
                         ids = tuple(rng.choices(range(4, 300), k=rng.randint(1, 6)))
                         text = guide.tokenizer.decode(ids)
@@ -78,6 +81,7 @@ def test_incremental_equals_full_forward(kind, by_ids, budget, seed):
         for h, value in zip(asked, values, strict=True):
             prompt = list(guide.tokenizer.prompt_ids(h.prompt))
             if by_ids:
+                assert h.response_ids is not None
                 ids = prompt + list(h.response_ids)
             else:
                 ids = list(guide.tokenizer.ids_with_response(h.prompt, h.response))

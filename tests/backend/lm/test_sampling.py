@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -54,9 +55,11 @@ def test_greedy_equals_generate(make):
     proposer = HuggingFaceProposer(make(320), tiny.byte_tokenizer())
     [child] = propose(proposer, temperature=0)
     ids = torch.tensor([proposer.tokenizer.prompt_ids(child.prompt)])
-    expected = proposer.lm.model.generate(
+    model: Any = proposer.lm.model
+    expected = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=1
     )[0, ids.shape[1] :].tolist()
+    assert child.token_ids is not None
     assert list(child.token_ids) == [i for i in expected if i != 1]
 
 
@@ -87,12 +90,13 @@ def test_the_first_token_has_the_distribution_asked_for(proposer, params):
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = next_logits(proposer)[None]
+    unread: Any = None  # the warpers look at the logits alone
     if "temperature" in params:
-        logits = TemperatureLogitsWarper(params["temperature"])(None, logits)
+        logits = TemperatureLogitsWarper(params["temperature"])(unread, logits)
     if "top_k" in params:
-        logits = TopKLogitsWarper(params["top_k"])(None, logits)
+        logits = TopKLogitsWarper(params["top_k"])(unread, logits)
     if "top_p" in params:
-        logits = TopPLogitsWarper(params["top_p"])(None, logits)
+        logits = TopPLogitsWarper(params["top_p"])(unread, logits)
     expected = logits.softmax(1)[0]
     draws = 4000
     children = propose(proposer, successors=draws, chunk=1, **params)
@@ -268,8 +272,8 @@ def test_noise_is_standard_exponential():
 
 
 def test_bfloat16_runs(pair):
-    model = tiny.llama(320).to(torch.bfloat16)
-    proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
+    model: Any = tiny.llama(320)
+    proposer = HuggingFaceProposer(model.to(torch.bfloat16), tiny.byte_tokenizer())
     children = propose(proposer, successors=3)
     assert len({c.token_ids for c in children}) == 3
     assert [c.token_ids for c in propose(proposer, successors=3)] == [c.token_ids for c in children]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,7 @@ def test_smollm2_folder_is_a_working_chat_model():
     folder = embedded.embedded_path("smollm2-135m-instruct")
     assert not list(folder.glob("*.bin"))
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     assert tokenizer.eos_token == "<|im_end|>"

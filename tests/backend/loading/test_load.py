@@ -182,7 +182,7 @@ def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     }.items():
         model.save_pretrained(tmp_path / name)
         tiny.byte_tokenizer().save_pretrained(tmp_path / name)
-        assert load(Model(model=str(tmp_path / name)))
+        load(Model(model=str(tmp_path / name)))
     assert GPT2Config().tie_word_embeddings
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 
 from tests.helpers import tiny
 from tests.helpers.chats import TALK, texts
@@ -58,7 +58,7 @@ def test_a_batch_is_its_invokes_in_any_order(chat: ChatW2S, strategy: SearchStra
 def test_a_batch_shares_model_calls(scorer: LogRatioScorer, way: str) -> None:
     proposer = Counted()
     chat = ChatW2S(proposer=proposer, scorer=scorer, strategy=BEAM, max_tokens=32, seed=0)
-    prompts = [[HumanMessage(prompt)] for prompt in PROMPTS]
+    prompts: list[list[BaseMessage]] = [[HumanMessage(prompt)] for prompt in PROMPTS]
     for prompt in prompts:
         chat.invoke(prompt)
     singles, proposer.calls = proposer.calls, []
@@ -132,8 +132,8 @@ def test_new_tokens_are_told_once(chat: ChatW2S) -> None:
     assert "".join(chunk.text for chunk in chat.stream(TALK, config)) == answer
     assert "".join(recorder.tokens) == answer
     assert (recorder.starts, recorder.ends) == (2, 2)
-    streaming = ChatW2S(
-        **{name: getattr(chat, name) for name in ChatW2S.model_fields} | {"streaming": True}
-    )
+    fields: dict[str, Any] = {name: getattr(chat, name) for name in ChatW2S.model_fields}
+    fields["streaming"] = True
+    streaming = ChatW2S(**fields)
     streaming.invoke(TALK, config)
     assert "".join(recorder.tokens) == str(answer) * 2

@@ -18,7 +18,8 @@ def test_two_configurations_never_share_a_cache_entry(
     chat: ChatW2S, pair: GuidePair, proposer: HuggingFaceProposer
 ) -> None:
     cache = InMemoryCache()
-    fields = {name: getattr(chat, name) for name in ChatW2S.model_fields} | {"cache": cache}
+    fields: dict[str, Any] = {name: getattr(chat, name) for name in ChatW2S.model_fields}
+    fields["cache"] = cache
     ChatW2S(**fields).invoke(TALK)
     raw = HuggingFaceProposer(proposer.lm.model, tiny.byte_tokenizer())
     entries, kept = 1, []

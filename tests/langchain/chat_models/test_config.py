@@ -38,6 +38,7 @@ def test_load_makes_what_the_config_says(config: dict[str, Any], tmp_path: Path)
     chat = w2s_chains.load(file)
     assert isinstance(chat, ChatW2S)
     assert uses_template(chat.proposer)
+    assert chat.scorer is not None
     assert uses_template(chat.scorer.pair.tuned)
     assert not uses_template(chat.scorer.pair.untuned)
     for kind in ({}, {"type": "llm"}):
@@ -99,6 +100,7 @@ def test_from_pretrained_uses_chat_templates(tiny_folders: dict[str, Path]) -> N
     names = {name: str(tiny_folders[name]) for name in ("tuned", "untuned")}
     chat = ChatW2S.from_pretrained(str(tiny_folders["proposer"]), **names, guide_chat=False)
     assert uses_template(chat.proposer)
+    assert chat.scorer is not None
     assert not uses_template(chat.scorer.pair.tuned)
     raw = ChatW2S.from_pretrained(
         str(tiny_folders["proposer"]), proposer_chat=False, strategy=Sampling()

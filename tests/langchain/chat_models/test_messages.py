@@ -38,7 +38,7 @@ def test_messages_become_turns() -> None:
             ),
             ToolMessage("2", tool_call_id="c1", name="add"),
             FunctionMessage(content="3", name="add"),
-            AIMessageChunk("Two."),
+            AIMessageChunk(content="Two."),
             HumanMessage("Thanks", name="Ann"),
             ChatMessage(role="Developer", content="x"),
             ChatMessage(role="ai", content="y"),
@@ -105,6 +105,7 @@ def test_the_models_read_their_own_templates(chat: ChatW2S) -> None:
     )
     assert "<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\nmore<|im_end|>" in raw
     assert "im_start" not in read
+    assert chat.scorer is not None
     guide = chat.scorer.pair.tuned.tokenizer
     assert guide.decode(guide.prompt_ids(job.root.prompt)) == (
         "system: Be kind.\nuser: hi\nassistant: hello\nuser: more"
@@ -112,7 +113,7 @@ def test_the_models_read_their_own_templates(chat: ChatW2S) -> None:
 
 
 def test_every_message_counts(chat: ChatW2S) -> None:
-    answers = {chat.invoke(TALK[i:]).content for i in range(3)}
+    answers = {str(chat.invoke(TALK[i:]).content) for i in range(3)}
     assert len(answers) == 3
     assert chat.invoke(TALK).content in answers  # control
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 
@@ -26,7 +28,9 @@ def test_usage_and_response_metadata(chat: ChatW2S, proposer: HuggingFacePropose
     assert metadata["finish_reason"] in ("length", "eos")
     assert metadata["model_name"] == "HuggingFaceProposer"
     assert metadata["score"] is not None
-    assert chat.invoke(TALK, strategy=Sampling(), max_tokens=1).usage_metadata["output_tokens"] == 1
+    usage = chat.invoke(TALK, strategy=Sampling(), max_tokens=1).usage_metadata
+    assert usage is not None
+    assert usage["output_tokens"] == 1
 
 
 def test_usage_is_what_langchain_counts(chat: ChatW2S) -> None:
@@ -37,8 +41,8 @@ def test_usage_is_what_langchain_counts(chat: ChatW2S) -> None:
 
 
 def test_the_profile_is_true(chat: ChatW2S, foreign_pair: GuidePair) -> None:
-    profile = chat.profile
-    assert profile is not None
+    assert chat.profile is not None
+    profile: dict[str, Any] = {**chat.profile}
     assert profile["max_input_tokens"] == 512
     assert profile["text_inputs"]
     assert profile["text_outputs"]
@@ -47,12 +51,12 @@ def test_the_profile_is_true(chat: ChatW2S, foreign_pair: GuidePair) -> None:
         tiny.llama(320, max_position_embeddings=64), tiny.byte_tokenizer(), chat=True
     )
     guided = ChatW2S(proposer=short, scorer=LogRatioScorer(foreign_pair))
-    assert (guided.profile or {})["max_input_tokens"] == 64
+    assert (guided.profile or {}).get("max_input_tokens") == 64
     with pytest.raises(PromptError, match="exceeds the 64 positions"):
         guided.invoke("word " * 64, max_tokens=1)
     assert ChatW2S(proposer=short, profile={"name": "mine"}).profile == {"name": "mine"}
     assert profile["tool_calling"] is profile["structured_output"] is True
     raw = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
-    untold = ChatW2S(proposer=raw, strategy=Sampling()).profile or {}
+    untold: dict[str, Any] = {**(ChatW2S(proposer=raw, strategy=Sampling()).profile or {})}
     assert not untold["tool_calling"], "it reads no chat template"
     assert untold["structured_output"]

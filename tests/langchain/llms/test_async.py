@@ -39,7 +39,8 @@ async def test_all_ways_to_call_agree(llm: W2SLLM, strategy: SearchStrategy) -> 
     assert "".join([piece async for piece in llm.astream(PROMPT)]) == answer
     assert (await llm.agenerate([PROMPT], n=2)).generations[0][0].text == answer
     assert await llm.ainvoke(PROMPT, seed=1) == llm.invoke(PROMPT, seed=1)
-    assert await llm.ainvoke(PROMPT, stop=["e"]) == llm.invoke(PROMPT, stop="e")
+    as_text: Any = "e"
+    assert await llm.ainvoke(PROMPT, stop=["e"]) == llm.invoke(PROMPT, stop=as_text)
 
 
 async def test_in_chains(llm: W2SLLM) -> None:
@@ -47,9 +48,12 @@ async def test_in_chains(llm: W2SLLM) -> None:
     answer = llm.invoke("The movie was great")
     assert await chain.ainvoke({"what": "was great"}) == answer
     assert "".join([piece async for piece in chain.astream({"what": "was great"})]) == answer
+    events: list[Any] = [
+        event async for event in chain.astream_events({"what": "was great"}, version="v2")
+    ]
     texts = [
         event["data"]["chunk"].text
-        async for event in chain.astream_events({"what": "was great"}, version="v2")
+        for event in events
         if event["event"] == "on_llm_stream" and hasattr(event["data"]["chunk"], "text")
     ]
     assert "".join(texts) == answer

@@ -50,6 +50,7 @@ def test_a_batch_is_its_invokes_in_any_order(llm: W2SLLM, strategy: SearchStrate
 @pytest.mark.parametrize("budget", [1, 100])
 def test_no_token_budget_changes_a_batch(llm: W2SLLM, pair: GuidePair, budget: int) -> None:
     tokenizer = tiny.byte_tokenizer()
+    assert isinstance(llm.proposer, HuggingFaceProposer)
     small = HuggingFaceProposer(llm.proposer.lm.model, tokenizer, token_budget=budget)
     guides = [
         HuggingFaceGuide(g.lm.model, tokenizer, token_budget=budget) for g in both_guides(pair)
@@ -66,7 +67,8 @@ def test_a_batch_shares_model_calls(llm: W2SLLM) -> None:
     for prompt in PROMPTS:
         llm.invoke(prompt)
     singles = forwards(llm) - before
-    for options in ({}, {"return_exceptions": True}):
+    ways: list[dict[str, Any]] = [{}, {"return_exceptions": True}]
+    for options in ways:
         before = forwards(llm)
         llm.batch(PROMPTS, **options)
         assert forwards(llm) - before < singles / 5, options

@@ -16,12 +16,13 @@ from w2s_chains.core.contracts import key_of
 def test_two_configurations_never_share_a_cache_entry(llm: W2SLLM, pair: GuidePair) -> None:
     cache = InMemoryCache()
     llm.model_copy(update={"cache": cache}).invoke(PROMPT)
-    fields = {name: getattr(llm, name) for name in W2SLLM.model_fields}
+    fields: dict[str, Any] = {name: getattr(llm, name) for name in W2SLLM.model_fields}
+    fields["cache"] = cache
     entries = len(cache._cache)
     assert entries == 1
     kept = []  # or the id of a part that is gone would be used again, which is tested below
     for name, changed in variants(llm, pair).items():
-        other = W2SLLM(**{**fields, **changed, "cache": cache})
+        other = W2SLLM(**{**fields, **changed})
         kept.append(other)
         if other.scorer is None:
             other.strategy = Sampling()
@@ -30,7 +31,7 @@ def test_two_configurations_never_share_a_cache_entry(llm: W2SLLM, pair: GuidePa
         assert len(cache._cache) == entries, name
     # Control: the same configuration hits.
     before = forwards(llm)
-    assert W2SLLM(**{**fields, "cache": cache}).invoke(PROMPT) == llm.model_copy().invoke(PROMPT)
+    assert W2SLLM(**fields).invoke(PROMPT) == llm.model_copy().invoke(PROMPT)
     assert len(cache._cache) == entries
     used = forwards(llm) - before
     kept[0].invoke(PROMPT)

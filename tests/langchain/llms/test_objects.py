@@ -15,9 +15,10 @@ from w2s_chains.errors import ConfigError, W2SError
 
 
 def test_copies_share_the_models(llm: W2SLLM) -> None:
+    bound: Any = llm.bind(seed=0)
     for other in (
         copy.copy(llm), copy.deepcopy(llm), llm.model_copy(), llm.model_copy(deep=True),
-        llm.bind(seed=0).bound,
+        bound.bound,
     ):  # fmt: skip
         assert isinstance(other, W2SLLM)
         assert other.proposer is llm.proposer
@@ -49,7 +50,7 @@ def test_langchain_can_show_it_and_does_not_serialise_it(llm: W2SLLM, tmp_path: 
 def test_assigned_values_are_checked(llm: W2SLLM) -> None:
     llm.temperature = 0.5
     llm.callbacks = [Recorder()]
-    llm.strategy = {"type": "sampling"}
+    llm.strategy = {"type": "sampling"}  # pyright: ignore[reportAttributeAccessIssue]
     assert llm.strategy == Sampling()
     with pytest.raises(ConfigError, match=r"temperature.*greater than or equal to 0 \(got -1\)"):
         llm.temperature = -1

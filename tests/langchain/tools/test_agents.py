@@ -14,6 +14,8 @@ from langgraph.errors import GraphRecursionError
 from tests.helpers.tools import TALK, Weather, add, called, shout
 from w2s_chains import ChatW2S
 
+ASKED: Any = {"messages": TALK}
+
 
 def forced(*choices: Any) -> Any:
     """The tool choice of the first calls of a model; "none" from then on."""
@@ -28,7 +30,7 @@ def forced(*choices: Any) -> Any:
 
 def test_an_agent_loop_ends(chat: ChatW2S) -> None:
     agent = create_agent(chat, [add, shout], middleware=[forced("add", "shout")])
-    messages = agent.invoke({"messages": TALK})["messages"]
+    messages = agent.invoke(ASKED)["messages"]
     kinds = [type(message).__name__ for message in messages[2:]]
     assert kinds == ["AIMessage", "ToolMessage", "AIMessage", "ToolMessage", "AIMessage"]
     [(name, args)] = called(messages[2])
@@ -46,7 +48,7 @@ def test_an_agent_loop_ends(chat: ChatW2S) -> None:
 async def test_an_agent_as_a_stream(chat: ChatW2S) -> None:
     agent = create_agent(chat, [add], middleware=[_aforced("add")])
     whole: Any = None
-    async for chunk, _ in agent.astream({"messages": TALK}, stream_mode="messages"):
+    async for chunk, _ in agent.astream(ASKED, stream_mode="messages"):
         if isinstance(chunk, AIMessageChunk) and chunk.tool_call_chunks:
             whole = chunk
     assert called(message_chunk_to_message(whole))[0][0] == "add"
@@ -69,7 +71,7 @@ def test_an_agent_with_a_response_format(chat: ChatW2S, tools: Any, wanted: Any)
     for seed in range(2):
         chat.seed = seed
         try:
-            answer = agent.invoke({"messages": TALK}, {"recursion_limit": 8})
+            answer = agent.invoke(ASKED, {"recursion_limit": 8})
         except GraphRecursionError:  # a random model called its tool again and again
             assert isinstance(wanted, ToolStrategy)
             assert tools

@@ -83,5 +83,6 @@ def test_bind_tools_among_other_wrappers(chat: ChatW2S) -> None:
     assert tags[0] == ["t"]
     fallback = chat.bind_tools([add], tool_choice="any", temperature=0.1).with_fallbacks([chat])
     assert called(fallback.invoke(TALK)) == expected
-    again = chat.bind_tools([NOW]).bind(**chat.bind_tools([add], tool_choice="any").kwargs)
+    bound: Any = chat.bind_tools([add], tool_choice="any")
+    again = chat.bind_tools([NOW]).bind(**bound.kwargs)
     assert called(again.invoke(TALK, temperature=0.1)) == expected

@@ -65,7 +65,7 @@ def test_proposers_that_cannot(chat: ChatW2S) -> None:
         remote.with_structured_output(Weather)
     with pytest.raises(ConfigError, match="no chat template that could tell it of tools"):
         untold.bind_tools([add])
-    profiles = [model.profile or {} for model in (chat, untold, remote)]
+    profiles: list[Any] = [model.profile or {} for model in (chat, untold, remote)]
     assert [p["tool_calling"] for p in profiles] == [True, False, False]
     assert [p["structured_output"] for p in profiles] == [True, True, False]
     # Who reads no chat template is not shown the schema, and keeps to it all the same.

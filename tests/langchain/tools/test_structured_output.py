@@ -82,10 +82,10 @@ def test_an_error_of_parsing_is_kept(chat: ChatW2S) -> None:
 
 
 def test_only_json_schema_shows_the_schema(chat: ChatW2S) -> None:
-    shown = {
-        method: seen(chat, chat.with_structured_output(CHOICE, method=method).first)
-        for method in METHODS
+    bound: dict[str, Any] = {
+        method: chat.with_structured_output(CHOICE, method=method) for method in METHODS
     }
+    shown = {method: seen(chat, one.first) for method, one in bound.items()}
     assert "JSON schema" in shown["json_schema"]
     assert "anyOf" in shown["json_schema"]
     assert "anyOf" in shown["function_calling"]
@@ -108,8 +108,9 @@ def test_schemas_in_response_format(chat: ChatW2S) -> None:
 
 def test_a_model_with_tools_of_its_own_gives_structured_output(chat: ChatW2S) -> None:
     """It would call its tools instead of answering."""
-    fields = {name: getattr(chat, name) for name in ChatW2S.model_fields}
-    own = ChatW2S(**{**fields, "tools": [add], "tool_choice": "add"})
+    fields: dict[str, Any] = {name: getattr(chat, name) for name in ChatW2S.model_fields}
+    fields |= {"tools": [add], "tool_choice": "add"}
+    own = ChatW2S(**fields)
     assert called(own.invoke(TALK))[0][0] == "add"
     for method in METHODS:
         assert isinstance(own.with_structured_output(Weather, method=method).invoke(TALK), Weather)

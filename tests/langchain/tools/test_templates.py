@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
@@ -37,7 +39,7 @@ def test_a_template_with_calls_of_its_own(scorer: LogRatioScorer) -> None:
         begin="[CALL]", end="[/CALL]", arguments_key="parameters"
     )
     chat = ChatW2S(proposer=proposer, scorer=scorer, strategy=STRATEGIES[-1], max_tokens=99, seed=0)
-    bound = chat.bind_tools([add], tool_choice="any")
+    bound: Any = chat.bind_tools([add], tool_choice="any")
     [(name, args)] = called(bound.invoke(HISTORY))
     assert name == "add"
     assert set(args) == {"a", "b"}
