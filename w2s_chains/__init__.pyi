@@ -81,3 +81,4 @@ from .search import top as top
 from .testing import drive as drive
 
 __version__: str
+__all__: list[str]

@@ -45,7 +45,7 @@ class Counting:
 def jobs(proposer: Counting, count: int = 2, max_tokens: int = 5) -> list[Job]:
     sampling = SamplingParams(max_tokens=max_tokens)
     return [
-        Job(root=Hypothesis.root(f"{i}"), strategy=Sampling(), proposer=proposer, sampling=sampling)
+        Job(root=Hypothesis.root(f"{i}"), strategy=Sampling(), proposer=proposer, sampling=sampling)  # pyright: ignore[reportArgumentType]
         for i in range(count)
     ]
 

@@ -177,7 +177,7 @@ def test_a_search_with_served_guides(
     llm = W2SLLM.from_config(values, proposer=proposer, **fields)
     own: Any = llm.scorer
     assert isinstance(own.pair.tuned, RemoteGuide)
-    pair = GuidePair(*(_AsText(guide) for guide in both_guides(local)))
+    pair = GuidePair(*(_AsText(guide) for guide in both_guides(local)))  # pyright: ignore[reportArgumentType]
     expected = W2SLLM(proposer=proposer, scorer=LogRatioScorer(pair), **fields)
     prompts = ["The movie", "A plot"]
     assert llm.batch(prompts) == expected.batch(prompts)

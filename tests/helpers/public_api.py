@@ -26,7 +26,7 @@ def public_api() -> str:
     for module_name in MODULES:
         module = package if module_name == "w2s_chains" else cast(Any, package[module_name])
         for name in _names(module.path):
-            value = module.members[name]
+            value: Any = module.members[name]
             value = value.final_target if value.is_alias else value
             if value not in values.values():
                 values[f"{module.path}.{name}"] = value

@@ -123,7 +123,7 @@ def test_an_answer_ends_by_itself_or_by_length() -> None:
 def test_stop_strings_cut_as_if_there_were_no_chunks(chunk: int | None, stop: str) -> None:
     with serve(Words()) as server:
         proposer = connect(server)
-        sampling = SamplingParams(max_tokens=80, temperature=0.0, stop=stop)
+        sampling = SamplingParams(max_tokens=80, temperature=0.0, stop=stop)  # pyright: ignore[reportArgumentType]
         h = Hypothesis.root("x")
         while not h.finished:
             [h] = ask(proposer, h, chunk_tokens=chunk, sampling=sampling)

@@ -261,7 +261,7 @@ def test_wrong_input(proposer, scorer, pair) -> None:
             return [1.0]
 
     with pytest.raises(ScorerError, match="Short in a mixture returned 1 scores for 9"):
-        MixtureScorer([(Short(), 1.0)]).score(texts())
+        MixtureScorer([(Short(), 1.0)]).score(texts())  # pyright: ignore[reportArgumentType]
 
 
 def test_a_prompt_that_a_part_cannot_read_is_refused(proposer, scorer) -> None:

@@ -290,7 +290,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
     def batch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
@@ -303,7 +303,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
 
     async def abatch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,

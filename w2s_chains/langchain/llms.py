@@ -92,7 +92,7 @@ class W2SLLM(GuidedModel, BaseLLM):
 
     def batch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
@@ -100,11 +100,11 @@ class W2SLLM(GuidedModel, BaseLLM):
     ) -> list[str]:
         """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         batch = super().batch if return_exceptions else partial(BaseLLM.batch, self)
-        return batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return batch([*inputs], config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
@@ -112,7 +112,7 @@ class W2SLLM(GuidedModel, BaseLLM):
     ) -> list[str]:
         """Answer all inputs in one run; ``return_exceptions`` isolates the ones that fail."""
         abatch = super().abatch if return_exceptions else partial(BaseLLM.abatch, self)
-        return await abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        return await abatch([*inputs], config, return_exceptions=return_exceptions, **kwargs)
 
     # LangChain passes ``_generate`` only the run of the first prompt.
 

@@ -46,7 +46,7 @@ class CallableScorer(RememberingScorer):
 
     def __init__(
         self,
-        function: Callable[[Sequence[str], Sequence[str]], Sequence[float]],
+        function: Callable[[list[str], list[str]], Sequence[float]],
         *,
         spec: ScorerConfig | None = None,
     ) -> None:

@@ -44,7 +44,7 @@ def answers(proposer: OpenAIProposer) -> list[Finished | BaseException]:
             root=Hypothesis.root(f"prompt {i}"),
             strategy=BestOfN(n=N),
             proposer=proposer,
-            scorer=Longest(),
+            scorer=Longest(),  # pyright: ignore[reportArgumentType]
             sampling=SamplingParams(max_tokens=4),
         )
         for i in range(PROMPTS)
