@@ -69,6 +69,19 @@ class CancelledError(W2SError):
     """The search was cancelled by its caller."""
 
 
+def ordinary(error: BaseException) -> Exception:
+    """Return an error that no loop, task or process takes for its own end.
+
+    ``StopIteration`` would end the loop in which it is raised without a word, ``SystemExit`` the
+    thread, and ``asyncio.CancelledError`` would look like a cancelled task.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    wrapped = W2SError(f"a part of the search raised {error!r} instead of an error")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def brief(error: BaseException | str) -> str:
     """Shorten another library's message to one line."""
     return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")

@@ -41,7 +41,7 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("backend.remote", "models behind HTTP"),
     ],
     [("core", "hypotheses, prompts, asks, events, contracts, slots")],
-    [("errors", "every error")],
+    [("errors", "every error"), ("forks", "what a forked child starts anew")],
 ]
 """From the roof down: a part may import those of lower floors, never its neighbours or higher ones.
 

@@ -13,7 +13,7 @@ from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, ordinary
 from w2s_chains.search.base import SearchStrategy
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ class Job:
             ConstraintError: The constraint cannot be satisfied, or not within ``max_tokens``.
             PromptError: The prompt does not fit one of the models.
         """
+        try:
+            self._check()
+        except (StopIteration, StopAsyncIteration) as error:
+            raise ordinary(error) from error
+
+    def _check(self) -> None:
         if self.strategy.needs_scorer and self.scorer is None:
             raise ConfigError(
                 f"strategy {self.strategy.type!r} chooses by a score, but there is no scorer; give "

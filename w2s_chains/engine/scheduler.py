@@ -23,6 +23,7 @@ from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SError
+from w2s_chains.forks import PATIENCE, Gate, wait_until_gone, watch_forks
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Owns the thread that runs models; any number of threads and event loops may submit jobs.
 
-    The thread exists only while there is work.
+    The thread exists only while there is work. A fork waits for the end of the tick, so that no
+    model stands still in the middle of a forward pass in the child, where the engine starts anew.
     """
 
     def __init__(self, max_live: int = 64) -> None:
@@ -45,13 +47,34 @@ class Engine:
             max_live: Maximum number of searches that run at once; the others wait.
         """
         self.max_live = max_live
+        self._closed = False
+        self._torn = False  # forked in the middle of a tick
+        self._start_anew()
+        _engines.add(self)
+        watch_forks(self)
+
+    def _start_anew(self) -> None:
         self._lock = threading.Lock()
+        self._gate = Gate()
         self._waiting: deque[SearchHandle] = deque()
         self._thread: threading.Thread | None = None  # None while there is nothing to do
         self._latest: threading.Thread | None = None
         self._live: list[SearchState] = []
-        self._closed = False
-        _engines.add(self)
+
+    def before_fork(self, timeout: float) -> bool:
+        """Wait for the end of the tick, and of a thread that ends."""
+        closed = self._gate.close(timeout)
+        if closed and self._thread is None and self._latest is not None:
+            wait_until_gone(self._latest, timeout)
+        return closed
+
+    def after_fork(self, ready: bool, in_child: bool) -> None:
+        """Go on in the parent; forget the parent's searches in the child."""
+        if in_child:
+            self._torn |= not ready
+            self._start_anew()
+        elif ready:
+            self._gate.open()
 
     def submit(
         self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None
@@ -74,6 +97,12 @@ class Engine:
 
     def start(self, searches: Sequence[SearchHandle]) -> None:
         """Start new searches, all in the same tick; raises like ``submit``."""
+        if self._torn:
+            raise W2SError(
+                f"this process was forked while a model or server was at work for more than "
+                f"{PATIENCE:g} seconds, so its copy of the models may be broken; fork earlier, or "
+                "start processes with multiprocessing.set_start_method('spawn')"
+            )
         asking = _asking.get()
         if asking is not None and asking is self._thread:
             raise W2SError(
@@ -103,28 +132,32 @@ class Engine:
     def _run(self, previous: threading.Thread | None) -> None:
         if previous is not None:
             previous.join()  # it has no more work, but only one thread may use the models
-        live: list[SearchState] = []
         while True:
-            with self._lock:
-                room = self.max_live - len(live)
-                arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-                if not live and not arrived:
-                    self._thread, self._live = None, []
+            with self._gate.passing():  # a thread that is not at the gate has ended, or is to end
+                if not self._turn():
                     return
-            live += [SearchState(running) for running in arrived]
-            self._live = live
-            if self._closed:
-                for search in live:
-                    search.running.cancel()
-            del arrived
-            try:
-                tick(live)
-            except BaseException as error:  # an internal error must not leave callers waiting
-                logger.exception("the engine failed")
-                for search in live:
-                    if not search.over:
-                        search.fail(W2SError(f"the engine failed: {error!r}"))
-            live = [search for search in live if not search.over]
+
+    def _turn(self) -> bool:
+        """Run one tick, or return False if there is nothing to do."""
+        with self._lock:
+            room = self.max_live - len(self._live)
+            arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            if not self._live and not arrived:
+                self._thread = None
+                return False
+        live = self._live = [*self._live, *map(SearchState, arrived)]
+        if self._closed:
+            for search in live:
+                search.running.cancel()
+        try:
+            tick(live)
+        except BaseException as error:  # an internal error must not leave callers waiting
+            logger.exception("the engine failed")
+            for search in live:
+                if not search.over:
+                    search.fail(W2SError(f"the engine failed: {error!r}"))
+        self._live = [search for search in live if not search.over]
+        return True
 
 
 def tick(live: Sequence[SearchState]) -> None:
@@ -170,7 +203,7 @@ def _propose(group: Sequence[SearchState]) -> None:
                 f"the proposer {type(group[0].job.proposer).__name__} answered {len(answers)} of "
                 f"{len(requests)} requests; it must answer each of them"
             )
-    except Exception as error:
+    except BaseException as error:
         _one_by_one(group, error, _propose)
         return
     for search, request, answer in zip(group, requests, answers, strict=True):
@@ -193,7 +226,7 @@ def _score(group: Sequence[SearchState]) -> None:
                 f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "
                 f"{len(flat)} hypotheses; it must return one for each, in order"
             )
-    except Exception as error:
+    except BaseException as error:
         _one_by_one(group, error, _score)
         return
     at = 0
@@ -213,7 +246,9 @@ def _score(group: Sequence[SearchState]) -> None:
 
 
 def _one_by_one(
-    group: Sequence[SearchState], error: Exception, again: Callable[[Sequence[SearchState]], None]
+    group: Sequence[SearchState],
+    error: BaseException,
+    again: Callable[[Sequence[SearchState]], None],
 ) -> None:
     """Repeat a failed call for each search alone, so that only the culprit fails.
 

@@ -16,8 +16,9 @@ from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
+from w2s_chains.engine.children import check_children
 from w2s_chains.engine.job import SearchHandle
-from w2s_chains.errors import ConfigError, ProposerError, StrategyError
+from w2s_chains.errors import ConfigError, ProposerError, StrategyError, ordinary
 
 
 class SearchState:
@@ -41,7 +42,7 @@ class SearchState:
         self._progress = 0
         try:
             self._search = self.job.strategy.search(self.job.root)
-        except Exception as error:
+        except BaseException as error:
             self.fail(error)
         else:
             self.resume(None)
@@ -68,7 +69,7 @@ class SearchState:
                 answer = None
         except StopIteration as stop:
             self._finish(stop.value)
-        except Exception as error:
+        except BaseException as error:
             self.fail(error)
         else:
             self._ask(ask)
@@ -93,8 +94,8 @@ class SearchState:
         elif not self.unscored():
             self.take_scores([])
 
-    def fail(self, error: Exception) -> None:
-        self._end(Failed(error=error))
+    def fail(self, error: BaseException) -> None:
+        self._end(Failed(error=ordinary(error)))
 
     def _end(self, event: Event) -> None:
         self.over = True
@@ -134,15 +135,10 @@ class SearchState:
         """Take the answer to ``request``; resume the strategy when its children are complete."""
         ask = self.ask
         assert isinstance(ask, Expand)
-        wanted = len(request.hypotheses) * request.successors
-        if len(children) != wanted:
-            self.fail(
-                ProposerError(
-                    f"the proposer {type(self.job.proposer).__name__} returned {len(children)} "
-                    f"children where {wanted} were asked for; it must return "
-                    "len(hypotheses) * successors"
-                )
-            )
+        try:
+            check_children(request, children, type(self.job.proposer).__name__)
+        except ProposerError as error:
+            self.fail(error)
             return
         if self._sampled:
             longer = iter(children)

@@ -7,6 +7,7 @@ cancelled and end before the next tick of the engine.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
@@ -22,6 +23,7 @@ from anyio.lowlevel import checkpoint, current_token
 from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.scheduler import Engine
+from w2s_chains.errors import W2SError
 
 Listener = Callable[[Event], None]
 
@@ -59,6 +61,7 @@ class EventStream:
         self.listener = listener
         self._events = _Mailbox()
         self._left = len(jobs)
+        self._process = os.getpid()
         self._searches: Sequence[SearchHandle] = ()
         self._batch: Together | None = None
 
@@ -86,7 +89,7 @@ class EventStream:
         return self
 
     def __next__(self) -> tuple[int, Event]:
-        if not self._left:
+        if not self._goes_on():
             raise StopIteration
         return self._opened(self._events.get())
 
@@ -94,9 +97,17 @@ class EventStream:
         return self
 
     async def __anext__(self) -> tuple[int, Event]:
-        if not self._left:
+        if not self._goes_on():
             raise StopAsyncIteration
         return self._opened(await self._events.get_async())
+
+    def _goes_on(self) -> bool:
+        if self._process != os.getpid():
+            raise W2SError(
+                "this answer was begun before the process forked, and only the parent goes on with "
+                "it; call the model anew in the child"
+            )
+        return bool(self._left)
 
     def _opened(self, item: tuple[int, Event]) -> tuple[int, Event]:
         if isinstance(item[1], Failed):

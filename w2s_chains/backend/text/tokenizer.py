@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,13 +14,14 @@ from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.forks import ForkSafeLock
 
 _REPLACEMENT = "\ufffd"
 _LONGEST_PENDING = 3
 """Most tokens that are held back while a UTF-8 character lacks bytes."""
 _CONTEXT = 8
 """Tokens before a chunk to decode together with it, because some decoders drop a leading space."""
-_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[Any, ForkSafeLock] = WeakKeyDictionary()
 """One lock per Hugging Face tokenizer, which several instances of ``Tokenizer`` may share."""
 
 
@@ -44,7 +44,7 @@ class Tokenizer:
         self.name: str = hf_tokenizer.name_or_path
         # Callers check prompts on their own threads while the model thread reads, and transformers
         # tokenizers are not thread-safe.
-        self._lock = _locks.setdefault(hf_tokenizer, threading.RLock())
+        self._lock = _locks.setdefault(hf_tokenizer, ForkSafeLock())
         self.chat: ChatTemplate | None = None
         """The chat template that renders prompts; None if prompts are read as plain text."""
         if template.chat and hf_tokenizer.chat_template:
