@@ -190,6 +190,29 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(proposer, monkeypat
     assert proposer.lm.token_budget < DEFAULT_TOKEN_BUDGET
 
 
+@pytest.mark.parametrize(
+    ("items", "budget", "fits", "sizes", "left"),
+    [
+        (8, 80, 25, [8, 4, 2, 2, 2, 2], 20),
+        (3, 80, 25, [3, 1, 1, 1], 15),
+        (5, 45, 45, [4, 1], 45),
+        (5, 45, 30, [4, 2, 2, 1], 20),
+    ],
+)
+def test_the_budget_is_half_of_what_did_not_fit(proposer, items, budget, fits, sizes, left):
+    tried = []
+
+    def run(batch):
+        tried.append(len(batch))
+        if 10 * len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory (for the test)")
+        return batch
+
+    proposer.lm.token_budget = budget
+    assert proposer.lm.in_batches(range(items), lambda _: 10, run) == [*range(items)]
+    assert (tried, proposer.lm.token_budget) == (sizes, left)
+
+
 def test_a_row_that_does_not_fit_alone_is_a_clear_error(proposer, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")

@@ -1,0 +1,85 @@
+"""The arithmetic of choosing a token, on tables of logits made by hand."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from w2s_chains import SamplingParams
+from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.lm.logits import log_exponential
+from w2s_chains.backend.lm.sampling import Chooser, Draw
+
+CPU = torch.device("cpu")
+
+
+class _Path:
+    """A parent of which only the tokens matter."""
+
+    def __init__(self, *ids: int) -> None:
+        self.ids = list(ids)
+
+    def path_ids(self) -> list[int]:
+        return self.ids
+
+
+def shaped(logits: torch.Tensor, paths: list[list[int]], **sampling: Any) -> torch.Tensor:
+    """What is sampled from, one row a path."""
+    params = SamplingParams(max_tokens=8, **sampling)
+    draws = [
+        Draw(
+            parents=(cast("Segment", _Path(*ids)),),
+            steps=1,
+            sampling=params,
+            place=(0,),
+            n_tokens=0,
+        )
+        for ids in paths
+    ]
+    return Chooser(draws, 1, CPU)._shaped(logits, [], None)
+
+
+def test_the_penalty_lowers_negative_and_positive_logits_of_what_was_said() -> None:
+    logits = torch.tensor([[2.0, -2.0, 1.0, -1.0], [2.0, -2.0, 1.0, -1.0]])
+    found = shaped(logits, [[0, 1], [3, 3]], repetition_penalty=2.0)
+    assert found.tolist() == [[1.0, -4.0, 1.0, -1.0], [2.0, -2.0, 1.0, -2.0]]
+    theirs = RepetitionPenaltyLogitsProcessor(2.0)(torch.tensor([[0, 1], [3, 3]]), logits.clone())
+    assert found.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("top_p", [0.25, 0.5, 0.625, 0.75, 0.875])
+def test_the_nucleus_ends_where_its_probability_is_reached(top_p: float) -> None:
+    """The smallest set that has at least top_p; its edge falls on the sums of this table."""
+    probabilities = torch.tensor([[0.125, 0.5, 0.25, 0.125]])
+    kept = shaped(probabilities.log(), [[0]], top_p=top_p).isfinite()
+    ranked = sorted(probabilities[0].tolist(), reverse=True)
+    smallest = next(n for n in range(1, 5) if sum(ranked[:n]) >= top_p)
+    assert kept[0].tolist() == [smallest >= 3, True, smallest >= 2, smallest == 4]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 4])
+def test_top_k_then_top_p_like_transformers(top_k: int) -> None:
+    torch.manual_seed(top_k)
+    logits = torch.randn(5, 12)
+    theirs = LogitsProcessorList([TopKLogitsWarper(top_k), TopPLogitsWarper(0.7)])(
+        cast(Any, torch.zeros(5, 1)), logits.clone()
+    )
+    ours = shaped(logits, [[0]] * 5, top_k=top_k, top_p=0.7)
+    assert ours.isfinite().tolist() == theirs.isfinite().tolist()
+
+
+@pytest.mark.parametrize("multiplier", [0, 2, 2**16, -(2**31)])
+def test_an_even_multiplier_leaves_the_noise_as_good_as_an_odd_one(multiplier: int) -> None:
+    """Only odd numbers multiply without loss; with an even one, tokens would share their noise."""
+    keys = torch.tensor([[5, multiplier], [5, multiplier + 1]], dtype=torch.int32)
+    even, odd = log_exponential(keys, 5000)
+    assert even.tolist() == odd.tolist()
+    assert len(set(even.tolist())) > 4990
