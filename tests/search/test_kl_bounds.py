@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_chains import BestOfN, ChunkBeamSearch, Expand, Hypothesis, SearchStrategy
+from w2s_chains import (
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Expand,
+    Hypothesis,
+    Sampling,
+    SearchStrategy,
+)
 from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.testing import drive
 
@@ -108,3 +116,9 @@ def test_bounds_by_hand() -> None:
     assert divergence.best_of(16) == pytest.approx(math.log(16) - 15 / 16)
     assert divergence.chunk_beam(4, 4, 10) == pytest.approx(11 * math.log(4))
     assert divergence.chunk_beam(1, 4, 10) == pytest.approx(10 * (math.log(4) - 0.75))
+
+
+def test_sampling_stays_where_it_is() -> None:
+    """Steering is counted by ``drift``, so what selection adds is nothing."""
+    assert Sampling().kl_bound(5) == EmulatedFineTuning().kl_bound(5) == 0.0
+    assert BestOfN(n=2).kl_bound(1) > 0, "control"

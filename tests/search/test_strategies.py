@@ -171,6 +171,36 @@ def test_sampling_asks_for_no_scores_and_commits_as_it_goes():
     assert {ask.steering for ask in trace.expansions} == {0.0}
 
 
+def test_only_strategies_that_do_not_select_take_whole_answers_for_chunks():
+    """A server then gives a whole answer in one request."""
+    for strategy in (Sampling(), EmulatedFineTuning()):
+        sampled = drive(strategy, toy_proposer(), toy_value)
+        assert all(ask.may_be_whole is True for ask in sampled.expansions)
+    beam = drive(ChunkBeamSearch(), toy_proposer(), toy_value)
+    assert not any(ask.may_be_whole for ask in beam.expansions), "control"
+
+
+def test_the_first_of_equally_good_finished_answers_is_returned():
+    """The second one comes a step later, and the first has then left the beam."""
+
+    def propose(ask):
+        [h] = ask.hypotheses
+        if h.parent is None:
+            return [
+                h.extend("first", (1,), finish_reason="eos"),
+                *(h.extend(letter, (2,)) for letter in "abc"),
+            ]
+        return [h.extend("later", (3,), finish_reason="eos") for _ in range(ask.successors)]
+
+    def value(h):
+        return {"first": 1.0, "a": 2.0, "alater": 1.0}.get(h.response, 0.0)
+
+    search = ChunkBeamSearch(width=1, successors=4, return_best="finished")
+    assert drive(search, propose, value).answer.response == "first"
+    better = drive(search, propose, lambda h: value(h) + 0.5 * (h.response == "alater"))
+    assert better.answer.response == "alater", "control"
+
+
 def test_steering_is_a_property_of_every_expansion():
     for strategy in (ChunkBeamSearch(steering=0.5), BestOfN(steering=0.5)):
         trace = drive(strategy, toy_proposer(), toy_value)
