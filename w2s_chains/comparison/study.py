@@ -13,13 +13,13 @@ from w2s_chains.comparison.prompts import checked_prompts, read_prompts
 from w2s_chains.comparison.summary import ALWAYS
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.config.yaml_lines import line_of, read_yaml
 from w2s_chains.core.configs import Config, config_errors
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
+from w2s_chains.user_files import line_of, read_yaml
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 """One or more seeds."""
@@ -143,7 +143,7 @@ def load_study(path: str | Path, **fields: Any) -> Study:
         ConfigError: The file is not valid; the message lists every fault with file and line.
     """
     path = Path(path)
-    tree, values = read_yaml(path, Study.model_fields)
+    tree, values = read_yaml(path, "config", Study.model_fields)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
     with config_errors(Study, merged, str(path), partial(line_of, tree)):
@@ -189,12 +189,16 @@ def make_study(
     if isinstance(configs, str | Path):
         configs = [configs]
     if not isinstance(configs, Mapping):
-        if len(configs) == 1 and "configs" in read_yaml(Path(configs[0]), Study.model_fields)[1]:
+        if len(configs) == 1 and _is_study(configs[0]):
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
     values = {"prompts": (), **given, "configs": dict(configs)}
     with config_errors(Study, values, "comparison"):
         return _changed(Study.model_validate(values), strategies, {})
+
+
+def _is_study(path: str | Path) -> bool:
+    return "configs" in read_yaml(path, "config", Study.model_fields)[1]
 
 
 def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:

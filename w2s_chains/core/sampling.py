@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from w2s_chains.core.configs import Config
+from w2s_chains.values import number, whole_number
 
 
 def _as_tuple(value: Any) -> Any:
@@ -24,11 +25,29 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-MaxTokens = Annotated[int, Field(ge=1)]
-Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-TopP = Annotated[float, Field(gt=0.0, le=1.0)]
-TopK = Annotated[int, Field(ge=1)]
-RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+def _as_seed(value: int) -> int:
+    if value.bit_length() > 128:
+        raise ValueError(f"a seed has at most 128 bits, but this one has {value.bit_length():,}")
+    return value
+
+
+MOST_TOKENS = 2**20
+"""The most tokens of an answer or a chunk."""
+
+MOST_BRANCHES = 2**16
+"""The most partial answers of one search, and the most answers per prompt."""
+
+Whole = BeforeValidator(whole_number)
+Real = BeforeValidator(number)
+
+MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
+Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real]
+TopP = Annotated[float, Field(gt=0.0, le=1.0), Real]
+TopK = Annotated[int, Field(ge=1), Whole]
+RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real]
+Seed = Annotated[int, AfterValidator(_as_seed), Whole]
+Branches = Annotated[int, Field(ge=1, le=MOST_BRANCHES), Whole]
+ChunkTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
 
 
@@ -82,7 +101,7 @@ class SamplingParams(Config):
     top_k: TopK | None = None
     repetition_penalty: RepetitionPenalty = 1.0
     stop: Stop = ()
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 DEFAULT_SAMPLING = SamplingParams()

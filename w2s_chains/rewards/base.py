@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, create_model
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
 from w2s_chains.core.configs import Plugin, built
 from w2s_chains.core.slots import LazyClasses, Slot
+from w2s_chains.values import as_scores
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -86,7 +87,7 @@ class FunctionReward(Reward):
     function: RewardFunction = Field(exclude=True, repr=False)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        return list(self.function(prompts, answers))
+        return as_scores(self.function(prompts, answers), answers, f"the reward {self.column!r}")
 
 
 def _wrap_function(name: str, found: Any) -> type[Reward] | None:

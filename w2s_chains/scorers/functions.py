@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Scorer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.values import as_scores
 
 
 class RememberingScorer(Scorer):
@@ -72,18 +74,12 @@ class CallableScorer(RememberingScorer):
         if not hypotheses:
             return []
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        found = self.function(
-            [h.prompt.plain_text for h in hypotheses], [h.response for h in hypotheses]
-        )
-        try:
-            values = list(found)
-        except TypeError:
-            values = [found]
-        if len(values) != len(hypotheses):
-            raise ScorerError(
-                f"the function {name} returned {len(values)} scores for {len(hypotheses)} "
-                "responses; it must return one number for each, in order"
-            )
+        texts = [h.response for h in hypotheses]
+        function: Callable[..., object] = self.function
+        found = function([h.prompt.plain_text for h in hypotheses], list(texts))
+        if len(texts) == 1 and isinstance(found, Real) and not isinstance(found, bool):
+            found = [found]
+        values = as_scores(found, texts, f"the function {name}")
         return [
             as_number(value, f"the function {name}", h)
             for value, h in zip(values, hypotheses, strict=True)

@@ -16,7 +16,7 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.slots import LazyClasses
-from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.errors import ConfigError
 from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
@@ -27,6 +27,7 @@ from w2s_chains.scorers.adjustments import (
 )
 from w2s_chains.scorers.config import SCORER, SCORERS, ScorerConfig
 from w2s_chains.scorers.log_ratio import LogRatioConfig
+from w2s_chains.values import as_scores
 
 AnySingleScorer = Annotated[
     ScorerConfig,
@@ -199,18 +200,14 @@ class MixtureScorer(Scorer):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
+        texts = [h.response for h in hypotheses]
         asked = [part for part in self.parts if part.weight]
         pairs = [pair for part in asked if (pair := Scorer.of(part.scorer).pair) is not None]
         for pair in pairs[:1]:
             BaseGuidePair.of(pair).read_together(pairs, hypotheses)
         for part in asked:
-            own = part.scorer.score(hypotheses)
-            if len(own) != len(hypotheses):
-                raise ScorerError(
-                    f"the scorer {type(part.scorer).__name__} in a mixture returned {len(own)} "
-                    f"scores for {len(hypotheses)} hypotheses; it must return one for each, in "
-                    "order"
-                )
+            name = f"the scorer {type(part.scorer).__name__} in a mixture"
+            own = as_scores(part.scorer.score(hypotheses), texts, name)
             total = [t + part.weight * value for t, value in zip(total, own, strict=True)]
         options = self.options
         return adjusted(
