@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.errors import ConfigError, W2SError, shown
 from w2s_chains.user_files import parse_yaml, read_text
 
 app = typer.Typer(
@@ -153,7 +153,10 @@ def _given(values: list[str] | None, role: str) -> Any:
     for value in values:
         is_file = Path(value).suffix in (".yaml", ".yml")
         text = read_text(value, role) if is_file else value
-        parsed: Any = parse_yaml(text, value if is_file else f"--{role}")[1]
+        try:
+            parsed: Any = parse_yaml(text, value if is_file else f"--{role}")[1]
+        except ConfigError as error:
+            raise ConfigError(f"{shown(value)} is not YAML that can be used: {error}") from error
         if isinstance(parsed, list):
             listed += parsed
         elif isinstance(parsed, dict) and "type" not in parsed and is_file:

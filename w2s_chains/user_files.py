@@ -168,8 +168,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
+            line = self._next().start_mark.line + 1
             raise ConfigError(
-                f"{self.source}:{self._next().start_mark.line + 1}: broken YAML: more than {MAX_DEPTH} mappings and lists are "
+                f"{self.source}:{line}: broken YAML: more than {MAX_DEPTH} mappings and lists are "
                 "inside one another, the most that is read"
             )
         node = super().compose_node(parent, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
@@ -143,7 +144,11 @@ def _items(value: object) -> Iterable[object] | None:
     return cast("Sequence[object]", value) if isinstance(value, list | tuple) else None
 
 
-def as_scores(found: object, texts: Sequence[str], source: str) -> list[float]:
+FORM = "{} scores for {} hypotheses"
+"""How a message counts the scores and the texts."""
+
+
+def as_scores(found: object, texts: Sequence[str], source: str, form: str = FORM) -> list[float]:
     """Check what a scorer, reward or value function returned for some texts.
 
     Any sequence of real numbers is right: a list, an array or tensor of one dimension, a generator.
@@ -153,6 +158,7 @@ def as_scores(found: object, texts: Sequence[str], source: str) -> list[float]:
         found: What it returned.
         texts: The texts it was asked about, in order.
         source: Who returned it, for messages: "the scorer Length".
+        form: How a message counts the scores and the texts.
 
     Returns:
         One float per text, which may be infinite.
@@ -160,19 +166,21 @@ def as_scores(found: object, texts: Sequence[str], source: str) -> list[float]:
     Raises:
         ScorerError: It is no sequence, its length is wrong, or an item is not a number.
     """
-    must = "it must return one number for each, in order"
+    items = as_items(found, len(texts), source, form)
+    return [as_score(item, text, source) for item, text in zip(items, texts, strict=True)]
+
+
+def as_items(found: object, count: int, source: str, form: str = FORM) -> list[object]:
+    """Check that there is one item for each text; see ``as_scores``."""
     items: list[object] | None = None
     if isinstance(found, Iterable) and not isinstance(found, str | bytes | Mapping | Set):
         with suppress(TypeError):  # an array without dimensions
             items = list(cast("Iterable[object]", found))
-    if items is None:
-        told = shown(cast("object", found))
-        raise ScorerError(f"{source} returned {told} for {len(texts)} hypotheses; {must}")
-    if len(items) != len(texts):
-        raise ScorerError(
-            f"{source} returned {len(items)} scores for {len(texts)} hypotheses; {must}"
-        )
-    return [as_score(item, text, source) for item, text in zip(items, texts, strict=True)]
+    if items is None or len(items) != count:
+        told = form.format(1 if items is None else len(items), count)
+        what = f" ({shown(cast('object', found))})" if items is None else ""
+        raise ScorerError(f"{source} returned {told}{what}; it must return one for each, in order")
+    return items
 
 
 def as_score(value: object, text: str, source: str) -> float:
@@ -181,12 +189,19 @@ def as_score(value: object, text: str, source: str) -> float:
     Raises:
         ScorerError: It is not a real number.
     """
-    try:
-        score = float("nan") if _is_text(value) else float(cast("Any", value))
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeErrors
-        score = float("nan")
-    if score != score:
+    score = as_real(value)
+    if score is None:
+        told = "NaN" if isinstance(value, float) else shown(value)
         raise ScorerError(
-            f"{source} returned {shown(value)} for the text {shown(text)}; a score must be a number"
+            f"{source} returned {told} for the text {shown(text)}; a score must be a number"
         )
     return score
+
+
+def as_real(value: object) -> float | None:
+    """Return a number of any library as a float; None for text, NaN and all else."""
+    try:
+        score = math.nan if _is_text(value) else float(cast("Any", value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeErrors
+        return None
+    return None if math.isnan(score) else score

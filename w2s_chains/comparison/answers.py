@@ -12,10 +12,11 @@ from w2s_chains.comparison.prompts import is_text
 from w2s_chains.comparison.rows import Judgement, Row
 from w2s_chains.core.events import Event, Finished
 from w2s_chains.engine.job import Job
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, ScorerError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward, loglikelihood_per_token
-from w2s_chains.values import as_scores
+from w2s_chains.rewards.base import VALUES
+from w2s_chains.values import as_items, as_real
 
 
 def answer(
@@ -126,11 +127,20 @@ def _outcomes(reward: Reward, rows: Sequence[Row]) -> list[float | str]:
     answers = [row.text or "" for row in rows]
     try:
         found: object = reward.score([row.prompt for row in rows], list(answers))
-        values = as_scores(found, answers, f"the reward {reward.column!r}")
+        items = as_items(found, len(answers), f"the reward {reward.column!r}", VALUES)
     except Exception as error:
         if len(rows) == 1:
             return [error_text(error)]
         return [outcome for row in rows for outcome in _outcomes(reward, [row])]
-    return [
-        value if math.isfinite(value) else f"ValueError: the reward is {value}" for value in values
-    ]
+    return [_outcome(reward, item) for item in items]
+
+
+def _outcome(reward: Reward, item: object) -> float | str:
+    value = as_real(item)
+    if value is not None and math.isfinite(value):
+        return value
+    return error_text(
+        ScorerError(
+            f"the reward {reward.column!r} gave {shown(item)}; a reward must be a finite number"
+        )
+    )
