@@ -14,7 +14,7 @@ from w2s_chains.comparison.summary import ALWAYS
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.core.configs import Config, config_errors
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
@@ -96,7 +96,7 @@ class Study(Config):
                 )
         for name, config in self.configs.items():
             if not name.strip() or "\n" in name:
-                raise ValueError(f"a config is called {name!r}; give it a name on one line")
+                raise ValueError(f"a config is called {shown(name)}; give it a name on one line")
             n = config.n if isinstance(config, W2SLLM) else config.generation.n
             if n != 1:
                 raise ValueError(f"config {name!r} has n={n}; leave n at 1 and use more seeds")
@@ -268,7 +268,7 @@ def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     values = dict(values)
     base: Yaml = values.pop("base", None) or {}
     if not isinstance(base, Mapping):
-        raise ConfigError(f"{source}: base must be a mapping with sections, not {base!r}")
+        raise ConfigError(f"{source}: base must be a mapping with sections, not {shown(base)}")
     configs: Mapping[str, Yaml] | None = values.get("configs")
     if base and isinstance(configs, Mapping):
         values["configs"] = {

@@ -45,7 +45,7 @@ from w2s_chains.core.sampling import (
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
 from w2s_chains.engine.waiting import Together
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
 from w2s_chains.langchain.generation import Searches, calls_of, checked_jobs, progress_bar
 from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
@@ -254,7 +254,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         for name in overrides:
             if name not in self.call_fields:
                 hint = did_you_mean(name, self.call_fields)
-                raise ConfigError(f"unknown argument {name!r} of a call{hint}")
+                raise ConfigError(f"unknown argument {shown(name)} of a call{hint}")
         changed = dict(overrides) if stop is None else {**overrides, "stop": stop}
         if not changed:
             return self
