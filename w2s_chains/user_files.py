@@ -14,12 +14,10 @@ from typing import Any, cast
 import yaml
 
 from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.values import MAX_DEPTH, refuse_excess
 
 MAX_YAML_BYTES = 16 * 2**20
 """The largest YAML file."""
-
-MAX_DEPTH = 100
-"""The most mappings and lists inside one another."""
 
 PATIENCE = 60.0
 """Seconds to wait for the next text of a pipe or another stream."""
@@ -43,6 +41,8 @@ def read_text(path: str | os.PathLike[str], what: str, max_bytes: int = MAX_YAML
         ConfigError: It cannot be read, is larger than that, sends nothing for ``PATIENCE`` seconds,
             or is not UTF-8; the message gives the line.
     """
+    if not isinstance(cast("object", path), str | os.PathLike):
+        raise ConfigError(f"a {what} is a file, not {shown(path)}")
     path = Path(path)
     try:
         data = _read_bytes(path, max_bytes)
@@ -118,13 +118,15 @@ def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
     """Parse YAML; return it with its line numbers, and its value.
 
     Raises:
-        ConfigError: It is broken, writes a key twice, or writes a number in a form that YAML 1.1
+        ConfigError: It is broken, has too much, writes a key twice, or writes a number in a form that YAML 1.1
             takes for another one, such as 1:30 or 010; the message gives the line.
     """
     try:
         loader: Any = _Loader(text, source)
         tree: yaml.Node | None = loader.get_single_node()
-        return tree, None if tree is None else loader.construct_document(tree)
+        values = None if tree is None else loader.construct_document(tree)
+        refuse_excess(values, source)
+        return tree, values
     except ConfigError:
         raise
     except yaml.MarkedYAMLError as error:

@@ -96,6 +96,17 @@ def _quoted(value: object) -> LiteralString:
     return ", without quotes" if _is_text(value) else ""
 
 
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a value is text of whole characters, with no half of a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def refuse_excess(values: object, source: str = "") -> None:
     """Refuse values that are nested too deeply, or that contain one another again and again.
 

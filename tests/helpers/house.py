@@ -42,10 +42,8 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("backend.remote", "models behind HTTP"),
     ],
     [("core", "hypotheses, prompts, asks, events, contracts, slots")],
-    [
-        ("user_files", "files that a user names: text, YAML"),
-        ("values", "values that users and parts give: numbers, scores"),
-    ],
+    [("user_files", "files that a user names: text, YAML")],
+    [("values", "values that users and parts give: numbers, scores")],
     [("errors", "every error")],
 ]
 """From the roof down: a part may import those of lower floors, never its neighbours or higher ones.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.comparison.prompts import is_text
 from w2s_chains.comparison.rows import Judgement, Row
 from w2s_chains.core.events import Event, Finished
 from w2s_chains.engine.job import Job
@@ -16,7 +15,7 @@ from w2s_chains.errors import ConfigError, ScorerError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward, loglikelihood_per_token
 from w2s_chains.rewards.base import VALUES
-from w2s_chains.values import as_items, as_real
+from w2s_chains.values import as_items, as_real, is_text
 
 
 def answer(

@@ -13,6 +13,7 @@ from typing import Any
 from w2s_chains.core.slots import is_mapping
 from w2s_chains.errors import ConfigError, did_you_mean, shown
 from w2s_chains.user_files import read_text
+from w2s_chains.values import is_text
 
 MOST_BYTES = 2**29
 """The most bytes of a file of prompts, half a GiB."""
@@ -72,15 +73,6 @@ def checked_prompts(found: Iterable[tuple[str, Any]], source: str) -> list[str]:
     if not prompts:
         raise ConfigError(f"there are no prompts in {source}; give at least one")
     return prompts
-
-
-def is_text(text: str) -> bool:
-    """Return whether a text has only characters, and no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _numbered(text: str, source: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -20,6 +20,7 @@ from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
 from w2s_chains.user_files import line_of, read_yaml
+from w2s_chains.values import is_text
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 """One or more seeds."""
@@ -95,7 +96,7 @@ class Study(Config):
                     "loglikelihood, which every comparison has; give it a model, or leave it out"
                 )
         for name, config in self.configs.items():
-            if not name.strip() or "\n" in name:
+            if not name.strip() or "\n" in name or not is_text(name):
                 raise ValueError(f"a config is called {shown(name)}; give it a name on one line")
             n = config.n if isinstance(config, W2SLLM) else config.generation.n
             if n != 1:
@@ -142,8 +143,8 @@ def load_study(path: str | Path, **fields: Any) -> Study:
     Raises:
         ConfigError: The file is not valid; the message lists every fault with file and line.
     """
-    path = Path(path)
     tree, values = read_yaml(path, "config", Study.model_fields)
+    path = Path(path)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
     with config_errors(Study, merged, str(path), partial(line_of, tree)):
@@ -189,6 +190,8 @@ def make_study(
     if isinstance(configs, str | Path):
         configs = [configs]
     if not isinstance(configs, Mapping):
+        if not isinstance(cast("object", configs), Sequence):
+            raise ConfigError(f"configs are files or a mapping of them, not {shown(configs)}")
         if len(configs) == 1 and _is_study(configs[0]):
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
@@ -235,6 +238,8 @@ def _named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> 
     """Return strategies by name; one without a name is called after its type and options."""
     if isinstance(strategies, Mapping) and "type" not in strategies:
         return dict(strategies)
+    if not isinstance(strategies, Mapping | list | tuple):
+        raise ConfigError(f"strategies are a list or a mapping, not {shown(strategies)}")
     listed = [strategies] if isinstance(strategies, Mapping) else list(strategies)
     named = {_label(strategy): strategy for strategy in listed}
     if len(named) < len(listed):
@@ -254,6 +259,9 @@ def _label(strategy: AnyStrategy) -> str:
 
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Name config files after their file names."""
+    for path in paths:
+        if not isinstance(cast("object", path), str | Path):
+            raise ConfigError(f"a config is a file, not {shown(path)}")
     named = {Path(path).stem: Path(path) for path in paths}
     if len(named) < len(paths):
         raise ConfigError(

@@ -31,9 +31,8 @@ def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None =
     if isinstance(config, Mapping):
         with config_errors(W2SConfig, config, "config"):
             return W2SConfig.model_validate({"type": kind, **config})
-    path = Path(config)
-    tree, values = read_yaml(path, "config", W2SConfig.model_fields)
-    with config_errors(W2SConfig, values, str(path), partial(line_of, tree)):
+    tree, values = read_yaml(config, "config", W2SConfig.model_fields)
+    with config_errors(W2SConfig, values, str(config), partial(line_of, tree)):
         return W2SConfig.model_validate({"type": kind, **values})
 
 

@@ -53,6 +53,10 @@ class Config(BaseModel):
         with config_errors(type(self), {name: value}, type(self).__name__):
             super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        with config_errors(type(self), {}, type(self).__name__):
+            super().__delattr__(name)
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return strict(handler(source))

@@ -11,12 +11,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from w2s_chains.core.configs import Config
-from w2s_chains.values import number, whole_number
+from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.values import is_text, number, refuse_excess, whole_number
 
 
 def _as_tuple(value: Any) -> Any:
@@ -51,6 +52,9 @@ ChunkTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
 
 
+_KINDS = ("json_schema", "regex", "lark")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
     """The form that the whole answer must have; the sampling backend compiles it.
@@ -64,10 +68,28 @@ class Constraint:
     kind: Literal["json_schema", "regex", "lark"]
     source: str
 
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            hint = did_you_mean(str(self.kind), _KINDS)
+            raise ConfigError(f"Constraint: kind {shown(self.kind)} is unknown{hint}")
+        if not is_text(self.source):
+            raise ConfigError(f"Constraint: source must be text, not {shown(self.source)}")
+
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
-        """Require an answer that is only JSON and valid under ``schema``."""
-        return cls(kind="json_schema", source=json.dumps(schema))
+        """Require an answer that is only JSON and valid under ``schema``.
+
+        Raises:
+            ConfigError: ``schema`` is no mapping of what JSON can hold.
+        """
+        refuse_excess(schema, "Constraint.json_schema")
+        try:
+            if isinstance(cast("object", schema), Mapping):
+                return cls(kind="json_schema", source=json.dumps(schema, allow_nan=False))
+            fault = "it is no mapping"
+        except (TypeError, ValueError) as error:
+            fault = str(error)
+        raise ConfigError(f"Constraint.json_schema: {shown(schema)} is no JSON schema: {fault}")
 
     @classmethod
     def regex(cls, pattern: str) -> Constraint:

@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
-from w2s_chains.errors import CancelledError, ProposerError, W2SError
+from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
 from w2s_chains.values import as_scores
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,12 @@ class Engine:
 
         Args:
             max_live: Maximum number of searches that run at once; the others wait.
+
+        Raises:
+            ConfigError: ``max_live`` is less than 1, so that no search would ever run.
         """
+        if not isinstance(cast("object", max_live), int) or max_live < 1:
+            raise ConfigError(f"max_live is {shown(max_live)}; it must be at least 1")
         self.max_live = max_live
         self._lock = threading.Lock()
         self._waiting: deque[SearchHandle] = deque()

@@ -10,7 +10,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import ScorerError, shown
+from w2s_chains.errors import ConfigError, ScorerError, shown
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
     adjusted,
@@ -76,9 +76,14 @@ class LogRatioScorer(Scorer):
             per_token: Use the mean over the tokens instead of the sum.
 
         Raises:
+            ConfigError: ``pair`` is no pair of guides.
             ConfigError: ``base_weight`` is set without a proposer that computes loglikelihoods.
             ConfigError: A number is out of range.
         """
+        if not isinstance(cast("object", pair), BaseGuidePair):
+            raise ConfigError(
+                f"a LogRatioScorer needs a pair of guides, not {shown(pair)}; give a GuidePair"
+            )
         self.pair: BaseGuidePair = pair
         self.options = LogRatioConfig(
             base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
@@ -16,7 +16,7 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.slots import LazyClasses
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
@@ -166,6 +166,8 @@ class MixtureScorer(Scorer):
                 ``base_weight`` is set without a proposer that computes loglikelihoods.
             ConfigError: An option is out of range.
         """
+        if not isinstance(cast("object", parts), Iterable):
+            raise ConfigError(f"the parts of a mixture are {shown(parts)}; give [(scorer, weight)]")
         self.parts = tuple(_weighted(part) for part in parts)
         if not self.parts:
             raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
@@ -218,7 +220,7 @@ class MixtureScorer(Scorer):
 def _weighted(part: Any) -> Weighted:
     try:
         scorer, weight = part
-        finite = math.isfinite(weight)
+        finite = not isinstance(weight, bool) and math.isfinite(weight)
     except (TypeError, ValueError):
         raise ConfigError(f"a part of a mixture is {part!r}; give (scorer, weight)") from None
     if not isinstance(scorer, Scorer):
@@ -226,7 +228,9 @@ def _weighted(part: Any) -> Weighted:
             f"a part of a mixture is {scorer!r}, which has no method score; give (scorer, weight)"
         )
     if not finite:
-        raise ConfigError(f"the weight of a part of a mixture is {weight}; give a finite number")
+        raise ConfigError(
+            f"the weight of a part of a mixture is {shown(weight)}; give a finite number"
+        )
     return Weighted(scorer, weight)
 
 
