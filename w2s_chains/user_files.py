@@ -118,8 +118,8 @@ def parse_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
     """Parse YAML; return it with its line numbers, and its value.
 
     Raises:
-        ConfigError: It is broken, has too much, writes a key twice, or writes a number in a form that YAML 1.1
-            takes for another one, such as 1:30 or 010; the message gives the line.
+        ConfigError: It is broken, has too much, writes a key twice, or writes a number in a form
+            that YAML 1.1 takes for another one, such as 1:30 or 010; the message gives the line.
     """
     try:
         loader: Any = _Loader(text, source)

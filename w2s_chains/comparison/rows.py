@@ -12,7 +12,7 @@ from typing import Annotated, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from w2s_chains.core.configs import Config
+from w2s_chains.core.configs import Checked
 from w2s_chains.core.sampling import Seed
 from w2s_chains.errors import ConfigError, W2SError
 
@@ -30,7 +30,7 @@ class Key(NamedTuple):
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _AboutAnswer(Config):
+class _AboutAnswer(Checked):
     """A record about one answer: its config, seed, and the prompt's place in the file."""
 
     config: str

@@ -36,8 +36,8 @@ FindLine = Callable[[Sequence[str]], int | None]
 """Maps the path of a value to the line where it is written."""
 
 
-class Config(BaseModel):
-    """Base of all settings written in YAML or Python: frozen, without unknown fields.
+class Checked(BaseModel):
+    """Base of frozen values without unknown fields, whose numbers and booleans are no text.
 
     Raises:
         ConfigError: A field is misspelt, missing or out of range.
@@ -63,6 +63,10 @@ class Config(BaseModel):
 
     # Stops pydantic from calling this for nested values, whose errors it collects itself.
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+class Config(Checked):
+    """Base of all settings written in YAML or Python; raises like ``Checked``."""
 
     def for_chat(self) -> Self:
         """Return this config for a chat model, whose models use their chat templates if any.
