@@ -41,7 +41,7 @@ def compare(
     ],
     out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines, CSV, or text with a prompt per line.")
+        Path | None, typer.Option(help="JSON, JSON lines, CSV, or text with a prompt per line.")
     ] = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt.")

@@ -79,7 +79,7 @@ def compare(
     Args:
         configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
             config files.
-        prompts: A file (JSON lines, CSV or text), or the prompts themselves.
+        prompts: A file (JSON, JSON lines, CSV or text), or the prompts themselves.
         out: The folder for rows, table and plots.
         strategies: Strategies to compare on one config.
         rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
