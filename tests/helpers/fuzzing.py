@@ -16,7 +16,10 @@ LONGEST = 20.0
 """Seconds in which every input must be read or refused."""
 
 EXAMPLES = 100
-"""Inputs between two looks at the clock."""
+"""Inputs of one run of hypothesis."""
+
+LEAST = 20
+"""Inputs even if the time is over."""
 
 
 def fuzz(check: Callable[[Any], object], inputs: st.SearchStrategy[Any], until: float) -> int:
@@ -38,6 +41,8 @@ def fuzz(check: Callable[[Any], object], inputs: st.SearchStrategy[Any], until: 
     @given(inputs)
     def some(value: Any) -> None:
         nonlocal count
+        if count >= LEAST and time.monotonic() > until:
+            return
         count += 1
         told(check, value)
 
