@@ -70,26 +70,16 @@ class CancelledError(W2SError):
     """The search was cancelled by its caller."""
 
 
-class _Shown(reprlib.Repr):
-    """A ``repr`` that stays short, whatever the value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 4, 300, 300, 60
-
-    def repr_int(self, x: int, level: int) -> str:
-        if x.bit_length() > 10_000:  # Python refuses to write out longer ones
-            return f"<an integer of {x.bit_length():,} bits>"
-        return super().repr_int(x, level)
-
-
-_SHOWN = _Shown()
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 300, 300, 60
 
 
 def shown(value: object) -> str:
     """Return a value for a message: its ``repr``, of at most a few lines."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write them out
+        return f"<an integer of {value.bit_length():,} bits>"
     try:
-        text = _SHOWN.repr(value)
+        text = _SHORT.repr(value)
     except Exception:
         text = f"<a {type(value).__name__}>"
     return text if len(text) <= 400 else f"{text[:400]}..."
