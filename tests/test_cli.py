@@ -75,6 +75,69 @@ def test_errors_are_one_message_and_no_traceback(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_key_written_twice_is_refused(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("one: {type: sampling}\none: {type: best_of_n}\n")
+    (tmp_path / "b.yaml").write_text("one: {type: sampling}\n")
+    for given, told in (
+        (["{type: best_of_n, n: 2, n: 3}"], "'n' is written twice"),
+        (["{type: best_of_n, n: 010}"], "in base 8"),
+        ([tmp_path / "a.yaml"], "a.yaml:2: 'one' is written twice"),
+        ([tmp_path / "b.yaml", tmp_path / "b.yaml"], "two of --strategy are called 'one'"),
+        ([tmp_path / "none.yaml"], "cannot read strategy"),
+        ([tmp_path / "b.yaml", "sampling"], "give each strategy a name, or none of them"),
+    ):
+        options = [part for one in given for part in ("--strategy", one)]
+        code, output = run("compare", study, "--out", tmp_path / "out", *options)
+        assert (code, told in output) == (2, True), output
+
+
+def test_no_number_of_a_run_is_cut_in_a_pipe(study: Path, tmp_path: Path, monkeypatch) -> None:
+    rewards = [part for i in range(20) for part in ("--reward", f"{{type: length, name: r{i}}}")]
+    monkeypatch.setenv("COLUMNS", "40")
+    out = tmp_path / "out"
+    code, output = run(
+        "compare", study, "--out", out, "--limit", 2, "--seed", 0, "--no-plots", *rewards
+    )
+    assert code == 0, output
+    table = (out / "summary.md").read_text().splitlines()
+    for line in table[2:5]:
+        for cell in line.strip("| ").split(" | ")[1:]:
+            assert all(word in output.split() for word in cell.split())
+
+
+def test_a_run_whose_every_row_failed(study: Path, tmp_path: Path) -> None:
+    """It printed a table of nan."""
+    (tmp_path / "long.txt").write_text("\n".join("word " * 9000 for _ in range(3)))
+    code, output = run(
+        "compare", study, "--prompts", tmp_path / "long.txt", "--out", tmp_path / "out",
+        "--seed", 0, "--no-plots",
+    )  # fmt: skip
+    assert code == 1
+    assert "nan" not in output.lower()
+    assert "guide score" not in output
+    assert "9 of 9 answers have an error, for example 'answer' of config 'base'" in output
+    assert "PromptError" in output
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, output = run(option)
+        assert (code, "compare" in output) == (0, True)
+        code, output = run("compare", option)
+        assert code == 0
+        for name in ("--prompts", "--prompt-field", "--alpaca-eval", "--batch-size"):
+            assert name in output, "a narrow terminal cut the names of options"
+
+
+def test_python_runs_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "w2s_chains", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == w2s_chains.__version__, done.stderr
+
+
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("w2s")
     done = subprocess.run([command, "--version"], check=True, capture_output=True, text=True)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import yaml
 
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.errors import ConfigError, W2SError, shown
+from w2s_chains.user_files import parse_yaml, read_text
 
 app = typer.Typer(
     help="Weak-to-strong search: steer a large frozen language model with two small ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # rich's boxes cut words where the terminal is narrow
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -39,7 +41,7 @@ def compare(
     ],
     out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON lines, CSV, or text with a prompt per line.")
+        Path | None, typer.Option(help="JSON, JSON lines, CSV, or text with a prompt per line.")
     ] = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt.")
@@ -106,8 +108,10 @@ def compare(
         _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         _stop(f"interrupted; run the same command again to continue from {out}", 130)
-    found.summary.print()
     failed = [row for row in found.rows if row.errors]
+    unanswered = sum(row.text is None for row in found.rows)
+    if unanswered < len(found.rows):
+        found.summary.print()
     if failed:
         first = failed[0]
         name, error = next(iter(first.errors.items()))
@@ -117,7 +121,7 @@ def compare(
             file=sys.stderr,
         )
     print(f"Rows, table and plots: {found.folder}")
-    if all(row.text is None for row in found.rows):
+    if unanswered == len(found.rows):
         raise typer.Exit(1)
 
 
@@ -137,26 +141,32 @@ def schema() -> None:
 
 
 def _given(values: list[str] | None, role: str) -> Any:
-    """Parse the values of an option: return a list, or a mapping if a file gives names."""
+    """Parse the values of an option: return a list, or a mapping if a file gives names.
+
+    Raises:
+        ConfigError: One is broken YAML, or two have the same name.
+    """
     if not values:
         return None
     listed: list[Any] = []
     named: dict[str, Any] = {}
     for value in values:
-        path = Path(value)
-        is_file = path.suffix in (".yaml", ".yml")
+        is_file = Path(value).suffix in (".yaml", ".yml")
+        text = read_text(value, role) if is_file else value
         try:
-            parsed = yaml.safe_load(path.read_text("utf-8") if is_file else value)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise typer.BadParameter(f"{value!r} is not YAML: {error}") from error
+            parsed: Any = parse_yaml(text, value if is_file else f"--{role}")[1]
+        except ConfigError as error:
+            raise ConfigError(f"{shown(value)} is not YAML that can be used: {error}") from error
         if isinstance(parsed, list):
             listed += parsed
         elif isinstance(parsed, dict) and "type" not in parsed and is_file:
+            if twice := sorted(map(str, named.keys() & parsed.keys())):
+                raise ConfigError(f"two of --{role} are called {twice[0]!r}; rename one")
             named |= parsed
         else:
             listed.append(parsed)
     if named and listed:
-        raise typer.BadParameter(f"give each {role} a name, or none of them")
+        raise ConfigError(f"give each {role} a name, or none of them")
     return named or listed
 
 

@@ -6,6 +6,7 @@ Each message names the value, the limit and the remedy.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -82,13 +83,34 @@ def ordinary(error: BaseException) -> Exception:
     return wrapped
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 300, 300, 60
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: its ``repr``, of at most a few lines."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write them out
+        return f"<an integer of {value.bit_length():,} bits>"
+    try:
+        text = _SHORT.repr(value)
+    except Exception:
+        text = f"<a {type(value).__name__}>"
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
 def brief(error: BaseException | str) -> str:
     """Shorten another library's message to one line."""
     return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
 
 
+MOST_CHOICES = 40
+"""The most choices that a message lists."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return the end of an error message: the closest choice, and all choices."""
-    choices = sorted(set(choices))
-    close = difflib.get_close_matches(name, choices, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else "") + f" (choices: {', '.join(choices)})"
+    """Return the end of an error message: the closest choice, and the choices, at most 40."""
+    known = sorted(choice for choice in set(choices) if len(choice) <= 200)
+    close = difflib.get_close_matches(name[:200], known[:2000], n=1)
+    more = f" and {len(known) - MOST_CHOICES:,} more" if len(known) > MOST_CHOICES else ""
+    listed = ", ".join(known[:MOST_CHOICES]) + more
+    return (f"; did you mean {close[0]!r}?" if close else "") + f" (choices: {listed})"

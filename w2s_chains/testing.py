@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.values import as_score
 
 if TYPE_CHECKING:
     from w2s_chains.search.base import SearchStrategy
@@ -45,6 +46,9 @@ def drive(
         propose: Returns the children for an ``Expand``.
         value: Returns the score of a hypothesis.
         prompt: The prompt to answer.
+
+    Raises:
+        ScorerError: ``value`` returned something else than a number.
     """
     root = Hypothesis.root(prompt)
     trace = Trace(answer=root)
@@ -60,7 +64,7 @@ def drive(
         if isinstance(ask, Expand):
             answer = list(propose(ask))
         elif isinstance(ask, Score):
-            answer = [value(h) for h in ask.hypotheses]
+            answer = [as_score(value(h), h.response, "value") for h in ask.hypotheses]
         else:
             assert isinstance(ask, Commit)
             trace.committed.append(ask.hypothesis.response)

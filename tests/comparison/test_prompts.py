@@ -81,3 +81,83 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_prompts(tmp_path / "nope.txt")
     with pytest.raises(ConfigError, match="directory"):
         read_prompts(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".jsonlines", ".json", ".NDJSON"])
+def test_json_is_parsed_whatever_it_is_called(tmp_path: Path, suffix: str) -> None:
+    """A file called .ndjson, .json or .jsonlines was sent to the model as JSON source."""
+    path = tmp_path / f"p{suffix}"
+    path.write_text('{"prompt": "one"}\n"two"\n')
+    assert read_prompts(path) == ["one", "two"]
+
+
+def test_a_json_document_is_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('\n[\n  {"prompt": "one"},\n  "two"\n]\n')
+    assert read_prompts(path) == ["one", "two"]
+    for text, told in (
+        ('[{"prompt": "a"}, {"promt": "b"}]', r"p\.json: item 2: no field 'prompt'; did you mean"),
+        ('["a", 3]', r"p\.json: item 2: .* is 3"),
+        ('[\n"a",\n', r"p\.json: broken JSON in line 3"),
+        ('{\n"prompt": "a"}', r"p\.json:1: broken JSON"),
+        ("[]", "no prompts"),
+        ("[" * 100_000, "broken JSON"),
+        ("[" + "9" * 5000 + "]", "broken JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".yaml", ".yml", ".xml", ".parquet", ".gz", ".jsonl.gz", ".json5", ".xlsx", ".lst"]
+)
+def test_another_suffix_is_refused_with_the_choices(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    path.write_text("- one\n")
+    with pytest.raises(ConfigError, match=r"whose form is not known.*\.csv, \.json, \.jsonl"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.text", "p.md", "p", "p.TXT"])
+def test_text_is_text(tmp_path: Path, name: str) -> None:
+    """Control: what says that it is text is never parsed."""
+    path = tmp_path / name
+    path.write_text('one\n[2]\n{"a\n')
+    assert read_prompts(path) == ["one", "[2]", '{"a']
+
+
+def test_json_without_a_suffix_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_text('{"prompt": "one"}\n')
+    with pytest.raises(ConfigError, match=r"p:1: this looks like JSON.*\.jsonl"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("p.jsonl", '{"prompt": "a", "prompt": "b"}\n', r"p\.jsonl:1: 'prompt' is written twice"),
+        ("p.csv", "prompt,prompt\na,b\n", r"p\.csv:1: two columns are called 'prompt'"),
+        ("p.jsonl", "[" * 100_000 + "\n", r"p\.jsonl:1: broken JSON"),
+        ("p.jsonl", '{"prompt": ' + "9" * 5000 + "}\n", r"p\.jsonl:1: broken JSON"),
+        ("p.jsonl", '{"prompt": ' + '{"a":' * 90 + "1" + "}" * 91 + "\n", r"this one is \{"),
+    ],
+)
+def test_doubtful_and_excessive_json(tmp_path: Path, name: str, content: str, told: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=told) as caught:
+        read_prompts(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_message_is_short_whatever_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(",".join(f"c{i}" for i in range(50_000)) + "\n")
+    with pytest.raises(ConfigError, match=r"and 49,960 more") as caught:
+        read_prompts(path)
+    assert len(str(caught.value)) < 2000
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"other": 1, "other": 2, "prompt": "a"}\n')
+    assert read_prompts(path) == ["a"], "control: another field may come twice"

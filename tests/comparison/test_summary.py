@@ -4,12 +4,13 @@ import csv
 import io
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from tests.helpers.studies import rows
-from w2s_chains.comparison import Row, compare_paired, summarize
+from w2s_chains.comparison import Row, Summary, compare_paired, summarize
 from w2s_chains.comparison.summary import bootstrap
 
 
@@ -99,3 +100,59 @@ def test_the_divergence_has_a_column_where_there_is_one() -> None:
     header, _, _, row = new.markdown().splitlines()[:4]
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
     assert cells["KL"] == "2.50"
+
+
+def wide(rewards: int, scale: float = 10.0) -> Summary:
+    rng = random.Random(0)
+    names = [f"reward-{i}" for i in range(rewards)]
+    answers = [
+        row.model_copy(
+            update={
+                "rewards": {"repetition": 0.5, **{n: (rng.random() - 0.5) * scale for n in names}},
+                "proposed_tokens": 2396,
+                "guide_tokens": 123_456,
+            }
+        )
+        for config in ("a", "beam width=4 successors=4", "[bold]all:smile:", "eft")
+        for row in rows(config, {(i, 0): None for i in range(3)}, kl=2.25)
+    ]
+    configs = list(dict.fromkeys(row.config for row in answers))
+    return summarize(answers, configs, names, "a")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 300])
+@pytest.mark.parametrize("rewards", [0, 1, 2, 20])
+@pytest.mark.parametrize("scale", [10.0, 1e9, 1e200])
+def test_no_number_is_ever_cut(
+    columns: int, rewards: int, scale: float, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """At 80 columns 2396 was shown as 239; in a pipe, of 20 rewards four had no number at all."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = wide(rewards, scale)
+    found.print()
+    printed = capsys.readouterr().out
+    shown = Counter(printed.split())
+    for header, lines in found.tables():
+        for name in header[1:]:
+            assert all(word in shown for word in name.split())
+        for line in lines:
+            cells = Counter(" ".join(line[1:]).split())
+            assert not cells - shown, "control: a cut number is another word"
+            shown -= cells
+            assert line[0] in printed
+    if rewards == 2 and scale == 10.0:
+        longest = max(map(len, printed.splitlines()))
+        assert longest <= max(columns, 60), "only what cannot be divided is wider than the terminal"
+
+
+def test_what_fits_stays_one_table(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    wide(2).print()
+    assert capsys.readouterr().out.count("config ") == 2  # rewards and costs
+
+
+def test_a_mean_over_nothing_is_empty(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    failed = [Row(config="a", seed=0, index=0, prompt="p", errors={"answer": "boom"})]
+    found = summarize(failed, ["a"], ["gold"], "a")
+    found.print()
+    assert "nan" not in capsys.readouterr().out + found.markdown() + found.csv()

@@ -174,7 +174,7 @@ def test_presets_of_the_user(own: Path, tiny_folders: dict[str, Path]) -> None:
         ("zephyr: {tuned: a, untuned: b}", "'zephyr' .* is built in"),
         ("mine: other", "'mine' .* must be a mapping"),
         ("mine: {preset: zephyr}", "'mine' .* must be a mapping"),
-        ("a: [", "line 1 is broken YAML"),
+        ("a: [", "yaml:1: broken YAML"),
         ("mine: !!python/object:os.system x", "broken YAML"),
         ("mine: {tuned: a}", "guide.untuned: this field is missing"),
     ],
@@ -184,7 +184,7 @@ def test_a_broken_file_of_presets(own: Path, text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         guides("mine")
     own.unlink()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read file"):
         guides("zephyr")
 
 

@@ -15,6 +15,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- house:begin -->", "<!-- house:end -->"
 
 FLOORS: list[list[tuple[str, str]]] = [
+    [("__main__", "`python -m w2s_chains`")],
     [("cli", "the command line, `w2s`")],
     [("comparison", "`w2s compare`: configs on the same prompts")],
     [("langchain", "LLM, chat model, tools, structured output, callbacks")],
@@ -41,6 +42,8 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("backend.remote", "models behind HTTP"),
     ],
     [("core", "hypotheses, prompts, asks, events, contracts, slots")],
+    [("user_files", "files that a user names: text, YAML")],
+    [("values", "values that users and parts give: numbers, scores")],
     [("errors", "every error"), ("forks", "what a forked child starts anew")],
 ]
 """From the roof down: a part may import those of lower floors, never its neighbours or higher ones.

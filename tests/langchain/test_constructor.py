@@ -251,3 +251,49 @@ def test_an_object_with_the_one_method_is_a_part(proposer: HuggingFaceProposer) 
     whole = W2SLLM(proposer=proposer, scorer=Sliced(), strategy=BEAM)
     with pytest.raises(ConfigError, match="judges whole answers only"):
         whole.invoke(PROMPT)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"proposer": {"model": "a", "base": "b"}},
+        {"proposer": "a", "model": "b"},
+        {"proposer": "a", "guide": "zephyr", "guides": "tulu"},
+        {"proposer": "a", "guides": {"preset": "zephyr", "model": "x"}},
+        {"proposer": "a", "guides": {"preset": "zephyr", "base": "x", "adapter": "y"}},
+        {"proposer": "a", "guides": {"tuned": "a", "untuned": "b", "base": "c"}},
+        {"proposer": "a", "guides": {"tuned": "a", "untuned": "b", "model": "c"}},
+        {"proposer": "a", "guides": {"base": "a", "adapter": "b", "model": "c"}},
+        {"proposer": "a", "guides": {"model": "a", "tuned_template": "x {prompt}", "base": "c"}},
+        {"proposer": "a", "scorer": {"type": "mixture",
+                                     "parts": [{"guide": "zephyr", "guides": "tulu"}]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_model_of_a_config_is_silently_overridden(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="unknown field"):
+        W2SLLM.from_config(config)
+    with pytest.raises(ConfigError, match="unknown field"):
+        W2SLLM(**config) if "guide" not in config else W2SLLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Guides("a", "b", model="c"),  # pyright: ignore[reportCallIssue]
+        lambda: Guides("a", "b", adapter="c"),  # pyright: ignore[reportCallIssue]
+        lambda: Model("a", base="c"),  # pyright: ignore[reportCallIssue]
+        lambda: GuidePair.from_adapter("a", "b", model="c"),
+        lambda: GuidePair.from_prompts("a", "x {prompt}", "y {prompt}", tuned_model="c"),
+        lambda: GuidePair.from_preset("zephyr", model="c"),
+        lambda: HuggingFaceProposer.from_pretrained("a", base="c"),  # pyright: ignore[reportCallIssue]
+        lambda: W2SLLM.from_config({"proposer": "a"}, proposer_model="c"),  # pyright: ignore[reportCallIssue]
+        lambda: W2SLLM.from_pretrained("a", guides_model="c"),
+        lambda: W2SLLM.from_pretrained("a", proposer_type="c"),
+        lambda: W2SLLM.from_pretrained("a", tuned="b", untuned="c", guides="zephyr"),
+        lambda: W2SLLM.from_pretrained("a", tuned="b", untuned="c", guide="zephyr"),
+    ],
+)
+def test_a_second_model_in_python_is_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match=r"unknown (field|option)|give one of them"):
+        make()

@@ -11,9 +11,11 @@ from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.comparison.rows import Judgement, Row
 from w2s_chains.core.events import Event, Finished
 from w2s_chains.engine.job import Job
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, ScorerError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward, loglikelihood_per_token
+from w2s_chains.rewards.base import VALUES
+from w2s_chains.values import as_items, as_real, is_text
 
 
 def answer(
@@ -68,6 +70,9 @@ def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Ex
     row = Row(config=config, seed=seed, index=index, prompt=prompt)
     if isinstance(outcome, Exception):
         return row.model_copy(update={"errors": {"answer": error_text(outcome)}})
+    if not is_text(outcome.text):
+        error = "ValueError: the answer has half a surrogate pair, which is no character"
+        return row.model_copy(update={"errors": {"answer": error}})
     return row.model_copy(
         update={
             "text": outcome.text,
@@ -93,8 +98,8 @@ def _with_loglikelihoods(llm: W2SLLM, rows: list[Row]) -> list[Row]:
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error as text for a row."""
-    return f"{type(error).__name__}: {error}"
+    """Return an error as text for a row, which must be UTF-8."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 
 def unjudged(reward: Reward, rows: Sequence[Row]) -> list[Row]:
@@ -113,21 +118,28 @@ def judge(reward: Reward, rows: Sequence[Row]) -> list[Judgement]:
             value=None if isinstance(outcome, str) else outcome,
             error=outcome if isinstance(outcome, str) else None,
         )
-        for row, outcome in zip(rows, _outcomes(reward.score, rows), strict=True)
+        for row, outcome in zip(rows, _outcomes(reward, rows), strict=True)
     ]
 
 
-def _outcomes(
-    score: Callable[[Sequence[str], Sequence[str]], list[float]], rows: Sequence[Row]
-) -> list[float | str]:
+def _outcomes(reward: Reward, rows: Sequence[Row]) -> list[float | str]:
+    answers = [row.text or "" for row in rows]
     try:
-        values = [float(v) for v in score([r.prompt for r in rows], [r.text or "" for r in rows])]
-        if len(values) != len(rows):
-            raise ValueError(f"it returned {len(values)} values for {len(rows)} answers")
+        found: object = reward.score([row.prompt for row in rows], list(answers))
+        items = as_items(found, len(answers), f"the reward {reward.column!r}", VALUES)
     except Exception as error:
         if len(rows) == 1:
             return [error_text(error)]
-        return [outcome for row in rows for outcome in _outcomes(score, [row])]
-    return [
-        value if math.isfinite(value) else f"ValueError: the reward is {value}" for value in values
-    ]
+        return [outcome for row in rows for outcome in _outcomes(reward, [row])]
+    return [_outcome(reward, item) for item in items]
+
+
+def _outcome(reward: Reward, item: object) -> float | str:
+    value = as_real(item)
+    if value is not None and math.isfinite(value):
+        return value
+    return error_text(
+        ScorerError(
+            f"the reward {reward.column!r} gave {shown(item)}; a reward must be a finite number"
+        )
+    )

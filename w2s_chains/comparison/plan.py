@@ -14,6 +14,10 @@ from w2s_chains.config.sections import GenerationConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward
+from w2s_chains.user_files import parse_yaml, read_text
+
+MOST_BYTES = 2**26
+"""The largest file of a plan; this package wrote it, perhaps after many runs."""
 
 
 def remember(study: Study, path: Path, with_rows: set[str]) -> None:
@@ -32,12 +36,7 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
         "configs": {name: _config(config) for name, config in study.configs.items()},
         "rewards": {reward.column: _reward(reward) for reward in study.rewards},
     }
-    before: Any = {}
-    if path.exists():
-        try:
-            before = _with_new_names(yaml.safe_load(path.read_text("utf-8")) or {})
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"cannot read {str(path)!r}: {error}") from error
+    before = _known(path) if path.exists() else {}
     for kind, parts in now.items():
         for name, part in parts.items():
             known = before.get(kind, {}).get(name)
@@ -49,6 +48,24 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
                 )
     both = {kind: {**before.get(kind, {}), **parts} for kind, parts in now.items()}
     write_file(path, yaml.safe_dump(both, sort_keys=False, allow_unicode=True).encode())
+
+
+def _known(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the configs and rewards of earlier runs.
+
+    Raises:
+        ConfigError: It is no file that a comparison has written.
+    """
+    found: Any = parse_yaml(read_text(path, "plan", MOST_BYTES), str(path))[1]
+    known = _with_new_names({} if found is None else found)
+    if not isinstance(known, dict) or not all(
+        isinstance(parts, dict) for parts in cast("dict[str, Any]", known).values()
+    ):
+        raise ConfigError(
+            f"{path} is no plan of a comparison, which maps 'configs' and 'rewards' to mappings; "
+            "restore it, or use another folder"
+        )
+    return cast("dict[str, dict[str, Any]]", known)
 
 
 def _with_new_names(before: Any) -> Any:

@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from w2s_chains.core.configs import Checked
+from w2s_chains.core.sampling import Seed
 from w2s_chains.errors import ConfigError, W2SError
 
 T = TypeVar("T", bound=BaseModel)
@@ -25,14 +27,15 @@ class Key(NamedTuple):
     place: int
 
 
-class _AboutAnswer(BaseModel):
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _AboutAnswer(Checked):
     """A record about one answer: its config, seed, and the prompt's place in the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     config: str
-    seed: int
-    index: int
+    seed: Seed
+    index: Count
 
     @property
     def key(self) -> Key:
@@ -67,9 +70,9 @@ class Row(_AboutAnswer):
     loglikelihood: float | None = None
     kl: float | None = None
     rewards: dict[str, float | None] = Field(default_factory=dict)
-    proposed_tokens: int = 0
-    guide_tokens: int = 0
-    completion_tokens: int | None = None
+    proposed_tokens: Count = 0
+    guide_tokens: Count = 0
+    completion_tokens: Count | None = None
     finish_reason: str | None = None
     seconds: float = 0.0
     errors: dict[str, str] = Field(default_factory=dict)
@@ -164,7 +167,7 @@ class JsonLines(Generic[T]):
 def as_lines(records: Iterable[BaseModel]) -> bytes:
     """Write records as JSON lines."""
     lines = (json.dumps(r.model_dump(mode="json"), ensure_ascii=False) + "\n" for r in records)
-    return "".join(lines).encode()
+    return "".join(lines).encode("utf-8", "replace")  # a part's own text may be broken
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -6,8 +6,9 @@ import importlib.util
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -31,7 +32,7 @@ from w2s_chains.comparison.rows import (
 from w2s_chains.comparison.study import Entry, Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.core.events import Event, Progressed
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Repetition
 
@@ -78,7 +79,7 @@ def compare(
     Args:
         configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
             config files.
-        prompts: A file (JSON lines, CSV or text), or the prompts themselves.
+        prompts: A file (JSON, JSON lines, CSV or text), or the prompts themselves.
         out: The folder for rows, table and plots.
         strategies: Strategies to compare on one config.
         rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
@@ -111,6 +112,8 @@ def compare(
     )
     texts = study.read_prompts()
     baseline = _baseline(study, baseline)
+    if isinstance(batch_size, bool) or not isinstance(cast("object", batch_size), Integral):
+        raise ConfigError(f"batch_size is {shown(batch_size)}; it must be a whole number")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     if plots and importlib.util.find_spec("matplotlib") is None:
@@ -143,7 +146,7 @@ def _baseline(study: Study, baseline: str | None) -> str:
         return next(iter(study.configs))
     if baseline not in study.configs:
         raise ConfigError(
-            f"no config is called {baseline!r}; the configs are {', '.join(study.configs)}"
+            f"no config is called {shown(baseline)}; the configs are {', '.join(study.configs)}"
         )
     return baseline
 
@@ -161,6 +164,8 @@ def _alone_in(folder: Path) -> Generator[None]:
         ) from error
     except OSError as error:
         raise cannot_write(folder, error) from error
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"cannot write {shown(str(folder))}: {error}") from error
 
 
 class _Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -13,13 +13,14 @@ from w2s_chains.comparison.prompts import checked_prompts, read_prompts
 from w2s_chains.comparison.summary import ALWAYS
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
-from w2s_chains.config.yaml_lines import line_of, read_yaml
 from w2s_chains.core.configs import Config, config_errors
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import AnyReward
 from w2s_chains.rewards.base import FileBeside
 from w2s_chains.search import SearchStrategy
+from w2s_chains.user_files import line_of, read_yaml
+from w2s_chains.values import is_text
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
 """One or more seeds."""
@@ -95,8 +96,8 @@ class Study(Config):
                     "loglikelihood, which every comparison has; give it a model, or leave it out"
                 )
         for name, config in self.configs.items():
-            if not name.strip() or "\n" in name:
-                raise ValueError(f"a config is called {name!r}; give it a name on one line")
+            if not name.strip() or "\n" in name or not is_text(name):
+                raise ValueError(f"a config is called {shown(name)}; give it a name on one line")
             n = config.n if isinstance(config, W2SLLM) else config.generation.n
             if n != 1:
                 raise ValueError(f"config {name!r} has n={n}; leave n at 1 and use more seeds")
@@ -142,8 +143,8 @@ def load_study(path: str | Path, **fields: Any) -> Study:
     Raises:
         ConfigError: The file is not valid; the message lists every fault with file and line.
     """
+    tree, values = read_yaml(path, "config", Study.model_fields)
     path = Path(path)
-    tree, values = read_yaml(path, Study.model_fields)
     context = {"folder": path.parent}
     merged = {**_merged(values, str(path)), **fields}
     with config_errors(Study, merged, str(path), partial(line_of, tree)):
@@ -189,12 +190,18 @@ def make_study(
     if isinstance(configs, str | Path):
         configs = [configs]
     if not isinstance(configs, Mapping):
-        if len(configs) == 1 and "configs" in read_yaml(Path(configs[0]), Study.model_fields)[1]:
+        if not isinstance(cast("object", configs), Sequence):
+            raise ConfigError(f"configs are files or a mapping of them, not {shown(configs)}")
+        if len(configs) == 1 and _is_study(configs[0]):
             return _changed(load_study(configs[0], **given), strategies, {})
         configs = _by_stem(configs)
     values = {"prompts": (), **given, "configs": dict(configs)}
     with config_errors(Study, values, "comparison"):
         return _changed(Study.model_validate(values), strategies, {})
+
+
+def _is_study(path: str | Path) -> bool:
+    return "configs" in read_yaml(path, "config", Study.model_fields)[1]
 
 
 def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
@@ -231,6 +238,8 @@ def _named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> 
     """Return strategies by name; one without a name is called after its type and options."""
     if isinstance(strategies, Mapping) and "type" not in strategies:
         return dict(strategies)
+    if not isinstance(strategies, Mapping | list | tuple):
+        raise ConfigError(f"strategies are a list or a mapping, not {shown(strategies)}")
     listed = [strategies] if isinstance(strategies, Mapping) else list(strategies)
     named = {_label(strategy): strategy for strategy in listed}
     if len(named) < len(listed):
@@ -250,6 +259,9 @@ def _label(strategy: AnyStrategy) -> str:
 
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Name config files after their file names."""
+    for path in paths:
+        if not isinstance(cast("object", path), str | Path):
+            raise ConfigError(f"a config is a file, not {shown(path)}")
     named = {Path(path).stem: Path(path) for path in paths}
     if len(named) < len(paths):
         raise ConfigError(
@@ -264,7 +276,7 @@ def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     values = dict(values)
     base: Yaml = values.pop("base", None) or {}
     if not isinstance(base, Mapping):
-        raise ConfigError(f"{source}: base must be a mapping with sections, not {base!r}")
+        raise ConfigError(f"{source}: base must be a mapping with sections, not {shown(base)}")
     configs: Mapping[str, Yaml] | None = values.get("configs")
     if base and isinstance(configs, Mapping):
         values["configs"] = {

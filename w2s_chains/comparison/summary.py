@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from w2s_chains.comparison.rows import Row
@@ -120,22 +122,29 @@ class Summary:
             row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
             row += [_number(line.means["kl"]) for _ in self._kl_column]
-            row += [f"{line.proposed_tokens:.0f}", f"{line.guide_tokens:.0f}"]
+            row += [_number(line.proposed_tokens, 0), _number(line.guide_tokens, 0)]
             cost_rows.append(row)
         return [(judged, judged_rows)] * bool(self.rewards) + [(cost, cost_rows)]
 
     def print(self) -> None:
-        """Show the tables in the terminal."""
-        console = Console()
-        for header, rows in self.tables():
-            table = Table(header[0], box=SIMPLE, pad_edge=False, collapse_padding=True)
-            for name in header[1:]:
-                words = name.split()
-                table.add_column("\n".join(words), justify="right", min_width=max(map(len, words)))
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-        console.print(self.caption, style="dim", highlight=False)
+        """Show the tables in the terminal.
+
+        Columns that do not fit side by side go into further tables. If even a reward alone does
+        not fit beside the configs' names, every number gets a line of its own.
+        """
+        console = Console(markup=False, emoji=False, highlight=False)
+        for at, (header, rows) in enumerate(self.tables()):
+            size = 3 if self.rewards and at == 0 else 1  # a reward, its difference, its win rate
+            groups = [range(first, first + size) for first in range(1, len(header), size)]
+            tables = list(_tables(header, rows, groups, console))
+            if any(_width(table, console) > console.width for table in tables):
+                for line in _stacked(header, rows):
+                    console.print(line, soft_wrap=True)
+                console.print()
+                continue
+            for table in tables:
+                console.print(table)
+        console.print(self.caption, style="dim")
 
     def markdown(self) -> str:
         """Return one wide table, and what its numbers mean."""
@@ -259,6 +268,47 @@ def bootstrap(per_prompt: Sequence[float]) -> tuple[float, float, float]:
     return float(sample.mean()), float(low), float(high)
 
 
+def _tables(
+    header: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequence[range], console: Console
+) -> Iterator[Table]:
+    """Divide groups of columns among as few tables as fit the console, in order."""
+    while groups:
+        fit = 1
+        for count in range(2, len(groups) + 1):
+            if _width(_table(header, rows, groups[:count]), console) > console.width:
+                break
+            fit = count
+        yield _table(header, rows, groups[:fit])
+        groups = groups[fit:]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], groups: Iterable[range]) -> Table:
+    """Make a table of the first column and of those in ``groups``; no cell may wrap."""
+    columns = [0, *(at for group in groups for at in group)]
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for at in columns:
+        justify = "right" if at else "left"
+        table.add_column("\n".join(header[at].split()), justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[at] for at in columns))
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """Return the width that a table needs to show every cell on one line."""
+    return Measurement.get(console, console.options.update(max_width=10**6), table).maximum
+
+
+def _stacked(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each config, followed by a line for each of its numbers."""
+    widest = max(map(cell_len, header))
+    for row in rows:
+        yield row[0]
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            if cell:
+                yield f"  {name}{' ' * (widest - cell_len(name))}  {cell}"
+
+
 def _mean(found: Sequence[float]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
@@ -269,8 +319,8 @@ def _cells(difference: Difference) -> list[str]:
     return [f"{difference.mean:+.2f} {interval}", f"{difference.win_rate:.0%}"]
 
 
-def _number(number: float) -> str:
-    return "" if np.isnan(number) else f"{number:.2f}"
+def _number(number: float, digits: int = 2) -> str:
+    return "" if np.isnan(number) else f"{number:.{digits}f}"
 
 
 def _exact(number: float) -> str:

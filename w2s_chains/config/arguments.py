@@ -16,7 +16,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.scheduler import Engine
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
 from w2s_chains.guides.config import Guides
 from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.scorers.config import ScorerConfig
@@ -115,7 +115,7 @@ def known_arguments(arguments: dict[str, Any], cls: type[BaseModel]) -> dict[str
     """
     for name in arguments.keys() - cls.model_fields.keys() - {"guide"}:
         hint = did_you_mean(name, cls.model_fields)
-        raise ConfigError(f"{cls.__name__}: unknown field {name!r}{hint}")
+        raise ConfigError(f"{cls.__name__}: unknown field {shown(name)}{hint}")
     if "guide" not in arguments:
         return arguments
     if "guides" in arguments:

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from w2s_chains.config.sections import GenerationConfig, ModelType, W2SConfig
-from w2s_chains.config.yaml_lines import line_of, read_yaml
 from w2s_chains.core.configs import config_errors
 from w2s_chains.core.contracts import BaseGuidePair, config_of
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.errors import ConfigError
 from w2s_chains.search import SearchStrategy
+from w2s_chains.user_files import line_of, read_yaml
 
 
 def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None = None) -> W2SConfig:
@@ -31,9 +31,8 @@ def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None =
     if isinstance(config, Mapping):
         with config_errors(W2SConfig, config, "config"):
             return W2SConfig.model_validate({"type": kind, **config})
-    path = Path(config)
-    tree, values = read_yaml(path, W2SConfig.model_fields)
-    with config_errors(W2SConfig, values, str(path), partial(line_of, tree)):
+    tree, values = read_yaml(config, "config", W2SConfig.model_fields)
+    with config_errors(W2SConfig, values, str(config), partial(line_of, tree)):
         return W2SConfig.model_validate({"type": kind, **values})
 
 

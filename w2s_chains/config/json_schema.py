@@ -25,8 +25,7 @@ def config_schema() -> dict[str, Any]:
         # yaml-language-server: $schema=w2s.schema.json
 
     The schema refuses what ``load_config`` refuses, except for what one field says about another
-    (a ``system`` message needs ``chat``). It is stricter about values that stand for others, such
-    as the number "4" in quotes.
+    (a ``system`` message needs ``chat``; width times successors has a limit).
 
     Raises:
         ConfigError: A part of an installed package cannot be imported.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.core.asks import Expand
@@ -15,7 +15,7 @@ from w2s_chains.core.configs import Config, config_errors
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
-from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.sampling import Branches, SamplingParams
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError
 from w2s_chains.guides.config import GUIDES, AnyGuides, Guides
@@ -26,7 +26,7 @@ from w2s_chains.proposers.config import (
     load_proposer,
 )
 from w2s_chains.scorers.config import SCORER, AnyScorer, ScorerConfig
-from w2s_chains.search import AnyStrategy, ChunkBeamSearch
+from w2s_chains.search import AnyStrategy, ChunkBeamSearch, SearchStrategy
 
 if TYPE_CHECKING:
     from w2s_chains.backend.loading.local_model import Loader
@@ -45,7 +45,7 @@ class GenerationConfig(SamplingParams):
         n: Answers per prompt.
     """
 
-    n: int = Field(default=1, ge=1)
+    n: Branches = 1
 
 
 class PartsConfig(Config):
@@ -104,6 +104,11 @@ class W2SConfig(PartsConfig):
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
     generation: GenerationConfig = GenerationConfig()
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        check_effort(self.strategy, self.generation.n)
+        return self
+
     def models(self) -> list[Model]:
         """The models that are loaded into this process; other packages load their own."""
         pairs = [] if self.guides is None else [self.guides]
@@ -133,6 +138,24 @@ class W2SConfig(PartsConfig):
         said = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         generation = self.generation
         return said | {name: getattr(generation, name) for name in generation.model_fields_set}
+
+
+MOST_PER_PROMPT = 2**20
+"""The most partial answers for one prompt, in all of its searches."""
+
+
+def check_effort(strategy: SearchStrategy, n: int) -> None:
+    """Refuse to sample more for one prompt than any machine would finish.
+
+    Raises:
+        ValueError: ``n`` answers have more partial answers than ``MOST_PER_PROMPT``.
+    """
+    if n * strategy.branches > MOST_PER_PROMPT:
+        raise ValueError(
+            f"n={n:,} answers of {strategy.branches:,} partial answers each are "
+            f"{n * strategy.branches:,} per prompt; the most is {MOST_PER_PROMPT:,}, so lower n, "
+            "or the strategy's width, successors or n"
+        )
 
 
 def is_described(fields: Mapping[str, Any]) -> bool:

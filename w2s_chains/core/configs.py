@@ -8,29 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from typing import Any, Self, TypeGuard, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
+    GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 from w2s_chains.core.slots import Slot, is_mapping
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.values import refuse_excess, strict
 
 C = TypeVar("C", bound=BaseModel)
+
+MOST_FAULTS = 20
+"""The most faults that one message lists."""
 
 FindLine = Callable[[Sequence[str]], int | None]
 """Maps the path of a value to the line where it is written."""
 
 
-class Config(BaseModel):
-    """Base of all settings written in YAML or Python: frozen, without unknown fields.
+class Checked(BaseModel):
+    """Base of frozen values without unknown fields, whose numbers and booleans are no text.
 
     Raises:
         ConfigError: A field is misspelt, missing or out of range.
@@ -42,8 +49,24 @@ class Config(BaseModel):
         with config_errors(type(self), fields, type(self).__name__):
             super().__init__(**fields)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        with config_errors(type(self), {name: value}, type(self).__name__):
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        with config_errors(type(self), {}, type(self).__name__):
+            super().__delattr__(name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return strict(handler(source))
+
     # Stops pydantic from calling this for nested values, whose errors it collects itself.
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+class Config(Checked):
+    """Base of all settings written in YAML or Python; raises like ``Checked``."""
 
     def for_chat(self) -> Self:
         """Return this config for a chat model, whose models use their chat templates if any.
@@ -94,13 +117,16 @@ def config_errors(
         line_of: Finds the line of a value, if ``values`` come from a file.
 
     Raises:
-        ConfigError: Instead of pydantic's ValidationError.
+        ConfigError: Instead of pydantic's ValidationError; and if ``values`` are nested too deeply,
+            or stand for too much by sharing parts.
     """
+    refuse_excess(values, source)
     try:
         yield
     except ValidationError as error:
         faults: dict[tuple[int, str, str], list[str]] = {}
-        for fault in _causes(error):
+        causes = _causes(error)
+        for fault in causes[:MOST_FAULTS]:
             path = _path(fault, values)
             line = (line_of(path) if line_of is not None else None) or 0
             where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
@@ -108,7 +134,9 @@ def config_errors(
             message = _message(fault, path, values, model)
             told += [] if message in told else [message]
         ordered = sorted(faults.items(), key=lambda item: item[0][0])
-        lines = (f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered)
+        lines = [f"{where}: {', or: '.join(told)}{given}" for (_, where, given), told in ordered]
+        if (more := len(causes) - MOST_FAULTS) > 0:
+            lines.append(f"{source or model.__name__}: and {more:,} more faults")
         raise ConfigError("\n".join(lines)) from error
 
 
@@ -131,16 +159,8 @@ def built(slot: Slot[C], value: Any, context: Any = None) -> C:
 def _causes(error: ValidationError) -> list[Any]:
     """Return all faults, except lists that are too short only because an item is faulty."""
     faults = error.errors(include_url=False)
-    return [
-        fault
-        for fault in faults
-        if fault["type"] != "too_short"
-        or not any(other is not fault and _within(other["loc"], fault["loc"]) for other in faults)
-    ]
-
-
-def _within(loc: Sequence[Any], outer: Sequence[Any]) -> bool:
-    return tuple(loc[: len(outer)]) == tuple(outer)
+    faulty = {fault["loc"][:at] for fault in faults for at in range(len(fault["loc"]))}
+    return [f for f in faults if f["type"] != "too_short" or f["loc"] not in faulty]
 
 
 def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
@@ -153,7 +173,7 @@ def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
             node = node[step]
         elif not (last and fault["type"] in ("missing", "extra_forbidden")):
             continue
-        path.append(str(step))
+        path.append(str(step)[:200])
     return path
 
 
@@ -167,13 +187,19 @@ def _message(
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "is_instance_of":
         message += "; give a name, a mapping, or an object that is ready"
+    if fault["type"] == "string_type" and isinstance(fault["input"], int | float | date):
+        message += "; if it is meant as text, put it in quotes"
+    if fault["type"] == "frozen_instance":
+        message = "a config never changes; make another with model_copy(update={...})"
     return message
 
 
 def _given(fault: Any) -> str:
     """Return the faulty value for the message, or nothing if the message suffices."""
-    telling = fault["type"] in ("extra_forbidden", "missing", "value_error")
-    return "" if telling or isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+    telling = fault["type"] in ("extra_forbidden", "missing", "value_error", "frozen_instance")
+    return (
+        "" if telling or isinstance(fault["input"], Mapping) else f" (got {shown(fault['input'])})"
+    )
 
 
 def _choices(

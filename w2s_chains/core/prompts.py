@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import cast
+
+from w2s_chains.errors import PromptError, shown
+from w2s_chains.values import is_text
+
+
+def _check(name: str, value: object, optional: bool = False) -> None:
+    """Refuse what no model can read: what is not text, or has half of a surrogate pair."""
+    if not is_text(value) and not (optional and value is None):
+        why = "it has half of a surrogate pair" if isinstance(value, str) else "it is no text"
+        raise PromptError(f"{name} is {shown(value)}: {why}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +65,10 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        _check("Message.role", self.role)
+        _check("Message.content", self.content)
+
     @property
     def plain_text(self) -> str:
         r"""The content, with tool calls and results as text, for templates without tools.
@@ -89,7 +104,11 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if (self.text is None) == (not self.messages):
-            raise ValueError("a Prompt is either text=... or messages=(...), exactly one of them")
+            raise PromptError("a Prompt is either text=... or messages=(...), exactly one of them")
+        _check("Prompt.text", self.text, optional=True)
+        for message in self.messages:
+            if not isinstance(cast("object", message), Message):
+                raise PromptError(f"Prompt.messages must hold Messages, not {shown(message)}")
 
     @property
     def plain_text(self) -> str:

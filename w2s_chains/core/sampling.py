@@ -11,11 +11,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from w2s_chains.core.configs import Config
+from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.values import is_text, number, refuse_excess, whole_number
 
 
 def _as_tuple(value: Any) -> Any:
@@ -24,12 +26,33 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-MaxTokens = Annotated[int, Field(ge=1)]
-Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-TopP = Annotated[float, Field(gt=0.0, le=1.0)]
-TopK = Annotated[int, Field(ge=1)]
-RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+def _as_seed(value: int) -> int:
+    if value.bit_length() > 128:
+        raise ValueError(f"a seed has at most 128 bits, but this one has {value.bit_length():,}")
+    return value
+
+
+MOST_TOKENS = 2**20
+"""The most tokens of an answer or a chunk."""
+
+MOST_BRANCHES = 2**16
+"""The most partial answers of one search, and the most answers per prompt."""
+
+Whole = BeforeValidator(whole_number)
+Real = BeforeValidator(number)
+
+MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
+Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real]
+TopP = Annotated[float, Field(gt=0.0, le=1.0), Real]
+TopK = Annotated[int, Field(ge=1), Whole]
+RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real]
+Seed = Annotated[int, AfterValidator(_as_seed), Whole]
+Branches = Annotated[int, Field(ge=1, le=MOST_BRANCHES), Whole]
+ChunkTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
 Stop = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+
+
+_KINDS = ("json_schema", "regex", "lark")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +68,28 @@ class Constraint:
     kind: Literal["json_schema", "regex", "lark"]
     source: str
 
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            hint = did_you_mean(str(self.kind), _KINDS)
+            raise ConfigError(f"Constraint: kind {shown(self.kind)} is unknown{hint}")
+        if not is_text(self.source):
+            raise ConfigError(f"Constraint: source must be text, not {shown(self.source)}")
+
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
-        """Require an answer that is only JSON and valid under ``schema``."""
-        return cls(kind="json_schema", source=json.dumps(schema))
+        """Require an answer that is only JSON and valid under ``schema``.
+
+        Raises:
+            ConfigError: ``schema`` is no mapping of what JSON can hold.
+        """
+        refuse_excess(schema, "Constraint.json_schema")
+        try:
+            if isinstance(cast("object", schema), Mapping):
+                return cls(kind="json_schema", source=json.dumps(schema, allow_nan=False))
+            fault = "it is no mapping"
+        except (TypeError, ValueError) as error:
+            fault = str(error)
+        raise ConfigError(f"Constraint.json_schema: {shown(schema)} is no JSON schema: {fault}")
 
     @classmethod
     def regex(cls, pattern: str) -> Constraint:
@@ -82,7 +123,7 @@ class SamplingParams(Config):
     top_k: TopK | None = None
     repetition_penalty: RepetitionPenalty = 1.0
     stop: Stop = ()
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 DEFAULT_SAMPLING = SamplingParams()

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandle
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -101,7 +101,7 @@ class Slot(Generic[C]):
         points = self.entry_points
         if name not in points:
             hint = did_you_mean(name, [*self.builtins, *points])
-            raise ConfigError(f"unknown {self.kind} type {name!r}{hint}")
+            raise ConfigError(f"unknown {self.kind} type {shown(name)}{hint}")
         try:
             found = points[name].load()
         except Exception as error:  # third-party packages may raise anything
@@ -145,7 +145,7 @@ class Slot(Generic[C]):
             found = self.class_of(value).model_validate(dict(value), context=context)
             if self.holds(found):
                 return found
-        raise ConfigError(f"{self._expected}; got {value!r}")
+        raise ConfigError(f"{self._expected}; got {shown(value)}")
 
     def holds(self, value: object) -> bool:
         """Return whether an object already belongs in this slot."""

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
-from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SError
+from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
 from w2s_chains.forks import PATIENCE, Gate, wait_until_gone, watch_forks
+from w2s_chains.values import as_scores
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,12 @@ class Engine:
 
         Args:
             max_live: Maximum number of searches that run at once; the others wait.
+
+        Raises:
+            ConfigError: ``max_live`` is less than 1, so that no search would ever run.
         """
+        if not isinstance(cast("object", max_live), int) or max_live < 1:
+            raise ConfigError(f"max_live is {shown(max_live)}; it must be at least 1")
         self.max_live = max_live
         self._closed = False
         self._torn = False  # forked in the middle of a tick
@@ -220,29 +226,15 @@ def _score(group: Sequence[SearchState]) -> None:
     flat = [h for own in wanted for h in own]
     try:
         with _waiting_for_part():
-            scores = [float(score) for score in scorer.score(flat)]
-        if len(scores) != len(flat):
-            raise ScorerError(
-                f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "
-                f"{len(flat)} hypotheses; it must return one for each, in order"
-            )
+            found = scorer.score(flat)
+        scores = as_scores(found, [h.response for h in flat], f"the scorer {type(scorer).__name__}")
     except BaseException as error:
         _one_by_one(group, error, _score)
         return
     at = 0
     for search, own in zip(group, wanted, strict=True):
-        mine = scores[at : at + len(own)]
+        search.take_scores(scores[at : at + len(own)])
         at += len(own)
-        broken = next((i for i, score in enumerate(mine) if math.isnan(score)), None)
-        if broken is None:
-            search.take_scores(mine)
-        else:
-            search.fail(
-                ScorerError(
-                    f"the scorer {type(scorer).__name__} returned NaN for the text "
-                    f"{own[broken].response!r}; a score must be a number"
-                )
-            )
 
 
 def _one_by_one(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_v
 from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, ModelOptions
 from w2s_chains.backend.remote.server import ServerOptions
 from w2s_chains.backend.text.template import Template
-from w2s_chains.core.configs import Config, built
+from w2s_chains.core.configs import Checked, Config, built
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError, did_you_mean
 from w2s_chains.guides.presets import preset, presets
@@ -87,7 +87,7 @@ class Guides(ModelOptions):
         Raises:
             ConfigError: An option is misspelt or out of range.
         """
-        Config.__init__(self, tuned=tuned, untuned=untuned, **options)
+        Checked.__init__(self, tuned=tuned, untuned=untuned, **options)
 
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from w2s_chains.backend.loading.env_files import read_user_file
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
 
 PRESETS = "W2S_PRESETS"
 """The environment variable that names a YAML file of further presets, like ``presets.yaml``."""
@@ -32,7 +32,7 @@ def presets() -> dict[str, Mapping[str, Any]]:
                     if name in known
                     else "must be a mapping such as {tuned: ..., untuned: ...}"
                 )
-                raise ConfigError(f"preset {name!r} in {str(path)!r} {why}")
+                raise ConfigError(f"preset {shown(name)} in {str(path)!r} {why}")
             known[name] = value
     return known
 
@@ -45,5 +45,5 @@ def preset(name: str) -> Mapping[str, Any]:
     """
     known = presets()
     if name not in known:
-        raise ConfigError(f"unknown guide preset {name!r}{did_you_mean(name, known)}")
+        raise ConfigError(f"unknown guide preset {shown(name)}{did_you_mean(name, known)}")
     return known[name]

@@ -22,6 +22,7 @@ from w2s_chains.config.sections import (
     ModelType,
     Unloaded,
     build_parts,
+    check_effort,
     is_described,
     pair_of,
 )
@@ -30,10 +31,12 @@ from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.parts import PromptTokenizer, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import (
+    Branches,
     Constraint,
     MaxTokens,
     RepetitionPenalty,
     SamplingParams,
+    Seed,
     Stop,
     Temperature,
     TopK,
@@ -42,7 +45,7 @@ from w2s_chains.core.sampling import (
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
 from w2s_chains.engine.waiting import Together
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.errors import ConfigError, did_you_mean, shown
 from w2s_chains.langchain.generation import Searches, calls_of, checked_jobs, progress_bar
 from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
@@ -87,8 +90,8 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
     top_k: TopK | None = None
     repetition_penalty: RepetitionPenalty = 1.0
     stop: Stop = ()
-    seed: int | None = None
-    n: int = Field(default=1, ge=1)
+    seed: Seed | None = None
+    n: Branches = 1
     constraint: Constraint | None = None
     progress: bool = False
 
@@ -139,6 +142,11 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
             f"a {type(self).__name__} holds models and cannot be pickled; send to_config() to the "
             "other process, and call from_config() there"
         )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        check_effort(self.strategy, self.n)
+        return self
 
     @model_validator(mode="after")
     def _set_w2s_versions(self) -> Self:
@@ -246,7 +254,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         for name in overrides:
             if name not in self.call_fields:
                 hint = did_you_mean(name, self.call_fields)
-                raise ConfigError(f"unknown argument {name!r} of a call{hint}")
+                raise ConfigError(f"unknown argument {shown(name)} of a call{hint}")
         changed = dict(overrides) if stop is None else {**overrides, "stop": stop}
         if not changed:
             return self

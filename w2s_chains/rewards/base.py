@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, create_model
 from w2s_chains.backend.classifiers.answer_template import AnswerTemplate
 from w2s_chains.core.configs import Plugin, built
 from w2s_chains.core.slots import LazyClasses, Slot
+from w2s_chains.values import as_items
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
@@ -75,6 +76,10 @@ RewardFunction = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Takes prompts and answers, and returns one float per answer."""
 
 
+VALUES = "{} values for {} answers"
+"""How a message counts what a reward returned; see ``as_items``."""
+
+
 class FunctionReward(Reward):
     """A function as a reward.
 
@@ -86,7 +91,9 @@ class FunctionReward(Reward):
     function: RewardFunction = Field(exclude=True, repr=False)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-        return list(self.function(prompts, answers))
+        found = self.function(prompts, answers)
+        items = as_items(found, len(answers), f"the reward {self.column!r}", VALUES)
+        return cast("list[float]", items)  # the comparison checks each of them
 
 
 def _wrap_function(name: str, found: Any) -> type[Reward] | None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pydantic import Field
+
 from w2s_chains.errors import ConfigError
 from w2s_chains.rewards.base import FileBeside, Reward
 from w2s_chains.rewards.text import require
@@ -33,8 +35,8 @@ class TextClassifier(Reward):
     text: str = "text"
     label: str = "label"
     positive: str = "1"
-    ngrams: int = 2
-    c: float = 10.0
+    ngrams: int = Field(default=2, ge=1, le=100)
+    c: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
     def check(self) -> None:
         require("sklearn", self)

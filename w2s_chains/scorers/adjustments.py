@@ -12,6 +12,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import BuiltInScorerConfig
+from w2s_chains.values import as_scores
 
 NGRAM = 3
 """The length in words of the sequences whose repetition is penalized."""
@@ -98,6 +99,16 @@ def require_same_base(scorer: object, base: Proposer | None, beside: Parts | Non
         )
 
 
+def own_loglikelihood(proposer: Proposer, hypotheses: Sequence[Hypothesis]) -> list[float]:
+    """Return log p(y|x) of each hypothesis under a proposer.
+
+    Raises:
+        ScorerError: The proposer returned something else than one number for each.
+    """
+    source = f"loglikelihood of the proposer {type(proposer).__name__}"
+    return as_scores(proposer.loglikelihood(hypotheses), [h.response for h in hypotheses], source)
+
+
 def adjusted(
     scores: Sequence[float],
     hypotheses: Sequence[Hypothesis],
@@ -112,7 +123,7 @@ def adjusted(
     """
     found = list(scores)
     if base is not None and base_weight:
-        own = base.loglikelihood(hypotheses)
+        own = own_loglikelihood(base, hypotheses)
         found = [score + base_weight * value for score, value in zip(found, own, strict=True)]
     if repetition_penalty:
         found = [

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Scorer
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import ScorerConfig
+from w2s_chains.values import as_items, as_real
 
 
 class RememberingScorer(Scorer):
@@ -72,20 +74,15 @@ class CallableScorer(RememberingScorer):
         if not hypotheses:
             return []
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        found = self.function(
-            [h.prompt.plain_text for h in hypotheses], [h.response for h in hypotheses]
-        )
-        try:
-            values = list(found)
-        except TypeError:
-            values = [found]
-        if len(values) != len(hypotheses):
-            raise ScorerError(
-                f"the function {name} returned {len(values)} scores for {len(hypotheses)} "
-                "responses; it must return one number for each, in order"
-            )
+        texts = [h.response for h in hypotheses]
+        function = cast("Callable[..., object]", self.function)
+        found = function([h.prompt.plain_text for h in hypotheses], list(texts))
+        if len(texts) == 1 and type(found) in (int, float):
+            found = [found]
+        source, form = f"the function {name}", "{} scores for {} responses"
+        values = as_items(found, len(texts), source, form)
         return [
-            as_number(value, f"the function {name}", h)
+            as_number(value, source, h, text=False)
             for value, h in zip(values, hypotheses, strict=True)
         ]
 
@@ -145,17 +142,17 @@ class RunnableScorer(RememberingScorer):
             return error
 
 
-def as_number(value: Any, source: str, hypothesis: Hypothesis) -> float:
-    """Convert a score, given as a number or as text, to a finite float.
+def as_number(value: Any, source: str, hypothesis: Hypothesis, text: bool = True) -> float:
+    """Convert a score, given as a number or, if ``text``, as text, to a finite float.
 
     Raises:
         ScorerError: ``value`` is not a finite number.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isfinite(number):
+    number = as_real(value)
+    if number is None and text and isinstance(value, str):
+        with suppress(ValueError):
+            number = float(value)
+    if number is not None and math.isfinite(number):
         return number
     raise ScorerError(
         f"{source} gave {value!r} for the response {hypothesis.response!r}; a score must be a "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import ScorerError
+from w2s_chains.errors import ConfigError, ScorerError, shown
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
     adjusted,
@@ -18,6 +18,7 @@ from w2s_chains.scorers.adjustments import (
     require_same_base,
     tokens,
 )
+from w2s_chains.values import as_items, as_score
 
 
 class LogRatioConfig(AdjustedScorerConfig):
@@ -75,9 +76,14 @@ class LogRatioScorer(Scorer):
             per_token: Use the mean over the tokens instead of the sum.
 
         Raises:
+            ConfigError: ``pair`` is no pair of guides.
             ConfigError: ``base_weight`` is set without a proposer that computes loglikelihoods.
             ConfigError: A number is out of range.
         """
+        if not isinstance(cast("object", pair), BaseGuidePair):
+            raise ConfigError(
+                f"a LogRatioScorer needs a pair of guides, not {shown(pair)}; give a GuidePair"
+            )
         self.pair: BaseGuidePair = pair
         self.options = LogRatioConfig(
             base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
@@ -99,7 +105,12 @@ class LogRatioScorer(Scorer):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         options = self.options
-        ratios = [tuned - untuned for tuned, untuned in self.pair.loglikelihoods(hypotheses)]
+        source = f"the guide pair {type(self.pair).__name__}"
+        found: object = self.pair.loglikelihoods(hypotheses)
+        pairs = as_items(found, len(hypotheses), source, "{} pairs for {} hypotheses")
+        ratios = [
+            _ratio(pair, h.response, source) for pair, h in zip(pairs, hypotheses, strict=True)
+        ]
         scores = adjusted(
             ratios, hypotheses, self.base, options.base_weight, options.repetition_penalty
         )
@@ -145,3 +156,13 @@ class LogRatioScorer(Scorer):
             for prompt, response, end in zip(prompts, responses, ended, strict=True)
         ]
         return self.score(texts)
+
+
+def _ratio(pair: object, text: str, source: str) -> float:
+    if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:
+        raise ScorerError(
+            f"{source} returned {shown(cast('object', pair))} for the text {shown(text)}; it must "
+            "return (log p_tuned, log p_untuned)"
+        )
+    tuned, untuned = (as_score(value, text, source) for value in cast("Sequence[object]", pair))
+    return tuned - untuned

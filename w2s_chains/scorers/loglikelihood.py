@@ -10,7 +10,12 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.scorers.adjustments import require_loglikelihood, require_same_base, tokens
+from w2s_chains.scorers.adjustments import (
+    own_loglikelihood,
+    require_loglikelihood,
+    require_same_base,
+    tokens,
+)
 from w2s_chains.scorers.config import BuiltInScorerConfig
 
 
@@ -64,7 +69,7 @@ class LoglikelihoodScorer(Scorer):
         return f"LoglikelihoodScorer({self.options!r}, {key_of(self.base)})"
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        found = self.base.loglikelihood(hypotheses)
+        found = own_loglikelihood(self.base, hypotheses)
         if not self.options.per_token:
             return found
         return [value / tokens(h) for value, h in zip(found, hypotheses, strict=True)]

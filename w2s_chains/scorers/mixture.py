@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
@@ -16,7 +16,7 @@ from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.core.slots import LazyClasses
-from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
@@ -27,6 +27,7 @@ from w2s_chains.scorers.adjustments import (
 )
 from w2s_chains.scorers.config import SCORER, SCORERS, ScorerConfig
 from w2s_chains.scorers.log_ratio import LogRatioConfig
+from w2s_chains.values import as_scores
 
 AnySingleScorer = Annotated[
     ScorerConfig,
@@ -165,6 +166,8 @@ class MixtureScorer(Scorer):
                 ``base_weight`` is set without a proposer that computes loglikelihoods.
             ConfigError: An option is out of range.
         """
+        if not isinstance(cast("object", parts), Iterable):
+            raise ConfigError(f"the parts of a mixture are {shown(parts)}; give [(scorer, weight)]")
         self.parts = tuple(_weighted(part) for part in parts)
         if not self.parts:
             raise ConfigError("a mixture has no parts; give at least one (scorer, weight)")
@@ -199,18 +202,14 @@ class MixtureScorer(Scorer):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
+        texts = [h.response for h in hypotheses]
         asked = [part for part in self.parts if part.weight]
         pairs = [pair for part in asked if (pair := Scorer.of(part.scorer).pair) is not None]
         for pair in pairs[:1]:
             BaseGuidePair.of(pair).read_together(pairs, hypotheses)
         for part in asked:
-            own = part.scorer.score(hypotheses)
-            if len(own) != len(hypotheses):
-                raise ScorerError(
-                    f"the scorer {type(part.scorer).__name__} in a mixture returned {len(own)} "
-                    f"scores for {len(hypotheses)} hypotheses; it must return one for each, in "
-                    "order"
-                )
+            name = f"the scorer {type(part.scorer).__name__} in a mixture"
+            own = as_scores(part.scorer.score(hypotheses), texts, name)
             total = [t + part.weight * value for t, value in zip(total, own, strict=True)]
         options = self.options
         return adjusted(
@@ -221,7 +220,7 @@ class MixtureScorer(Scorer):
 def _weighted(part: Any) -> Weighted:
     try:
         scorer, weight = part
-        finite = math.isfinite(weight)
+        finite = not isinstance(weight, bool) and math.isfinite(weight)
     except (TypeError, ValueError):
         raise ConfigError(f"a part of a mixture is {part!r}; give (scorer, weight)") from None
     if not isinstance(scorer, Scorer):
@@ -229,7 +228,9 @@ def _weighted(part: Any) -> Weighted:
             f"a part of a mixture is {scorer!r}, which has no method score; give (scorer, weight)"
         )
     if not finite:
-        raise ConfigError(f"the weight of a part of a mixture is {weight}; give a finite number")
+        raise ConfigError(
+            f"the weight of a part of a mixture is {shown(weight)}; give a finite number"
+        )
     return Weighted(scorer, weight)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from w2s_chains.backend.classifiers.judge import Judge
 from w2s_chains.backend.classifiers.load import load_judge, preview_judge
@@ -14,7 +14,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import PromptError, ScorerError
+from w2s_chains.errors import ConfigError, PromptError, ScorerError, shown
 from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RememberingScorer
 
@@ -55,6 +55,11 @@ class RewardModelScorer(RememberingScorer):
             ConfigError: The model is not a sequence classifier, or an option does not fit it.
         """
         super().__init__()
+        if not isinstance(cast("object", options), RewardModelConfig):
+            raise ConfigError(
+                f"a RewardModelScorer needs a RewardModelConfig, not {shown(options)}; load a "
+                "model by name with RewardModelScorer.from_pretrained"
+            )
         options.preview()
         self.options = options
         self.partial = options.partial

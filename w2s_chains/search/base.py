@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.sampling import MOST_BRANCHES
 
 Search = Generator[Ask, Any, Hypothesis]
 
@@ -25,6 +28,15 @@ class SearchStrategy(Plugin, ABC):
     To add a strategy, subclass this with a ``type`` of its own and register the class under the
     entry point group ``w2s_chains.strategies``.
     """
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.branches > MOST_BRANCHES:
+            raise ValueError(
+                f"{self.branches:,} partial answers would grow at once; the most is "
+                f"{MOST_BRANCHES:,}, so lower width or successors"
+            )
+        return self
 
     @property
     def token_steering(self) -> float:

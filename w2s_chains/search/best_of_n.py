@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.sampling import Branches
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
 from w2s_chains.search.kl_bounds import best_of
 
@@ -22,7 +23,7 @@ class BestOfN(SearchStrategy):
     """
 
     type: Literal["best_of_n"] = "best_of_n"
-    n: int = Field(default=4, ge=1)
+    n: Branches = 4
     steering: float = Field(default=0.0, allow_inf_nan=False)
 
     @property

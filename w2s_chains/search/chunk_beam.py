@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
+from w2s_chains.core.sampling import Branches, ChunkTokens
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
 from w2s_chains.search.kl_bounds import best_of, chunk_beam
 
@@ -28,9 +29,9 @@ class ChunkBeamSearch(SearchStrategy):
     """
 
     type: Literal["chunk_beam"] = "chunk_beam"
-    width: int = Field(default=4, ge=1)
-    successors: int = Field(default=4, ge=1)
-    chunk_tokens: int | None = Field(default=5, ge=1)
+    width: Branches = 4
+    successors: Branches = 4
+    chunk_tokens: ChunkTokens | None = 5
     steering: float = Field(default=0.0, allow_inf_nan=False)
     return_best: Literal["beam", "finished"] = "beam"
 

@@ -109,10 +109,11 @@ def test_threads_do_not_mix_up_their_answers(llm: W2SLLM) -> None:
         (lambda hs: [0.0] * (len(hs) + 1), ScorerError, "scores for .* hypotheses"),
         (lambda hs: [], ScorerError, "returned 0 scores"),
         (lambda hs: 1 / 0, ZeroDivisionError, "division"),
-        (lambda hs: ["x"] * len(hs), ValueError, "could not convert"),
-        (lambda hs: None, TypeError, "not iterable"),
+        (lambda hs: ["x"] * len(hs), ScorerError, "returned 'x' for the text .* a number"),
+        (lambda hs: None, ScorerError, r"returned 1 scores for .* \(None\)"),
+        (lambda hs: dict.fromkeys(range(len(hs)), 1.0), ScorerError, r"one for each"),
     ],
-    ids=["nan", "too many", "none", "raises", "text", "no list"],
+    ids=["nan", "too many", "none", "raises", "text", "no list", "mapping"],
 )
 def test_a_bad_scorer_fails_its_own_prompt_only(
     proposer: HuggingFaceProposer, how: Any, error: type[Exception], told: str

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from w2s_chains.errors import ConfigError, ModelNotFoundError
+from w2s_chains.user_files import parse_yaml, read_text
 
 MODEL_PATHS = "W2S_MODEL_PATHS"
 """The environment variable that names a YAML file of hub ids and the folders of these models."""
@@ -32,21 +31,14 @@ def read_user_file(variable: str, what: str) -> tuple[Path, Mapping[str, Any]] |
     if not name:
         return None
     path = Path(name).expanduser()
-    values: Mapping[Any, Any] | list[Any] | str | float | None
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{variable} names the file {name!r}, and {_why(error)}") from error
-    values = {} if values is None else values
-    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        values: Any = parse_yaml(read_text(path, "file"), str(path))[1]
+    except ConfigError as error:
+        raise ConfigError(f"{variable} names the file {name!r}: {error}") from error
+    found: Mapping[Any, Any] | None = {} if values is None else values
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise ConfigError(f"{variable} names the file {name!r}, which must map {what}")
-    return path, values
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"its line {error.problem_mark.line + 1} is broken YAML: {error.problem}"
-    return f"it cannot be read: {error}"
+    return path, found
 
 
 def local_path(model: str) -> str:
