@@ -1,9 +1,12 @@
-"""``Engine``, which interleaves searches and answers their asks in batches, and ``tick``.
+"""``Engine``, which interleaves searches and answers their asks in batches.
 
 A search is a generator that yields asks, and the engine runs many of them at once. In every tick it
 first answers the searches that wait for scores, with one call per scorer, then samples the next
 tokens for those that wait for children, with one call per proposer. It also handles streaming,
 cancelling and the isolation of failures, so strategies need not.
+
+While a part waits for a server, its searches are away and another thread leads the others on. All
+code of parts and strategies runs in turns: one thread at a time.
 """
 
 from __future__ import annotations
@@ -13,21 +16,18 @@ import logging
 import math
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
+from w2s_chains.engine.visits import Turns, Visit, asks_itself
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, W2SError
 
 logger = logging.getLogger(__name__)
-
-_asking: ContextVar[threading.Thread | None] = ContextVar("asking", default=None)
-"""The engine's thread while it waits for a part; a part's own threads may inherit the value."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -42,13 +42,16 @@ class Engine:
         """Create an engine.
 
         Args:
-            max_live: Maximum number of searches that run at once; the others wait.
+            max_live: Maximum number of searches that run at once; the others wait. Searches that
+                wait for a server only count against others with the same parts.
         """
         self.max_live = max_live
         self._lock = threading.Lock()
-        self._waiting: deque[SearchHandle] = deque()
-        self._thread: threading.Thread | None = None  # None while there is nothing to do
-        self._latest: threading.Thread | None = None
+        self._waiting: dict[tuple[int, int], deque[SearchHandle]] = {}  # by their parts
+        self._thread: threading.Thread | None = None  # the one that leads; None if there is none
+        self._threads: set[threading.Thread] = set()  # with those that wait in a part
+        self._turns = Turns()
+        self._left = 0  # how often a thread has stopped to lead because a part waits
         self._live: list[SearchState] = []
         self._closed = False
         _engines.add(self)
@@ -74,68 +77,184 @@ class Engine:
 
     def start(self, searches: Sequence[SearchHandle]) -> None:
         """Start new searches, all in the same tick; raises like ``submit``."""
-        asking = _asking.get()
-        if asking is not None and asking is self._thread:
+        if asks_itself(self):
             raise W2SError(
                 "a scorer or proposer asks the engine that is waiting for it, which would wait for "
                 "ever; give the model that it asks an engine of its own (engine=Engine())"
             )
         with self._lock:
-            self._waiting.extend(searches)
-            if self._thread is None and self._waiting:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._latest,), name="w2s-engine", daemon=True
-                )
-                self._latest = self._thread
-                self._thread.start()
+            for search in searches:
+                self._waiting.setdefault(_parts(search.job), deque()).append(search)
+            self._lead_on()
 
     def close(self) -> None:
-        """Cancel all searches and wait for the thread to end; called when Python exits.
+        """Cancel all searches and wait for the threads to end; called when Python exits.
 
         A thread still inside torch when the interpreter shuts down would abort the process.
         """
         self._closed = True
         for search in self._live:
             search.running.cancel()
-        if self._latest is not None:
-            self._latest.join()
+        while threads := list(self._threads):
+            for thread in threads:
+                thread.join()
 
-    def _run(self, previous: threading.Thread | None) -> None:
-        if previous is not None:
-            previous.join()  # it has no more work, but only one thread may use the models
-        live: list[SearchState] = []
+    def _lead_on(self) -> None:
+        """Start a thread if none leads and there is work; call it with the lock."""
+        work = self._waiting or any(not search.away for search in self._live)
+        if self._thread is None and work:
+            self._thread = threading.Thread(target=self._run, name="w2s-engine", daemon=True)
+            self._threads.add(self._thread)
+            self._thread.start()
+
+    def _run(self) -> None:
+        me = threading.current_thread()
         while True:
-            with self._lock:
-                room = self.max_live - len(live)
-                arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-                if not live and not arrived:
-                    self._thread, self._live = None, []
-                    return
-            live += [SearchState(running) for running in arrived]
-            self._live = live
-            if self._closed:
-                for search in live:
-                    search.running.cancel()
-            del arrived
+            self._turns.acquire()
             try:
-                tick(live)
-            except BaseException as error:  # an internal error must not leave callers waiting
-                logger.exception("the engine failed")
-                for search in live:
-                    if not search.over:
-                        search.fail(W2SError(f"the engine failed: {error!r}"))
-            live = [search for search in live if not search.over]
+                with self._lock:
+                    if self._thread is None:
+                        self._thread = me  # its part has stopped waiting, and nobody else leads
+                    self._live = [search for search in self._live if not search.over]
+                    here = [search for search in self._live if not search.away]
+                    leads = self._thread is me
+                    arrived = self._admitted(self.max_live - len(here)) if leads else []
+                    if not (leads and (here or arrived)):
+                        self._thread = None if leads else self._thread
+                        self._threads.discard(me)
+                        return
+                self._tick(here, arrived)
+                del here, arrived
+            finally:
+                self._turns.release()
+
+    def _admitted(self, room: int) -> list[SearchHandle]:
+        """Take waiting searches that may start, in turn from each kind; call it with the lock."""
+        arrived: list[SearchHandle] = []
+        count = Counter(_parts(search.job) for search in self._live) if self._waiting else {}
+        kinds = deque(self._waiting)
+        while kinds and len(arrived) < room:
+            kind = kinds.popleft()
+            if count.get(kind, 0) >= self.max_live:
+                continue
+            count[kind] = count.get(kind, 0) + 1
+            arrived.append(self._waiting[kind].popleft())
+            if self._waiting[kind]:
+                kinds.append(kind)
+            else:
+                del self._waiting[kind]
+        return arrived
+
+    def _tick(self, here: list[SearchState], arrived: Iterable[SearchHandle]) -> None:
+        """Answer the searches' asks: scores first, then the next slice of children."""
+        left = self._left
+        group: Sequence[SearchState] = here
+        try:
+            for running in arrived:
+                here.append(SearchState(running))
+                self._live.append(here[-1])
+            for search in here:
+                if self._closed:
+                    search.running.cancel()
+                if search.running.cancelled and not search.over:
+                    search.fail(CancelledError("the search was cancelled"))
+            for kind, of, answer in (
+                (Score, _scorer_of, self._score),
+                (Expand, _proposer_of, self._propose),
+            ):
+                for group in _by(_waiting(here, kind), of):
+                    answer(group, group)
+                    if self._left != left:
+                        return  # meanwhile another thread may have led the others on
+        except BaseException as error:  # an internal error must not leave callers waiting
+            logger.exception("the engine failed")
+            for search in here if self._left == left else group:
+                if not search.over:
+                    search.fail(W2SError(f"the engine failed: {error!r}"))
+
+    # Calls of parts. ``held`` are all searches that this thread has in hand.
+
+    def _visit(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> Visit:
+        def leave() -> None:
+            with self._lock:
+                self._left += 1
+                for search in held:
+                    search.away = True
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                self._lead_on()
+            self._turns.release()
+
+        def come_back() -> None:
+            self._turns.acquire()
+            with self._lock:
+                for search in held:
+                    search.away = False
+
+        return Visit(self, group, leave, come_back)
+
+    def _propose(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+        requests = [search.request() for search in group]
+        proposer = group[0].job.proposer
+        try:
+            with self._visit(group, held).begun():
+                answers = proposer.propose(requests)
+            if len(answers) != len(requests):
+                raise ProposerError(
+                    f"the proposer {type(proposer).__name__} answered {len(answers)} of "
+                    f"{len(requests)} requests; it must answer each of them"
+                )
+        except Exception as error:
+            _one_by_one(group, error, partial(self._propose, held=held))
+            return
+        for search, request, answer in zip(group, requests, answers, strict=True):
+            if isinstance(answer, Exception):
+                search.fail(answer)
+            else:
+                search.take_children(request, answer)
+
+    def _score(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+        scorer = group[0].job.scorer
+        assert scorer is not None
+        wanted = [search.unscored() for search in group]
+        flat = [h for own in wanted for h in own]
+        try:
+            with self._visit(group, held).begun():
+                scores = [float(score) for score in scorer.score(flat)]
+            if len(scores) != len(flat):
+                raise ScorerError(
+                    f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "
+                    f"{len(flat)} hypotheses; it must return one for each, in order"
+                )
+        except Exception as error:
+            _one_by_one(group, error, partial(self._score, held=held))
+            return
+        at = 0
+        for search, own in zip(group, wanted, strict=True):
+            mine = scores[at : at + len(own)]
+            at += len(own)
+            broken = next((i for i, score in enumerate(mine) if math.isnan(score)), None)
+            if broken is None:
+                search.take_scores(mine)
+            else:
+                search.fail(
+                    ScorerError(
+                        f"the scorer {type(scorer).__name__} returned NaN for the text "
+                        f"{own[broken].response!r}; a score must be a number"
+                    )
+                )
 
 
-def tick(live: Sequence[SearchState]) -> None:
-    """Answer the searches' asks: scores first, then the next slice of children."""
-    for search in live:
-        if search.running.cancelled and not search.over:
-            search.fail(CancelledError("the search was cancelled"))
-    for group in _by(_waiting(live, Score), lambda search: id(search.job.scorer)):
-        _score(group)
-    for group in _by(_waiting(live, Expand), lambda search: id(search.job.proposer)):
-        _propose(group)
+def _parts(job: Job) -> tuple[int, int]:
+    return id(job.proposer), id(job.scorer)
+
+
+def _proposer_of(search: SearchState) -> int:
+    return id(search.job.proposer)
+
+
+def _scorer_of(search: SearchState) -> int:
+    return id(search.job.scorer)
 
 
 def _waiting(live: Iterable[SearchState], kind: type) -> list[SearchState]:
@@ -151,67 +270,6 @@ def _by(
     return list(groups.values())
 
 
-@contextmanager
-def _waiting_for_part() -> Generator[None]:
-    token = _asking.set(threading.current_thread())
-    try:
-        yield
-    finally:
-        _asking.reset(token)
-
-
-def _propose(group: Sequence[SearchState]) -> None:
-    requests = [search.request() for search in group]
-    try:
-        with _waiting_for_part():
-            answers = group[0].job.proposer.propose(requests)
-        if len(answers) != len(requests):
-            raise ProposerError(
-                f"the proposer {type(group[0].job.proposer).__name__} answered {len(answers)} of "
-                f"{len(requests)} requests; it must answer each of them"
-            )
-    except Exception as error:
-        _one_by_one(group, error, _propose)
-        return
-    for search, request, answer in zip(group, requests, answers, strict=True):
-        if isinstance(answer, Exception):
-            search.fail(answer)
-        else:
-            search.take_children(request, answer)
-
-
-def _score(group: Sequence[SearchState]) -> None:
-    scorer = group[0].job.scorer
-    assert scorer is not None
-    wanted = [search.unscored() for search in group]
-    flat = [h for own in wanted for h in own]
-    try:
-        with _waiting_for_part():
-            scores = [float(score) for score in scorer.score(flat)]
-        if len(scores) != len(flat):
-            raise ScorerError(
-                f"the scorer {type(scorer).__name__} returned {len(scores)} scores for "
-                f"{len(flat)} hypotheses; it must return one for each, in order"
-            )
-    except Exception as error:
-        _one_by_one(group, error, _score)
-        return
-    at = 0
-    for search, own in zip(group, wanted, strict=True):
-        mine = scores[at : at + len(own)]
-        at += len(own)
-        broken = next((i for i, score in enumerate(mine) if math.isnan(score)), None)
-        if broken is None:
-            search.take_scores(mine)
-        else:
-            search.fail(
-                ScorerError(
-                    f"the scorer {type(scorer).__name__} returned NaN for the text "
-                    f"{own[broken].response!r}; a score must be a number"
-                )
-            )
-
-
 def _one_by_one(
     group: Sequence[SearchState], error: Exception, again: Callable[[Sequence[SearchState]], None]
 ) -> None:
@@ -223,7 +281,10 @@ def _one_by_one(
         group[0].fail(error)
         return
     for search in group:
-        again([search])
+        if search.running.cancelled:
+            search.fail(CancelledError("the search was cancelled"))
+        else:
+            again([search])
 
 
 def _close_all() -> None:

@@ -1,4 +1,8 @@
-"""Run coroutines from synchronous code, on one event loop shared by the whole process."""
+"""Run coroutines from synchronous code, on one event loop shared by the whole process.
+
+While a part waits for a server or for another thread, whoever runs the part (the engine) can do
+other work: it sets a ``Host``, and every wait goes through ``wait_until_done``.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,94 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal
+
+from w2s_chains.errors import CancelledError
+
+_POLL = 0.05
+"""Seconds between checks whether a caller that waits was cancelled."""
 
 T = TypeVar("T")
 X = TypeVar("X")
 Args = TypeVarTuple("Args")
 
 
+class Host(Protocol):
+    """The caller of a part, such as the engine."""
+
+    def cancelled(self) -> bool:
+        """Return whether nobody wants the result any more."""
+        ...
+
+    def released(self) -> AbstractContextManager[None]:
+        """Do other work while this thread waits inside the context."""
+        ...
+
+
+host: ContextVar[Host | None] = ContextVar("host", default=None)
+"""Who has called the part that runs in this context."""
+
+
 def wait_for(call: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
     """Return ``await call(*args)``, run on the shared event loop.
 
     Connections belong to an event loop, so all of them use the same one.
+
+    Raises:
+        CancelledError: The host of this part was cancelled; the call is cancelled too.
     """
-    return _shared_loop().portal.call(call, *args)
+    future = _shared_loop().portal.start_task_soon(call, *args)
+    wait_until_done([future])
+    return future.result()
+
+
+def wait_until_done(
+    futures: Iterable[Future[Any]],
+    *,
+    timeout: float | None = None,
+    release: bool = True,
+) -> bool:
+    """Wait until all futures are done or one has failed; return whether that is so.
+
+    Args:
+        futures: What to wait for; they are cancelled if this raises.
+        timeout: The most seconds to wait.
+        release: Let the host do other work in the meantime.
+
+    Raises:
+        CancelledError: The host of this part was cancelled.
+    """
+    futures = list(futures)
+    owner = host.get()
+    end = None if timeout is None else time.monotonic() + timeout
+    with ExitStack() as stack:
+        if owner is not None and release:
+            stack.enter_context(owner.released())
+        try:
+            while True:
+                left = None if end is None else max(end - time.monotonic(), 0.0)
+                step = left if owner is None else min(_POLL, _POLL if left is None else left)
+                done, pending = wait(futures, timeout=step, return_when=FIRST_EXCEPTION)
+                if not pending or any(f.cancelled() or f.exception() for f in done):
+                    return True
+                if owner is not None and owner.cancelled():
+                    raise CancelledError("the search was cancelled")
+                if left is not None and left <= 0:
+                    return False
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
 
 
 def close_with(owner: object, close: Callable[[], Coroutine[Any, Any, object]]) -> None:
