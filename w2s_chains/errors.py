@@ -49,9 +49,7 @@ class ServerError(W2SError, RuntimeError):
         passing: Whether the same call may succeed later: the server was not reached, or busy.
     """
 
-    def __init__(
-        self, message: str, status: int | None = None, *, passing: bool = False
-    ) -> None:
+    def __init__(self, message: str, status: int | None = None, *, passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.passing = passing

@@ -131,13 +131,13 @@ class Engine:
     def _admitted(self, room: int) -> list[SearchHandle]:
         """Take waiting searches that may start, in turn from each kind; call it with the lock."""
         arrived: list[SearchHandle] = []
-        count = Counter(_parts(search.job) for search in self._live) if self._waiting else {}
+        count = Counter(_parts(search.job) for search in self._live if self._waiting)
         kinds = deque(self._waiting)
         while kinds and len(arrived) < room:
             kind = kinds.popleft()
-            if count.get(kind, 0) >= self.max_live:
+            if count[kind] >= self.max_live:
                 continue
-            count[kind] = count.get(kind, 0) + 1
+            count[kind] += 1
             arrived.append(self._waiting[kind].popleft())
             if self._waiting[kind]:
                 kinds.append(kind)

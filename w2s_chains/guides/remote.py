@@ -167,7 +167,8 @@ class RemoteGuide(Guide):
     async def _probe(self) -> list[float]:
         """Have the server score texts that it has sampled; return the logprobs of ``_PROBE``.
 
-        Both must agree. This detects servers that ignore parameters, and servers that are off by one token.
+        Both must agree. This detects servers that ignore parameters, and servers that are off by
+        one token.
         """
         known, before = await self._read(_PROBE)
         words = _PROBE.split(" ")

@@ -76,9 +76,8 @@ class OpenAIProposer(Proposer):
                 timeout, max_retries, max_concurrency, ...
 
         Raises:
-            ConfigError: The package openai (or tenacity) is missing.
             ModelNotFoundError: There is no such tokenizer.
-            ConfigError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range, or the key cannot be sent.
         """
         self._adopt(OpenAIConfig(model=model, **options), api_key)
 
@@ -95,8 +94,14 @@ class OpenAIProposer(Proposer):
         self.tokenizer = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._server = Server(spec, key)
+        known: dict[str, int] = (
+            {} if self.tokenizer is None else self.tokenizer.hf_tokenizer.get_vocab()
+        )
         self._model = ServedPrompting(
-            server=self._server, template=template, tokenizer=self.tokenizer
+            server=self._server,
+            template=template,
+            tokenizer=self.tokenizer,
+            vocabulary_size=max(known.values()) + 1 if known else 2**31,
         )
         self._found = Findings(self._probe, self._is_still, lambda can: bool(can.unknown))
 

@@ -49,7 +49,9 @@ class Credentials:
         """
         found = os.environ.get(variable or "") if key is None else key.get_secret_value()
         self._key = _sendable(found, "the key" + (f" in {variable}" if key is None else ""))
-        self._given = _openai_headers() if named_by_environment(base_url) else {}
+        self._given: Mapping[str, str] = {}
+        if named_by_environment(base_url):
+            self._given = _openai_headers()
         self.has_key = bool(self._key)
 
     def headers(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Run coroutines from synchronous code, on one event loop shared by the whole process.
 
 While a part waits for a server or for another thread, whoever runs the part (the engine) can do
-other work: it sets a ``Host``, and every wait goes through ``wait_until_done``.
+other work: it sets a ``Host``, and every wait is inside ``released``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import asyncio
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import AbstractContextManager, ExitStack
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
@@ -24,7 +23,7 @@ from anyio.from_thread import BlockingPortal
 
 from w2s_chains.errors import CancelledError
 
-_POLL = 0.05
+POLL = 0.05
 """Seconds between checks whether a caller that waits was cancelled."""
 
 T = TypeVar("T")
@@ -54,50 +53,25 @@ def wait_for(call: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
     Connections belong to an event loop, so all of them use the same one.
 
     Raises:
-        CancelledError: The host of this part was cancelled; the call is cancelled too.
+        CancelledError: The host of this part was cancelled, and the call with it.
     """
     future = _shared_loop().portal.start_task_soon(call, *args)
-    wait_until_done([future])
+    owner = host.get()
+    try:
+        with released():
+            while not wait([future], timeout=None if owner is None else POLL).done:
+                if owner is not None and owner.cancelled():
+                    raise CancelledError("the search was cancelled")
+    except BaseException:
+        future.cancel()
+        raise
     return future.result()
 
 
-def wait_until_done(
-    futures: Iterable[Future[Any]],
-    *,
-    timeout: float | None = None,
-    release: bool = True,
-) -> bool:
-    """Wait until all futures are done or one has failed; return whether that is so.
-
-    Args:
-        futures: What to wait for; they are cancelled if this raises.
-        timeout: The most seconds to wait.
-        release: Let the host do other work in the meantime.
-
-    Raises:
-        CancelledError: The host of this part was cancelled.
-    """
-    futures = list(futures)
+def released() -> AbstractContextManager[None]:
+    """Let the host of this part do other work while the code inside waits."""
     owner = host.get()
-    end = None if timeout is None else time.monotonic() + timeout
-    with ExitStack() as stack:
-        if owner is not None and release:
-            stack.enter_context(owner.released())
-        try:
-            while True:
-                left = None if end is None else max(end - time.monotonic(), 0.0)
-                step = left if owner is None else min(_POLL, _POLL if left is None else left)
-                done, pending = wait(futures, timeout=step, return_when=FIRST_EXCEPTION)
-                if not pending or any(f.cancelled() or f.exception() for f in done):
-                    return True
-                if owner is not None and owner.cancelled():
-                    raise CancelledError("the search was cancelled")
-                if left is not None and left <= 0:
-                    return False
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+    return nullcontext() if owner is None else owner.released()
 
 
 def close_with(owner: object, close: Callable[[], Coroutine[Any, Any, object]]) -> None:

@@ -62,9 +62,7 @@ class Findings(Generic[T]):
         async with self._lock:
             found = self._found
             age = time.monotonic() - self._at
-            if found is not None and not (
-                (afresh or self._incomplete(found)) and age > self._cost
-            ):
+            if found is not None and not ((afresh or self._incomplete(found)) and age > self._cost):
                 if not self._doubted and age < _TRUSTED:
                     return found
                 if await self._still(found):

@@ -19,7 +19,7 @@ _LONGEST_ERROR = 65536
 """Bytes to read of the body of an error."""
 
 
-class BadResponse(Exception):
+class BadResponseError(Exception):
     """The server answered, but not with a body to parse.
 
     Attributes:
@@ -43,29 +43,34 @@ async def post(client: httpx.AsyncClient, url: str, content: bytes, most: int) -
         most: The most bytes of the body, after decompression.
 
     Raises:
-        BadResponse: The status is no success, a redirect leaves the server, or the body is longer.
+        BadResponseError: The status is no success, a redirect leaves the server, or the body is
+            longer.
         httpx.HTTPError: There is no answer.
     """
     headers = {"Content-Type": "application/json"}
-    for _ in range(_REDIRECTS + 1):
+    redirects = 0
+    while True:
         async with client.stream("POST", url, content=content, headers=headers) as response:
             status, location = response.status_code, response.headers.get("location")
             if status in (307, 308) and location is not None:
                 target = str(response.url.join(location))
                 if origin(target) != origin(url):
                     scheme, host, port = origin(target)
-                    raise BadResponse(
+                    raise BadResponseError(
                         f"it redirects to another server, {scheme}://{host}:{port}, which would "
                         "get the prompt; if you trust that one, name it in base_url",
                         status,
                     )
-                url = target
+                if redirects == _REDIRECTS:
+                    raise BadResponseError(
+                        f"it redirects more than {_REDIRECTS} times; correct base_url", status
+                    )
+                url, redirects = target, redirects + 1
                 continue
             if not response.is_success:
                 text = (await _read(response, _LONGEST_ERROR, cut=True)).decode(errors="replace")
-                raise BadResponse(text, status, _seconds(response.headers.get("retry-after")))
+                raise BadResponseError(text, status, _seconds(response.headers.get("retry-after")))
             return await _read(response, most)
-    raise BadResponse(f"it redirects more than {_REDIRECTS} times; correct base_url", status)
 
 
 async def _read(response: httpx.Response, most: int, cut: bool = False) -> bytes:
@@ -75,7 +80,7 @@ async def _read(response: httpx.Response, most: int, cut: bool = False) -> bytes
     """
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise BadResponse(
+        raise BadResponseError(
             f"its reply is compressed as {coding[:40]!r}, though the request allows gzip only",
             response.status_code,
         )
@@ -87,7 +92,7 @@ async def _read(response: httpx.Response, most: int, cut: bool = False) -> bytes
         if len(body) > most:
             if cut:
                 return bytes(body[:most])
-            raise BadResponse(
+            raise BadResponseError(
                 f"its reply is longer than {most:,} bytes, which is more than this request can "
                 "need; check that it keeps to max_tokens"
             )

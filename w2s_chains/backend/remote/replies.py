@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, Field, model_validator
 
-_SPARE_TOKENS = 4
+CHARACTER_TOKENS = 4
+"""Most tokens of a single character; a text of so few may be empty."""
+_SPARE_TOKENS = CHARACTER_TOKENS
 """Tokens beyond max_tokens that a server (llama.cpp) may add to complete a character."""
 _TOKEN_CHARACTERS = 256
 """More characters than the longest token of any vocabulary (runs of 128 spaces) has."""
@@ -27,7 +29,7 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class BrokenReply(ValueError):
+class BrokenReplyError(ValueError):
     """A reply contradicts itself or its request."""
 
 
@@ -59,7 +61,7 @@ class Asked:
             tokens=body["max_tokens"],
             prompt=prompt,
             echo=body.get("echo", False),
-            size=len(prompt)
+            size=len(cast("list[int]", prompt))
             if isinstance(prompt, list)
             else len("".join(texts or [prompt or ""]).encode(errors="replace")),
         )
@@ -69,6 +71,14 @@ class Asked:
         """The most bytes of the reply."""
         tokens = self.n * self.tokens + self.size
         return min(_MOST_BYTES, _LEAST_BYTES + _TOKEN_BYTES * tokens)
+
+
+def too_long(text: str, tokens: int) -> str | None:
+    """Return what is wrong with a text that cannot be so few tokens, else None."""
+    words = len(text.split()) if len(text) <= _TOKEN_CHARACTERS * tokens else 0
+    if words <= _TOKEN_WORDS * tokens and len(text) <= _TOKEN_CHARACTERS * tokens:
+        return None
+    return f"a text of {len(text):,} characters ({words or 'many'} words) as {tokens} tokens"
 
 
 class Logprobs(BaseModel):
@@ -134,7 +144,7 @@ class Reply(BaseModel):
 
         Raises:
             pydantic.ValidationError: It is not JSON, or has another shape.
-            BrokenReply: It contradicts itself or the request.
+            BrokenReplyError: It contradicts itself or the request.
         """
         return cls.model_validate_json(body)._checked(asked)
 
@@ -152,10 +162,10 @@ class Reply(BaseModel):
         """Return the reply with its choices in order, after checking all its numbers."""
         n = len(self.choices)
         if n > asked.n:
-            raise BrokenReply(f"{n} choices where {asked.n} were asked for")
+            raise BrokenReplyError(f"{n} choices where {asked.n} were asked for")
         places = [choice.index for choice in self.choices if choice.index is not None]
         if len(set(places)) < len(places) or not set(places) <= set(range(asked.n)):
-            raise BrokenReply(f"choices with the indexes {places[:8]}")
+            raise BrokenReplyError(f"choices with the indexes {places[:8]}")
         for choice in self.choices:
             self._check_choice(choice, asked)
         if self.usage is not None:
@@ -166,34 +176,33 @@ class Reply(BaseModel):
     def _check_choice(self, choice: Choice, asked: Asked) -> None:
         most, ids = asked.tokens + _SPARE_TOKENS, choice.token_ids
         if ids is not None and len(ids) > most:
-            raise BrokenReply(f"{len(ids)} token ids for max_tokens={asked.tokens}")
+            raise BrokenReplyError(f"{len(ids)} token ids for max_tokens={asked.tokens}")
         text, told = choice.text, most
         if ids is not None:
             told = len(ids)
         elif self.usage is not None:
             told = min(most, self.usage.completion_tokens)
         told += asked.size + _SPECIAL_TOKENS if asked.echo else 0
-        if len(text) > _TOKEN_CHARACTERS * told or len(text.split()) > _TOKEN_WORDS * told:
-            raise BrokenReply(
-                f"a text of {len(text)} characters and {len(text.split())} words as {told} tokens "
-                f"(max_tokens={asked.tokens})"
-            )
+        if wrong := too_long(text, told):
+            raise BrokenReplyError(f"{wrong} (max_tokens={asked.tokens})")
         if isinstance(asked.prompt, list) and choice.prompt_token_ids not in (None, asked.prompt):
-            raise BrokenReply("other token ids of the prompt than it was sent")
+            raise BrokenReplyError("other token ids of the prompt than it was sent")
         if len(choice.prompt_token_ids or ()) > asked.size + _SPECIAL_TOKENS:
-            raise BrokenReply(f"{len(choice.prompt_token_ids or ())} token ids of the prompt")
+            raise BrokenReplyError(f"{len(choice.prompt_token_ids or ())} token ids of the prompt")
         scored = len(choice.logprobs.tokens) if choice.logprobs else 0
         if scored > most + (asked.size + _SPECIAL_TOKENS if asked.echo else 0):
-            raise BrokenReply(f"log-probabilities of {scored} tokens (max_tokens={asked.tokens})")
+            raise BrokenReplyError(
+                f"log-probabilities of {scored} tokens (max_tokens={asked.tokens})"
+            )
 
     def _check_usage(self, usage: ReplyUsage, asked: Asked) -> None:
         if usage.completion_tokens > len(self.choices) * (asked.tokens + _SPARE_TOKENS):
-            raise BrokenReply(
+            raise BrokenReplyError(
                 f"{usage.completion_tokens} tokens in {len(self.choices)} choices of at most "
                 f"{asked.tokens} (max_tokens)"
             )
         if asked.prompt is not None and usage.prompt_tokens > asked.size + _SPECIAL_TOKENS:
-            raise BrokenReply(
+            raise BrokenReplyError(
                 f"{usage.prompt_tokens} prompt tokens for a prompt of at most {asked.size}"
             )
 

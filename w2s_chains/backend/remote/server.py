@@ -18,8 +18,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from w2s_chains.backend.remote.credentials import OPENAI, Credentials, named_by_environment
 from w2s_chains.backend.remote.event_loop import close_with
-from w2s_chains.backend.remote.http import BadResponse, post
-from w2s_chains.backend.remote.replies import Asked, BrokenReply, Reply
+from w2s_chains.backend.remote.http import BadResponseError, post
+from w2s_chains.backend.remote.replies import Asked, BrokenReplyError, Reply
 from w2s_chains.core.configs import Config
 from w2s_chains.errors import PromptError, ServerError, brief
 
@@ -184,7 +184,8 @@ class Server:
                 f"the prompt has the character {error.object[error.start]!r}, half of a surrogate "
                 "pair, which UTF-8 cannot represent; remove it"
             ) from None
-        for attempt in range(most + 1):
+        attempt = 0
+        while True:
             found = await self._attempt(api, content, asked, parse)
             if found.reply is not None:
                 return found.reply
@@ -192,6 +193,7 @@ class Server:
                 break
             logger.info("%s: %s; trying again", self.name, found.problem)
             await anyio.sleep(max(found.asked, self._backoff(attempt)))
+            attempt += 1
         tries = f" after {attempt + 1} attempts" if attempt else ""
         raise ServerError(
             f"{self.name} failed{tries}: {found.problem}{found.remedy}",
@@ -237,20 +239,20 @@ class Server:
     def _failed(self, error: Exception) -> _Attempt:
         """Describe an error, without secrets."""
         options = self.options
-        status = error.status if isinstance(error, BadResponse) else None
-        asked = error.asked if isinstance(error, BadResponse) else 0.0
+        status = error.status if isinstance(error, BadResponseError) else None
+        asked = error.asked if isinstance(error, BadResponseError) else 0.0
         lost = isinstance(error, TimeoutError | httpx.TransportError)
         again = lost or status in _PASSING
         passing = again and status != 500
         remedy = self._remedy(status) if lost or status else ""
         if isinstance(error, TimeoutError):
             problem = f"no answer within {options.timeout:g} seconds"
-        elif isinstance(error, BadResponse):
+        elif isinstance(error, BadResponseError):
             said = _message(str(error))
-            problem = said if status is None or 300 <= status < 400 else (
-                f"HTTP status {status}: {said}"
+            problem = (
+                said if status is None or 300 <= status < 400 else (f"HTTP status {status}: {said}")
             )
-        elif isinstance(error, ValidationError | BrokenReply):
+        elif isinstance(error, ValidationError | BrokenReplyError):
             again, problem = True, str(error)
             if isinstance(error, ValidationError):
                 first = error.errors(include_url=False, include_input=False)[0]
