@@ -172,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"content-length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
+        if self.close_connection:
+            self.send_header("connection", "close")
         self.end_headers()
         self.wfile.write(content)
 

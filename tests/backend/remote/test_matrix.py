@@ -53,7 +53,10 @@ class Guided:
     """Scores by one guide."""
 
     def __init__(self, guide: RemoteGuide) -> None:
-        self.score = guide.loglikelihood
+        self.guide = guide
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return self.guide.loglikelihood(hypotheses)
 
 
 def with_proposer(server: FaultyServer, engine: Engine) -> W2SLLM:
@@ -80,7 +83,7 @@ PARTS: dict[str, Callable[[FaultyServer, Engine], W2SLLM]] = {
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
             patch.setenv(name, "")
@@ -90,7 +93,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 HARMLESS = {
     # What these parts do not read, or may take.
     "proposer": {"positive logprobs", "logprobs are NaN", "logprobs too few"},
-    "guide": {"unknown ending", "choices too many"},
+    "guide": {"unknown ending", "choices too many", "no text", "usage of nothing"},
     "judge": {
         "unknown ending", "no ending", "negative usage", "huge usage", "usage of nothing",
         "positive logprobs", "logprobs are NaN", "logprobs too few", "ids out of range",
