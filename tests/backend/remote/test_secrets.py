@@ -19,7 +19,7 @@ SECRETS = {
     "OPENAI_ORG_ID": "org-hush-2",
     "OPENAI_PROJECT_ID": "project-hush-3",
     "OPENAI_ADMIN_KEY": "admin-hush-4",
-    "OPENAI_CUSTOM_HEADERS": "X-Gateway: gateway-hush-5\nAuthorization: Bearer other-hush-6",
+    "OPENAI_CUSTOM_HEADERS": "X-Gateway: gateway-hush-5\nauthorization: Bearer other-hush-6",
 }
 QUICK = {"max_retries": 0, "timeout": 5.0}
 

@@ -56,7 +56,8 @@ class Credentials:
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request."""
-        return {"Authorization": f"Bearer {self._key or _NO_KEY}", **self._given}
+        given = {name.title(): value for name, value in self._given.items()}  # case is ignored
+        return {"Authorization": f"Bearer {self._key or _NO_KEY}", **given}
 
     def redacted(self, text: str) -> str:
         """Return ``text`` without the values of secrets."""
