@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 _TRUSTED = 60.0
 """Seconds after which a server may have been replaced without a failed call."""
+_CHEAP = 5.0
+"""Seconds of a test that may be repeated at once."""
 
 
 class Findings(Generic[T]):
@@ -54,7 +56,7 @@ class Findings(Generic[T]):
     async def get(self, afresh: bool = False) -> T:
         """Return what was found; ``afresh`` tests again, as do tests that were incomplete.
 
-        At most half of the time goes into such repetitions. Raises what ``find`` raises.
+        At most half of the time goes into long repetitions. Raises what ``find`` raises.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # in a forked process, whose parent may have held the lock
@@ -62,7 +64,9 @@ class Findings(Generic[T]):
         async with self._lock:
             found = self._found
             age = time.monotonic() - self._at
-            if found is not None and not ((afresh or self._incomplete(found)) and age > self._cost):
+            soon = age < self._cost and self._cost > _CHEAP
+            again = not soon and (afresh or (found is not None and self._incomplete(found)))
+            if found is not None and not again:
                 if not self._doubted and age < _TRUSTED:
                     return found
                 if await self._still(found):

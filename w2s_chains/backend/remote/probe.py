@@ -121,7 +121,7 @@ async def _probe_completions(server: Server) -> Capabilities:
     return Capabilities(
         completions=True,
         n=two is not None and len(two.choices) == 2,
-        seed=_text(same) == _text(again) != _text(other) and same is not None,
+        seed=None not in (same, again, other) and _text(same) == _text(again) != _text(other),
         token_ids=first.choices[0].token_ids is not None
         and continued is not None
         and continued.choices[0].token_ids == first.choices[0].token_ids,
