@@ -232,9 +232,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _bomb() -> bytes:
-    """A gigabyte of spaces as a megabyte."""
+    """Half a gigabyte of spaces as half a megabyte."""
     packer = zlib.compressobj(9, wbits=31)
-    return b"".join(packer.compress(b" " * 2**20) for _ in range(1024)) + packer.flush()
+    return b"".join(packer.compress(b" " * 2**20) for _ in range(512)) + packer.flush()
 
 
 BOMB = gzip.compress(b" " * 2**20)
@@ -244,7 +244,7 @@ BOMB = gzip.compress(b" " * 2**20)
 def serving(fault: str | None = None) -> Generator[FaultyServer]:
     """A server on loopback."""
     global BOMB
-    if fault == "gzip bomb" and len(BOMB) < 2**19:
+    if fault == "gzip bomb" and len(BOMB) < 2**18:
         BOMB = _bomb()
     with FaultyServer(fault) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
