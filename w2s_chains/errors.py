@@ -47,11 +47,13 @@ class ServerError(W2SError, RuntimeError):
 
     Attributes:
         status: The HTTP status, if there was one.
+        passing: Whether the same call may succeed later: the server was not reached, or busy.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.passing = passing
 
 
 class ScorerError(W2SError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What forks need: ``watch_forks``, ``ForkSafeLock``, ``Gate`` and ``wait_until_gone``.
+"""What forks need: ``watch_forks``, ``ForkSafeLock`` and ``wait_until_gone``.
 
 A child has one thread, the one that forked. What another thread of its parent had locked stays
 locked there, and what that thread was doing stays half done.
@@ -11,8 +11,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -55,35 +53,6 @@ class ForkSafeLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-class Gate:
-    """Lets work pass piece by piece; whoever closes it waits until no piece is under way."""
-
-    def __init__(self) -> None:
-        self._entry, self._inside = threading.RLock(), threading.RLock()
-
-    @contextmanager
-    def passing(self) -> Generator[None]:
-        """Do one piece of work; those who wait to close the gate come before the next."""
-        with self._entry:
-            pass
-        with self._inside:
-            yield
-
-    def close(self, timeout: float) -> bool:
-        """Wait until no piece is under way; return False if that takes too long."""
-        end = time.monotonic() + timeout
-        if not self._entry.acquire(timeout=timeout):
-            return False
-        if self._inside.acquire(timeout=max(0.0, end - time.monotonic())):
-            return True
-        self._entry.release()
-        return False
-
-    def open(self) -> None:
-        self._inside.release()
-        self._entry.release()
 
 
 def wait_until_gone(thread: threading.Thread, timeout: float) -> None:

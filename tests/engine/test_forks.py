@@ -14,8 +14,9 @@ import pytest
 
 from w2s_chains import Engine, Hypothesis, Job, Sampling
 from w2s_chains.core.events import Committed
+from w2s_chains.engine.visits import Turns
 from w2s_chains.engine.waiting import EventStream
-from w2s_chains.forks import ForkSafeLock, Gate
+from w2s_chains.forks import ForkSafeLock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -129,19 +130,40 @@ def test_locks_are_free_in_a_child() -> None:
     holder.join()
 
 
-def test_whoever_closes_a_gate_comes_next() -> None:
+def test_turns_come_in_the_order_of_asking() -> None:
     """Control: with one lock, a thread that takes it again and again starves all others."""
-    gate, ended = Gate(), threading.Event()
+    turns, ended = Turns(), threading.Event()
 
     def work() -> None:
         while not ended.is_set():
-            with gate.passing():
-                time.sleep(0.01)
+            turns.acquire()
+            assert turns.acquire(), "who has the turn may take it again"
+            time.sleep(0.01)
+            turns.release()
+            turns.release()
 
     worker = threading.Thread(target=work)
     worker.start()
     for _ in range(10):
-        assert gate.close(timeout=1.0)
-        gate.open()
+        assert turns.acquire(timeout=1.0)
+        turns.release()
     ended.set()
     worker.join()
+
+
+def test_a_turn_that_does_not_come_leaves_no_trace() -> None:
+    turns, held, done = Turns(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        turns.acquire()
+        held.set()
+        done.wait()
+        turns.release()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    assert not turns.acquire(timeout=0.05)
+    done.set()
+    holder.join()
+    assert turns.acquire(timeout=1.0)

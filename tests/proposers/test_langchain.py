@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import Generation, LLMResult
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from tests.helpers.served import Server, Words, serve
 from w2s_chains import (
@@ -245,6 +247,83 @@ def test_calls_under_way_are_capped() -> None:
     answers = ask(proposer, *"abcdefghij", sampling=SamplingParams(max_tokens=4))
     assert all(isinstance(answer, list) for answer in answers), "waiting does not count"
     assert time.monotonic() - started >= 0.5
+
+
+class Raises(Plain):
+    error: Any
+    key: SecretStr = SecretStr("sk-hush")
+
+    def _generate(self, *args: Any, **kw: Any):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StopIteration("over"), ProposerError),
+        (StopAsyncIteration("over"), ProposerError),
+        (ConnectionError("wrong key: sk-hush"), ProposerError),
+        (SystemExit("bye"), ProposerError),
+        (ConnectionError("no route"), ConnectionError),
+    ],
+)
+def test_what_a_model_raises(error: Any, kind: Any) -> None:
+    model = llm(LangChainProposer(Raises(error=error)), Sampling())
+    for ask_it in (
+        lambda: model.invoke("x"),
+        lambda: asyncio.run(asyncio.wait_for(model.ainvoke("x"), 20)),
+    ):
+        with pytest.raises(kind) as caught:
+            ask_it()
+        told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+        assert "sk-hush" not in told
+
+
+class Says(Telling):
+    """It says of itself what it is told to."""
+
+    text: str
+    says: dict[str, Any]
+
+    def _generate(self, *args: Any, **kw: Any):
+        one = Generation(text=self.text, generation_info=self.says)
+        return LLMResult(generations=[[one]])
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "told"),
+    [
+        ("word " * 5000, {"completion_tokens": 8}, "as 8 tokens"),
+        ("word " * 5000, {}, "as 12 tokens"),
+        ("word", {"completion_tokens": -3}, "'-3' tokens, which is no count"),
+        ("word", {"completion_tokens": "8"}, "'8' tokens, which is no count"),
+        ("word", {"completion_tokens": float("nan")}, "no count"),
+        ("word", {"completion_tokens": 8, "prompt_tokens": 1e300}, "no count"),
+        ("word", {"finish_reason": "SAFETY"}, "ended an answer with 'safety'"),
+        ("", {"finish_reason": "MAX_TOKENS"}, "no text for 8 tokens"),
+    ],
+)
+def test_what_a_model_says_is_checked(text: str, says: dict[str, Any], told: str) -> None:
+    proposer = LangChainProposer(Says(text=text, says=says))
+    with pytest.raises(ProposerError, match=told):
+        llm(proposer, Sampling(), max_tokens=8).invoke("x")
+
+
+def test_the_prompt_counts_once() -> None:
+    model = Says(text=" a b c", says={"completion_tokens": 3, "prompt_tokens": 27})
+    beam = ChunkBeamSearch(width=2, successors=2, chunk_tokens=3)
+    [[answer]] = llm(LangChainProposer(model), beam).generate(["x"]).generations
+    assert (answer.generation_info or {})["prompt_tokens"] == 27
+
+
+def test_calls_that_hang_take_no_place_for_ever() -> None:
+    proposer = LangChainProposer(Slow(seconds=30), timeout=0.2, max_concurrency=1)
+    for _ in range(3):
+        [answer] = ask(proposer, "x")
+        assert isinstance(answer, ProposerError)
+    proposer.model = Plain()
+    [answer] = ask(proposer, "x")
+    assert isinstance(answer, list)
 
 
 def test_it_has_no_form_in_yaml() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.helpers.openai_proposer import GREEDY, HOT, Longest, ask, connect, words
-from tests.helpers.served import Words, serve
-from w2s_chains import W2SLLM, BestOfN, Expand, Hypothesis, SamplingParams
+from tests.helpers.served import Tiny, Words, serve
+from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, Expand, Hypothesis, SamplingParams
+from w2s_chains.errors import ServerError
 
 # What is asked for.
 
@@ -142,3 +146,35 @@ def test_usage_is_what_the_server_counts() -> None:
         assert one.generation_info["proposed_tokens"] == 15
         assert one.generation_info["prompt_tokens"] == 4
         assert one.generation_info["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("n", [True, False], ids=["n", "n ignored"])
+def test_the_prompt_counts_once(n: bool) -> None:
+    """As in this process, however often it is sent."""
+    with serve(Words(), n=n) as server:
+        beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=2)
+        llm = W2SLLM(proposer=connect(server), scorer=Longest(), strategy=beam, max_tokens=8)
+        [[one]] = llm.generate(["abcd"]).generations
+        assert (one.generation_info or {})["prompt_tokens"] == 4
+        sent = [body for body in server.bodies if body["prompt"].startswith("abcd")]
+        assert len(sent) > 4, "control"
+
+
+def test_token_ids_out_of_the_vocabulary(lm: Tiny, tiny_folders: dict[str, Path]) -> None:
+    class Beyond(Tiny):
+        def go_on(self, ids: Any, body: Any, index: int) -> Any:
+            one = super().go_on(ids, body, index)
+            far = [10**6 if self.far else i for i in one.token_ids or ()]
+            return type(one)(
+                text=one.text, count=one.count, token_ids=far, finish_reason=one.finish_reason
+            )
+
+        far = False
+
+    model = Beyond(lm.model, lm.tokenizer)
+    with serve(model, ids=True) as server:
+        proposer = connect(server, tokenizer=str(tiny_folders["proposer"]))
+        ask(proposer, "the film")
+        model.far = True
+        with pytest.raises(ServerError, match="token id 1000000, but its tokenizer has only"):
+            ask(proposer, "the film", chunk_tokens=3)

@@ -91,9 +91,3 @@ def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
     with pytest.raises(ValueError, match="the key itself never belongs") as caught:
         OpenAIProposer("m", api_key_env="sk-12345")
     assert "sk-12345" not in str(caught.value)
-
-
-def test_the_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "openai", None)
-    with pytest.raises(ConfigError, match=r"pip install 'w2s_chains\[servers\]'"):
-        OpenAIProposer("m")

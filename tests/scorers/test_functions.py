@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 
 from w2s_chains import (
@@ -24,6 +28,7 @@ from w2s_chains import (
 )
 from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, ScorerError, W2SError
+from w2s_chains.scorers.functions import _only_waits
 
 
 def nodes(*texts: str, prompt: str = "p") -> list[Hypothesis]:
@@ -213,6 +218,46 @@ def test_a_judge_on_the_same_engine_is_refused(proposer: HuggingFaceProposer) ->
         assert isinstance(error, W2SError)
         assert "engine of its own" in str(error)
     assert all(isinstance(answer, str) for answer in fine)
+
+
+@pytest.mark.parametrize("returned", ["12", b"12", {1.0: 1, 2.0: 2}, {1.0, 2.0}])
+def test_what_is_no_list_of_scores(returned: Any) -> None:
+    with pytest.raises(ScorerError, match=f"returned a {type(returned).__name__}; it must"):
+        CallableScorer(lambda prompts, responses: returned).score(nodes("a", "bb"))
+
+
+def test_a_judge_that_raises_stop_iteration(proposer: HuggingFaceProposer) -> None:
+    def judge(values: dict[str, str]) -> Any:
+        raise StopIteration
+
+    llm = W2SLLM(
+        proposer=proposer, scorer=RunnableScorer(RunnableLambda(judge)), max_tokens=4,
+        strategy=BestOfN(n=2),
+    )  # fmt: skip
+    with pytest.raises(ScorerError, match="StopIteration"):
+        asyncio.run(asyncio.wait_for(llm.ainvoke("x"), 20))
+
+
+def test_a_judge_that_hangs_is_left_to_itself() -> None:
+    over = threading.Event()
+    judge = RunnableLambda(lambda values: over.wait(30) if "bad" in values["response"] else 1.0)
+    scorer = RunnableScorer(judge, timeout=0.3, max_concurrency=1)
+    good, bad, fine = nodes("good", "bad", "fine")
+    with pytest.raises(ScorerError, match=r"no score within 0\.3 seconds; raise timeout"):
+        scorer.score([good, bad, fine])
+    assert scorer.score([good, fine]) == [1.0, 1.0]
+    over.set()
+    with pytest.raises(ConfigError, match="timeout is 0"):
+        RunnableScorer(judge, timeout=0)
+
+
+def test_which_runnables_only_wait() -> None:
+    prompt = PromptTemplate.from_template("{response}")
+    model = GenericFakeChatModel(messages=iter([]))
+    assert _only_waits(prompt | model | StrOutputParser())
+    assert _only_waits(model.bind(stop=["x"]))
+    assert not _only_waits(prompt | model | RunnableLambda(len))
+    assert not _only_waits(RunnableLambda(len))
 
 
 def test_they_have_no_yaml_and_a_key_of_their_own(proposer: HuggingFaceProposer) -> None:

@@ -1,9 +1,12 @@
-"""``Engine``, which interleaves searches and answers their asks in batches, and ``tick``.
+"""``Engine``, which interleaves searches and answers their asks in batches.
 
 A search is a generator that yields asks, and the engine runs many of them at once. In every tick it
 first answers the searches that wait for scores, with one call per scorer, then samples the next
 tokens for those that wait for children, with one call per proposer. It also handles streaming,
 cancelling and the isolation of failures, so strategies need not.
+
+While a part waits for a server, its searches are away and another thread leads the others on. All
+code of parts and strategies runs in turns: one thread at a time.
 """
 
 from __future__ import annotations
@@ -12,24 +15,21 @@ import atexit
 import logging
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import cast
 
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
+from w2s_chains.engine.visits import Turns, Visit, asks_itself
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
-from w2s_chains.forks import PATIENCE, Gate, wait_until_gone, watch_forks
+from w2s_chains.forks import PATIENCE, wait_until_gone, watch_forks
 from w2s_chains.values import as_scores
 
 logger = logging.getLogger(__name__)
-
-_asking: ContextVar[threading.Thread | None] = ContextVar("asking", default=None)
-"""The engine's thread while it waits for a part; a part's own threads may inherit the value."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -37,7 +37,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Owns the thread that runs models; any number of threads and event loops may submit jobs.
 
-    The thread exists only while there is work. A fork waits for the end of the tick, so that no
+    The thread exists only while there is work. A fork waits for the end of the turn, so that no
     model stands still in the middle of a forward pass in the child, where the engine starts anew.
     """
 
@@ -45,7 +45,8 @@ class Engine:
         """Create an engine.
 
         Args:
-            max_live: Maximum number of searches that run at once; the others wait.
+            max_live: Maximum number of searches that run at once; the others wait. Searches that
+                wait for a server only count against others with the same parts.
 
         Raises:
             ConfigError: ``max_live`` is less than 1, so that no search would ever run.
@@ -54,25 +55,27 @@ class Engine:
             raise ConfigError(f"max_live is {shown(max_live)}; it must be at least 1")
         self.max_live = max_live
         self._closed = False
-        self._torn = False  # forked in the middle of a tick
+        self._torn = False  # forked in the middle of a turn
         self._start_anew()
         _engines.add(self)
         watch_forks(self)
 
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
-        self._gate = Gate()
-        self._waiting: deque[SearchHandle] = deque()
-        self._thread: threading.Thread | None = None  # None while there is nothing to do
-        self._latest: threading.Thread | None = None
+        self._waiting: dict[tuple[int, int], deque[SearchHandle]] = {}  # by their parts
+        self._thread: threading.Thread | None = None  # the one that leads; None if there is none
+        self._threads: set[threading.Thread] = set()  # with those that wait in a part
+        self._ended: deque[threading.Thread] = deque(maxlen=8)
+        self._turns = Turns()
+        self._left = 0  # how often a thread has stopped to lead because a part waits
         self._live: list[SearchState] = []
 
     def before_fork(self, timeout: float) -> bool:
-        """Wait for the end of the tick, and of a thread that ends."""
-        closed = self._gate.close(timeout)
-        if closed and self._thread is None and self._latest is not None:
-            wait_until_gone(self._latest, timeout)
-        return closed
+        """Wait for the end of the turn, and of threads that end."""
+        ready = self._turns.acquire(timeout)
+        for thread in self._ended if ready else ():
+            wait_until_gone(thread, timeout)
+        return ready
 
     def after_fork(self, ready: bool, in_child: bool) -> None:
         """Go on in the parent; forget the parent's searches in the child."""
@@ -80,7 +83,7 @@ class Engine:
             self._torn |= not ready
             self._start_anew()
         elif ready:
-            self._gate.open()
+            self._turns.release()
 
     def submit(
         self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None
@@ -105,76 +108,176 @@ class Engine:
         """Start new searches, all in the same tick; raises like ``submit``."""
         if self._torn:
             raise W2SError(
-                f"this process was forked while a model or server was at work for more than "
+                "this process was forked while a model was at work for more than "
                 f"{PATIENCE:g} seconds, so its copy of the models may be broken; fork earlier, or "
                 "start processes with multiprocessing.set_start_method('spawn')"
             )
-        asking = _asking.get()
-        if asking is not None and asking is self._thread:
+        if asks_itself(self):
             raise W2SError(
                 "a scorer or proposer asks the engine that is waiting for it, which would wait for "
                 "ever; give the model that it asks an engine of its own (engine=Engine())"
             )
         with self._lock:
-            self._waiting.extend(searches)
-            if self._thread is None and self._waiting:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._latest,), name="w2s-engine", daemon=True
-                )
-                self._latest = self._thread
-                self._thread.start()
+            for search in searches:
+                self._waiting.setdefault(_parts(search.job), deque()).append(search)
+            self._lead_on()
 
     def close(self) -> None:
-        """Cancel all searches and wait for the thread to end; called when Python exits.
+        """Cancel all searches and wait for the threads to end; called when Python exits.
 
         A thread still inside torch when the interpreter shuts down would abort the process.
         """
         self._closed = True
         for search in self._live:
             search.running.cancel()
-        if self._latest is not None:
-            self._latest.join()
+        while threads := list(self._threads):
+            for thread in threads:
+                thread.join()
 
-    def _run(self, previous: threading.Thread | None) -> None:
-        if previous is not None:
-            previous.join()  # it has no more work, but only one thread may use the models
+    def _lead_on(self) -> None:
+        """Start a thread if none leads and there is work; call it with the lock."""
+        work = self._waiting or any(not search.away for search in self._live)
+        if self._thread is None and work:
+            self._thread = threading.Thread(target=self._run, name="w2s-engine", daemon=True)
+            self._threads.add(self._thread)
+            self._thread.start()
+
+    def _run(self) -> None:
+        me = threading.current_thread()
         while True:
-            with self._gate.passing():  # a thread that is not at the gate has ended, or is to end
-                if not self._turn():
-                    return
+            self._turns.acquire()
+            try:
+                with self._lock:
+                    if self._thread is None:
+                        self._thread = me  # its part has stopped waiting, and nobody else leads
+                    self._live = [search for search in self._live if not search.over]
+                    here = [search for search in self._live if not search.away]
+                    leads = self._thread is me
+                    arrived = self._admitted(self.max_live - len(here)) if leads else []
+                    if not (leads and (here or arrived)):
+                        self._thread = None if leads else self._thread
+                        self._threads.discard(me)
+                        self._ended.append(me)
+                        return
+                self._tick(here, arrived)
+                del here, arrived
+            finally:
+                self._turns.release()
 
-    def _turn(self) -> bool:
-        """Run one tick, or return False if there is nothing to do."""
-        with self._lock:
-            room = self.max_live - len(self._live)
-            arrived = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-            if not self._live and not arrived:
-                self._thread = None
-                return False
-        live = self._live = [*self._live, *map(SearchState, arrived)]
-        if self._closed:
-            for search in live:
-                search.running.cancel()
+    def _admitted(self, room: int) -> list[SearchHandle]:
+        """Take waiting searches that may start, in turn from each kind; call it with the lock."""
+        arrived: list[SearchHandle] = []
+        count = Counter(_parts(search.job) for search in self._live if self._waiting)
+        kinds = deque(self._waiting)
+        while kinds and len(arrived) < room:
+            kind = kinds.popleft()
+            if count[kind] >= self.max_live:
+                continue
+            count[kind] += 1
+            arrived.append(self._waiting[kind].popleft())
+            if self._waiting[kind]:
+                kinds.append(kind)
+            else:
+                del self._waiting[kind]
+        return arrived
+
+    def _tick(self, here: list[SearchState], arrived: Iterable[SearchHandle]) -> None:
+        """Answer the searches' asks: scores first, then the next slice of children."""
+        left = self._left
+        group: Sequence[SearchState] = here
         try:
-            tick(live)
+            for running in arrived:
+                here.append(SearchState(running))
+                self._live.append(here[-1])
+            for search in here:
+                if self._closed:
+                    search.running.cancel()
+                if search.running.cancelled and not search.over:
+                    search.fail(CancelledError("the search was cancelled"))
+            for kind, of, answer in (
+                (Score, _scorer_of, self._score),
+                (Expand, _proposer_of, self._propose),
+            ):
+                for group in _by(_waiting(here, kind), of):
+                    answer(group, group)
+                    if self._left != left:
+                        return  # meanwhile another thread may have led the others on
         except BaseException as error:  # an internal error must not leave callers waiting
             logger.exception("the engine failed")
-            for search in live:
+            for search in here if self._left == left else group:
                 if not search.over:
                     search.fail(W2SError(f"the engine failed: {error!r}"))
-        self._live = [search for search in live if not search.over]
-        return True
+
+    # Calls of parts. ``held`` are all searches that this thread has in hand.
+
+    def _visit(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> Visit:
+        def leave() -> None:
+            with self._lock:
+                self._left += 1
+                for search in held:
+                    search.away = True
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                self._lead_on()
+            self._turns.release()
+
+        def come_back() -> None:
+            self._turns.acquire()
+            with self._lock:
+                for search in held:
+                    search.away = False
+
+        return Visit(self, group, leave, come_back)
+
+    def _propose(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+        requests = [search.request() for search in group]
+        proposer = group[0].job.proposer
+        try:
+            with self._visit(group, held).begun():
+                answers = proposer.propose(requests)
+            if len(answers) != len(requests):
+                raise ProposerError(
+                    f"the proposer {type(proposer).__name__} answered {len(answers)} of "
+                    f"{len(requests)} requests; it must answer each of them"
+                )
+        except BaseException as error:
+            _one_by_one(group, error, partial(self._propose, held=held))
+            return
+        for search, request, answer in zip(group, requests, answers, strict=True):
+            if isinstance(answer, Exception):
+                search.fail(answer)
+            else:
+                search.take_children(request, answer)
+
+    def _score(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+        scorer = group[0].job.scorer
+        assert scorer is not None
+        wanted = [search.unscored() for search in group]
+        flat = [h for own in wanted for h in own]
+        try:
+            with self._visit(group, held).begun():
+                found = scorer.score(flat)
+            source = f"the scorer {type(scorer).__name__}"
+            scores = as_scores(found, [h.response for h in flat], source)
+        except BaseException as error:
+            _one_by_one(group, error, partial(self._score, held=held))
+            return
+        at = 0
+        for search, own in zip(group, wanted, strict=True):
+            search.take_scores(scores[at : at + len(own)])
+            at += len(own)
 
 
-def tick(live: Sequence[SearchState]) -> None:
-    """Answer the searches' asks: scores first, then the next slice of children."""
-    for search in live:
-        if search.running.cancelled and not search.over:
-            search.fail(CancelledError("the search was cancelled"))
-    for group in _by(_waiting(live, Score), lambda search: id(search.job.scorer)):
-        _score(group)
-    for group in _by(_waiting(live, Expand), lambda search: id(search.job.proposer)):
-        _propose(group)
+def _parts(job: Job) -> tuple[int, int]:
+    return id(job.proposer), id(job.scorer)
+
+
+def _proposer_of(search: SearchState) -> int:
+    return id(search.job.proposer)
+
+
+def _scorer_of(search: SearchState) -> int:
+    return id(search.job.scorer)
 
 
 def _waiting(live: Iterable[SearchState], kind: type) -> list[SearchState]:
@@ -190,53 +293,6 @@ def _by(
     return list(groups.values())
 
 
-@contextmanager
-def _waiting_for_part() -> Generator[None]:
-    token = _asking.set(threading.current_thread())
-    try:
-        yield
-    finally:
-        _asking.reset(token)
-
-
-def _propose(group: Sequence[SearchState]) -> None:
-    requests = [search.request() for search in group]
-    try:
-        with _waiting_for_part():
-            answers = group[0].job.proposer.propose(requests)
-        if len(answers) != len(requests):
-            raise ProposerError(
-                f"the proposer {type(group[0].job.proposer).__name__} answered {len(answers)} of "
-                f"{len(requests)} requests; it must answer each of them"
-            )
-    except BaseException as error:
-        _one_by_one(group, error, _propose)
-        return
-    for search, request, answer in zip(group, requests, answers, strict=True):
-        if isinstance(answer, Exception):
-            search.fail(answer)
-        else:
-            search.take_children(request, answer)
-
-
-def _score(group: Sequence[SearchState]) -> None:
-    scorer = group[0].job.scorer
-    assert scorer is not None
-    wanted = [search.unscored() for search in group]
-    flat = [h for own in wanted for h in own]
-    try:
-        with _waiting_for_part():
-            found = scorer.score(flat)
-        scores = as_scores(found, [h.response for h in flat], f"the scorer {type(scorer).__name__}")
-    except BaseException as error:
-        _one_by_one(group, error, _score)
-        return
-    at = 0
-    for search, own in zip(group, wanted, strict=True):
-        search.take_scores(scores[at : at + len(own)])
-        at += len(own)
-
-
 def _one_by_one(
     group: Sequence[SearchState],
     error: BaseException,
@@ -250,7 +306,10 @@ def _one_by_one(
         group[0].fail(error)
         return
     for search in group:
-        again([search])
+        if search.running.cancelled:
+            search.fail(CancelledError("the search was cancelled"))
+        else:
+            again([search])
 
 
 def _close_all() -> None:

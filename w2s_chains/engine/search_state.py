@@ -28,6 +28,7 @@ class SearchState:
         self.running = running
         self.job = running.job
         self.over = False
+        self.away = False  # a part that waits for a server has it in hand
         self.ask: Ask | None = None
         # Strategies may be third-party code: what one yields or returns is unchecked.
         self._search: Generator[object, Any, object] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,13 +11,12 @@ from weakref import WeakKeyDictionary
 from pydantic import SecretStr
 
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
+from w2s_chains.backend.remote.findings import Findings
 from w2s_chains.backend.remote.server import Server
 from w2s_chains.backend.text.tokenizer import common_prefix
 from w2s_chains.core.contracts import Guide
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import ConfigError, ServerError
+from w2s_chains.errors import ConfigError, ServerError, W2SError
 from w2s_chains.guides.config import RemoteGuideConfig
 
 _PROBE = (
@@ -37,8 +35,9 @@ class RemoteGuide(Guide):
     """Get loglikelihoods of partial answers from a server.
 
     Prompt and answer are sent as text, and the server tokenizes and reads both again for every
-    chunk: prefer a local guide if there is room for one. The server is tested once: it samples a
-    text, then scores it, and the logprobs must agree.
+    chunk: prefer a local guide if there is room for one. The server is tested before its first use,
+    and again if it may be another one: it samples a text, then scores it, and the logprobs must
+    agree.
 
     Attributes:
         spec: Where the model is and how it reads a prompt.
@@ -55,8 +54,7 @@ class RemoteGuide(Guide):
             **options: Fields of ``RemoteGuideConfig``: base_url, template, end, timeout, ...
 
         Raises:
-            ConfigError: The package openai (or tenacity) is missing.
-            ConfigError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range, or the key cannot be sent.
         """
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._adopt(RemoteGuideConfig(model=model, **options), key)
@@ -72,23 +70,10 @@ class RemoteGuide(Guide):
         self.spec = spec
         self._server = Server(spec, api_key)
         self._prompts: WeakKeyDictionary[Hypothesis, list[str]] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-        self._trusted = False
+        self._found = Findings(self._probe, self._is_still)
 
     def __repr__(self) -> str:
         return f"RemoteGuide({self._server.name})"
-
-    def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        """Test once that the server can be a guide.
-
-        Raises:
-            ConfigError: The server returns no logprobs of prompts, or wrong ones.
-            ServerError: The server does not answer.
-        """
-        with self._lock:
-            if not self._trusted:
-                wait_for(self._probe)
-                self._trusted = True
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """Return log p(response | prompt) of each hypothesis, in nats.
@@ -97,14 +82,21 @@ class RemoteGuide(Guide):
         prompt + response, and includes the token ``spec.end`` if the hypothesis ended its turn.
 
         Raises:
-            ConfigError: The server does not return logprobs of prompts.
+            ConfigError: The server returns no logprobs of prompts, or wrong ones.
             ServerError: The server does not answer.
+            CancelledError: The search was cancelled.
         """
-        for hypothesis in hypotheses[:1]:
-            self.check(hypothesis.prompt, SamplingParams())
-        return wait_for(self._loglikelihoods, hypotheses)
+        return wait_for(self._loglikelihoods, hypotheses) if hypotheses else []
 
     async def _loglikelihoods(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        await self._found.get()
+        try:
+            return await self._sums(hypotheses)
+        except W2SError:
+            self._found.doubt()
+            raise
+
+    async def _sums(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         roots = dict.fromkeys(h.path[0] for h in hypotheses)
         new = [root for root in roots if root not in self._prompts]
         for root, (tokens, _) in zip(
@@ -140,7 +132,7 @@ class RemoteGuide(Guide):
         try:
             reply = await self._server.complete(body)
         except ServerError as error:
-            if not self._trusted and error.status in (400, 404, 405, 422, 500, 501):
+            if not self._found.known and error.status in (400, 404, 405, 422, 500, 501):
                 raise self._refused(f"it refuses to score a text: {error}") from error
             raise
         told, usage = reply.choices[0].logprobs, reply.usage
@@ -160,10 +152,23 @@ class RemoteGuide(Guide):
             "log-probabilities of prompts (vLLM: completions with echo), or a local guide"
         )
 
-    async def _probe(self) -> None:
-        """Have the server score texts that it has sampled, and compare the logprobs.
+    async def _is_still(self, before: Sequence[float]) -> bool:
+        """Return whether the server reads a text as it did when it was tested."""
+        try:
+            _, now = await self._read(_PROBE)
+        except (ConfigError, ServerError) as error:
+            if isinstance(error, ServerError) and error.passing:
+                raise
+            return False
+        return len(now) == len(before) and all(
+            abs(a - b) < _CLOSE for a, b in zip(now, before, strict=True)
+        )
 
-        This detects servers that ignore parameters, and servers that are off by one token.
+    async def _probe(self) -> list[float]:
+        """Have the server score texts that it has sampled; return the logprobs of ``_PROBE``.
+
+        Both must agree. This detects servers that ignore parameters, and servers that are off by
+        one token.
         """
         known, before = await self._read(_PROBE)
         words = _PROBE.split(" ")
@@ -199,3 +204,5 @@ class RemoteGuide(Guide):
             ended, _ = await self._read(_PROBE + self.spec.end)
             if len(ended) != len(known) + 1 or ended[:-1] != known:
                 raise self._refused(f"end {self.spec.end!r} is not one token there; correct it")
+        self._prompts.clear()  # another server may have read them
+        return before

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from pydantic import Field
 
-from w2s_chains.backend.remote.langchain_models import named_chat_model
+from w2s_chains.backend.remote.event_loop import released
+from w2s_chains.backend.remote.langchain_models import model_error, named_chat_model
+from w2s_chains.backend.remote.replies import CHARACTER_TOKENS, too_long
+from w2s_chains.backend.remote.threads import ThreadCall, Threads
 from w2s_chains.backend.text.stop_strings import find_stop
 from w2s_chains.backend.text.template import Template
 from w2s_chains.core.asks import Expand
@@ -36,8 +38,10 @@ _ARGUMENTS: Mapping[str, Sequence[str]] = {
 """The names that models use for our settings; a field of that name shows that it is accepted."""
 _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
+_REFUSED = ("content_filter", "safety", "recitation", "refusal")
 _COUNTED = ("completion_tokens", "output_tokens")
-_SPARE = 4
+_READ = ("prompt_tokens", "input_tokens")
+_SPARE = CHARACTER_TOKENS
 """Extra tokens that a server (llama.cpp) may return to complete a character."""
 
 
@@ -115,8 +119,7 @@ class LangChainProposer(Proposer):
         self._named = {ours: names[0] for ours, names in known.items() if names}
         self._named |= arguments or {}
         self._template = template
-        self._timeout = timeout
-        self._room = threading.BoundedSemaphore(max_concurrency)
+        self._threads = Threads(max_concurrency, timeout)
         self.spec: LangChainConfig | None = None
 
     @classmethod
@@ -159,10 +162,11 @@ class LangChainProposer(Proposer):
             [] if error else self._start(request)
             for request, error in zip(requests, refused, strict=True)
         ]
-        return [
-            error or self._collect(request, own)
-            for request, error, own in zip(requests, refused, calls, strict=True)
-        ]
+        with released():
+            return [
+                error or self._collect(request, own)
+                for request, error, own in zip(requests, refused, calls, strict=True)
+            ]
 
     def _refusal(self, request: Expand) -> Exception | None:
         if request.chunk_tokens is None and all(h.parent is None for h in request.hypotheses):
@@ -178,43 +182,36 @@ class LangChainProposer(Proposer):
             "argument if it is called otherwise: arguments={'max_tokens': ...})"
         )
 
-    # Calls run on daemon threads, since a call to a model cannot be interrupted.
-
-    def _start(self, request: Expand) -> list[_Call]:
-        calls = [
-            _Call(h, h.stream if i == 0 else fork(h.stream, i, h.n_tokens))
+    def _start(self, request: Expand) -> list[ThreadCall[Hypothesis]]:
+        children: list[Callable[[], Hypothesis]] = [
+            partial(self._child, request, h, h.stream if i == 0 else fork(h.stream, i, h.n_tokens))
             for h in request.hypotheses
             for i in range(request.successors)
         ]
-        for call in calls:
-            threading.Thread(target=self._run, args=(request, call), daemon=True).start()
-        return calls
+        return [self._threads.start(child) for child in children]
 
-    def _run(self, request: Expand, call: _Call) -> None:
-        with self._room:
-            if call.future.set_running_or_notify_cancel():
-                call.deadline = time.monotonic() + self._timeout
-                try:
-                    call.future.set_result(self._child(request, call.hypothesis, call.stream))
-                except Exception as error:
-                    call.future.set_exception(error)
-
-    def _collect(self, request: Expand, calls: Sequence[_Call]) -> list[Hypothesis] | Exception:
+    def _collect(
+        self, request: Expand, calls: Sequence[ThreadCall[Hypothesis]]
+    ) -> list[Hypothesis] | Exception:
         error: Exception | None = None
         pending = {call.future for call in calls}
         while pending and error is None:
-            done, pending = wait(pending, timeout=_POLL)
-            error = next((e for e in map(_error, done) if e), None)
-            if request.cancelled():
+            done, pending = wait(pending, timeout=_POLL, return_when=FIRST_EXCEPTION)
+            failed = next((e for future in done if (e := future.exception())), None)
+            if failed is not None:
+                error = model_error(failed, self.model, repr(self), ProposerError, self.spec)
+            elif request.cancelled():
                 error = CancelledError("the search was cancelled")
-            elif any(not c.future.done() and time.monotonic() > c.deadline for c in calls):
+            elif any(call.late for call in calls):
                 error = ProposerError(
-                    f"{self!r} gave no answer within {self._timeout:g} seconds; raise timeout, or "
-                    "give the model itself a shorter one with retries"
+                    f"{self!r} gave no answer within {self._threads.timeout:g} seconds; raise "
+                    "timeout, or give the model itself a shorter one with retries"
                 )
-        for future in pending:
-            future.cancel()
-        return error or [call.future.result() for call in calls]
+        if error is not None:
+            for call in calls:
+                call.abandon()
+            return error
+        return [call.future.result() for call in calls]
 
     # One call.
 
@@ -231,8 +228,10 @@ class LangChainProposer(Proposer):
         text, told = self._call(
             h, {self._named[name]: value for name, value in values.items() if name in self._named}
         )
-        finish = next((told[name] for name in _FINISHED if told.get(name)), None)
-        count = next((int(told[name]) for name in _COUNTED if told.get(name)), None)
+        finish = next((str(told[name]).lower() for name in _FINISHED if told.get(name)), None)
+        count = _count(told, _COUNTED)
+        if finish in _REFUSED:
+            raise ProposerError(f"{self!r} ended an answer with {finish!r}, which is no answer")
         if request.chunk_tokens is not None and ((finish is None and count is None) or not text):
             lacks = "neither a finish reason nor a count of tokens" if text else "no text"
             raise ProposerError(
@@ -243,11 +242,21 @@ class LangChainProposer(Proposer):
                 f"{self!r} was asked for {wanted} tokens and gave {count}; its calls do not take "
                 f"{self._named['max_tokens']!r}, name the right argument (arguments=...)"
             )
+        limit = wanted + _SPARE if "max_tokens" in self._named else count
+        if limit is not None and (wrong := too_long(text, limit if count is None else count)):
+            raise ProposerError(f"{self!r} gave {wrong}; its count of tokens or its text is wrong")
         at_length = finish in _AT_LENGTH if finish is not None else (count or 0) >= wanted
+        if at_length and not text and wanted > CHARACTER_TOKENS:
+            raise ProposerError(
+                f"{self!r} gave no text for {wanted} tokens; if the model thinks before it "
+                "answers, raise max_tokens"
+            )
         tokens = len(text.split()) if count is None else count
         if at_length and request.chunk_tokens is not None:
             tokens = wanted
         h.usage.proposed_tokens += tokens
+        if h.parent is None:  # later calls send the same prompt again
+            h.usage.prompt_tokens = max(h.usage.prompt_tokens, _count(told, _READ) or 0)
         if "max_tokens" in self._named:
             tokens = min(tokens, wanted)
         before = h.response
@@ -283,19 +292,18 @@ class LangChainProposer(Proposer):
         return answer.text, told
 
 
-class _Call:
-    """A running call; its timeout starts when the call does."""
+def _count(told: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    """Return the first count of tokens that a model reports under one of these names, if any.
 
-    def __init__(self, hypothesis: Hypothesis, stream: int) -> None:
-        self.hypothesis = hypothesis
-        self.stream = stream
-        self.future: Future[Hypothesis] = Future()
-        self.deadline = float("inf")
-
-
-def _error(future: Future[Hypothesis]) -> Exception | None:
-    error = future.exception()
-    return error if isinstance(error, Exception) else None
+    Raises:
+        ProposerError: It is no count.
+    """
+    value = next((told[name] for name in names if told.get(name)), None)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 < value < 2**31 or value != int(value):
+        raise ProposerError(f"a model reports {str(value)[:40]!r} tokens, which is no count")
+    return int(value)
 
 
 def _message(role: str, content: str) -> BaseMessage:

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from w2s_chains.backend.loading.config import ModelName
 from w2s_chains.backend.loading.load import load_tokens
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
-from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe
+from w2s_chains.backend.remote.findings import Findings
+from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe, still
 from w2s_chains.backend.remote.server import Server, ServerOptions
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.asks import Expand
@@ -21,7 +22,7 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import CancelledError, ConfigError
+from w2s_chains.errors import CancelledError, ConfigError, ServerError
 from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 
@@ -75,9 +76,8 @@ class OpenAIProposer(Proposer):
                 timeout, max_retries, max_concurrency, ...
 
         Raises:
-            ConfigError: The package openai (or tenacity) is missing.
             ModelNotFoundError: There is no such tokenizer.
-            ConfigError: An option is misspelt or out of range.
+            ConfigError: An option is misspelt or out of range, or the key cannot be sent.
         """
         self._adopt(OpenAIConfig(model=model, **options), api_key)
 
@@ -94,24 +94,29 @@ class OpenAIProposer(Proposer):
         self.tokenizer = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._server = Server(spec, key)
-        self._model = ServedPrompting(
-            server=self._server, template=template, tokenizer=self.tokenizer
+        known: dict[str, int] = (
+            {} if self.tokenizer is None else self.tokenizer.hf_tokenizer.get_vocab()
         )
-        self._probing = anyio.Lock()
-        self._capabilities: Capabilities | None = None
+        self._model = ServedPrompting(
+            server=self._server,
+            template=template,
+            tokenizer=self.tokenizer,
+            vocabulary_size=max(known.values()) + 1 if known else 2**31,
+        )
+        self._found = Findings(self._probe, self._is_still, lambda can: bool(can.unknown))
 
     def __repr__(self) -> str:
         return f"OpenAIProposer({self._server.name})"
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server can do; it is tested once.
+        """What the server can do; it is tested once, and again if it may be another server.
 
         Raises:
             ServerError: The server does not answer.
             ConfigError: ``tokenizer`` is not the server's.
         """
-        return wait_for(self._probed)
+        return wait_for(self._found.get)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
@@ -126,34 +131,37 @@ class OpenAIProposer(Proposer):
         def all_cancelled() -> bool:
             return all(request.cancelled() for request in requests)
 
-        can = await _unless(all_cancelled, self._probed())
+        can = await _unless(all_cancelled, self._found.get())
         if isinstance(can, Exception):
             return [can] * len(requests)
-        return await all_of(
+        answers = await all_of(
             lambda request: _unless(request.cancelled, self._children(request, can)), requests
         )
+        if any(isinstance(answer, ServerError) for answer in answers):
+            self._found.doubt()
+        return answers
 
     async def _children(self, request: Expand, can: Capabilities) -> list[Hypothesis]:
-        by_messages = self._by_messages(can)
-        if by_messages and request.may_be_whole:
-            request = replace(request, chunk_tokens=None)
-        self._refuse(request, can)
-        how = Continuation(self._model, can, request, by_messages)
+        try:
+            request = self._accepted(request, can)
+        except ConfigError:  # perhaps another server has taken its place
+            can = await self._found.get(afresh=True)
+            request = self._accepted(request, can)
+        how = Continuation(self._model, can, request, self._by_messages(can))
         children = await all_of(how.children, request.hypotheses)
         return [child for own in children for child in own]
 
     # Capabilities of the server.
 
-    async def _probed(self) -> Capabilities:
-        """Return what the server can do; concurrent callers wait for the same test."""
-        async with self._probing:
-            if self._capabilities is None:
-                can = await probe(self._server)
-                self._check_tokenizer(can)
-                if can.completions and not can.seed:
-                    logger.warning("%s does not keep to seeds: answers differ between calls", self)
-                self._capabilities = can
-            return self._capabilities
+    async def _probe(self) -> Capabilities:
+        can = await probe(self._server)
+        self._check_tokenizer(can)
+        if can.completions and not can.seed and "seed" not in can.unknown:
+            logger.warning("%s does not keep to seeds: answers differ between calls", self)
+        return can
+
+    async def _is_still(self, can: Capabilities) -> bool:
+        return await still(self._server, can)
 
     def _check_tokenizer(self, can: Capabilities) -> None:
         if self.tokenizer is None or not can.token_ids:
@@ -166,8 +174,23 @@ class OpenAIProposer(Proposer):
                 "own"
             )
 
-    def _refuse(self, request: Expand, can: Capabilities) -> None:
+    def _accepted(self, request: Expand, can: Capabilities) -> Expand:
+        """Return the request as this server can answer it.
+
+        Raises:
+            ConfigError: It cannot.
+            ServerError: Nobody knows yet whether it can.
+        """
+        if self._by_messages(can) and request.may_be_whole:
+            request = replace(request, chunk_tokens=None)
         where, sampling = self._server.name, request.sampling
+        wanted = {"top_k": sampling.top_k is not None}
+        for name in (name for name in can.unknown if wanted.get(name)):
+            raise ServerError(
+                f"whether {where} keeps to {name} could not be found out, and the request needs "
+                f"it: {can.unknown[name]}",
+                passing=True,
+            )
         if sampling.top_k is not None and not can.top_k:
             raise ConfigError(
                 f"{where} does not keep to top_k={sampling.top_k}; leave top_k out, or use another "
@@ -190,6 +213,7 @@ class OpenAIProposer(Proposer):
                 f"{where} {why}, so that it cannot continue a partial answer, which this strategy "
                 f"needs; use strategy best_of_n, or {remedy}"
             )
+        return request
 
     def _by_messages(self, can: Capabilities) -> bool:
         return not can.completions or (self.spec.chat is True and self.tokenizer is None)

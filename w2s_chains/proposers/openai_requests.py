@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from w2s_chains.backend.remote.event_loop import all_of
 from w2s_chains.backend.remote.probe import Capabilities
-from w2s_chains.backend.remote.replies import Choice, Reply
+from w2s_chains.backend.remote.replies import CHARACTER_TOKENS, Choice, Reply
 from w2s_chains.backend.remote.server import Server
 from w2s_chains.backend.text.stop_strings import find_stop
 from w2s_chains.backend.text.template import PromptTemplate
@@ -36,12 +36,14 @@ class ServedPrompting:
         server: The connection to the server.
         template: How prompts are rendered.
         tokenizer: Its tokenizer with that template; None if only the server knows the tokens.
+        vocabulary_size: One more than the largest id of that tokenizer.
         prompt_ids: Token ids of prompts as the server returned them, by root hypothesis.
     """
 
     server: Server
     template: PromptTemplate
     tokenizer: Tokenizer | None
+    vocabulary_size: int = 2**31
     prompt_ids: WeakKeyDictionary[Hypothesis, list[int]] = field(
         default_factory=WeakKeyDictionary[Hypothesis, list[int]]
     )
@@ -128,8 +130,11 @@ class Continuation:
         wanted = self._wanted(h) if end is None else end - h.n_tokens
         if self.request.sampling.stop and not self.by_messages:
             wanted = min(wanted, _STOP_TOKENS)
+        most, asked, limit = self.request.sampling.max_tokens - h.n_tokens, 0, 0
         for more in _MORE_TOKENS:
-            asked = min(wanted + more, self.request.sampling.max_tokens - h.n_tokens)
+            if limit == most:
+                break  # no more may be asked for
+            asked = limit = min(wanted + more, most)
             reply = await self._call(h, streams, asked)
             while (unsettled := self._unsettled(h, reply, asked)) and asked > 1:
                 asked -= 1
@@ -140,12 +145,12 @@ class Continuation:
                     streams, reply.choices, _counts(reply, asked), strict=False
                 )
             ]
-            some = all(child.finished or child.text or child.pending for child in children)
+            some = all(_is_some(child, asked) for child in children)
             if some and not (unsettled and more < _MORE_TOKENS[-1]):
                 return children
         raise ServerError(
-            f"{self.model.server.name} gave no text for {wanted + _MORE_TOKENS[-1]} tokens after "
-            f"{h.response[-40:]!r}"
+            f"{self.model.server.name} gave no text for {asked} tokens after {h.response[-40:]!r}; "
+            "if the model thinks before it answers, raise max_tokens"
         )
 
     def _unsettled(self, h: Hypothesis, reply: Reply, asked: int) -> bool:
@@ -191,8 +196,11 @@ class Continuation:
             ids = {"return_token_ids": True} if self.can.token_ids else {}
             reply = await self.model.server.complete({"prompt": self._prompt(h), **body, **ids})
         if reply.usage is not None:
-            h.usage.prompt_tokens += reply.usage.prompt_tokens
             h.usage.proposed_tokens += reply.usage.completion_tokens
+        if h.parent is None:  # later calls send the same prompt again
+            known = self.model.ids_of(h) if reply.usage is None else None
+            count = len(known or ()) if reply.usage is None else reply.usage.prompt_tokens
+            h.usage.prompt_tokens = max(h.usage.prompt_tokens, count)
         if h.parent is None and (told := reply.choices[0].prompt_token_ids):
             self.model.prompt_ids[h] = told
         return reply
@@ -216,6 +224,11 @@ class Continuation:
         ended = choice.finish_reason == "stop"
         said, ids, pending = choice.text, choice.token_ids if self.can.token_ids else None, ()
         if ids is not None and text is not None:
+            if max(ids, default=0) >= self.model.vocabulary_size:
+                raise ServerError(
+                    f"{self.model.server.name} gave the token id {max(ids)}, but its tokenizer has "
+                    f"only {self.model.vocabulary_size}; give the model's own tokenizer"
+                )
             while ended and ids and ids[-1] in text.end_ids:
                 ids = ids[:-1]
             said, pending = text.decode_after(text.context(h), h.pending, ids)
@@ -244,6 +257,13 @@ class Continuation:
             stream=stream,
             n_tokens=tokens,
         )
+
+
+def _is_some(child: Hypothesis, asked: int) -> bool:
+    """Return whether a child is an answer, or leads on; a cut that gave nothing is neither."""
+    if child.text or child.pending or child.finish_reason in ("eos", "stop"):
+        return True
+    return child.finished and (bool(child.token_ids) or asked <= CHARACTER_TOKENS)
 
 
 def _counts(reply: Reply, asked: int) -> list[int]:

@@ -6,12 +6,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from w2s_chains.backend.remote.langchain_models import model_error
+from w2s_chains.backend.remote.threads import ThreadCall, Threads, settle
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Scorer
-from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.errors import ConfigError, ScorerError, brief
 from w2s_chains.scorers.config import ScorerConfig
 from w2s_chains.values import as_items, as_real
 
@@ -92,7 +95,9 @@ class RunnableScorer(RememberingScorer):
 
     The Runnable gets ``{"prompt": ..., "response": ...}`` (chat prompts as plain text) and must
     return a number, or a text or message that holds only a number. If it fails on a response, that
-    response is retried once by itself; the others keep their scores.
+    response is retried once by itself; the others keep their scores. While models of LangChain
+    judge (chains of prompts, models and parsers), other searches go on; a function of yours may use
+    the models of this process, so the engine waits for it.
 
     Examples:
         >>> judge = PromptTemplate.from_template("Grade from 0 to 9: {response}") | model
@@ -100,17 +105,25 @@ class RunnableScorer(RememberingScorer):
     """
 
     def __init__(
-        self, runnable: Any, *, max_concurrency: int = 8, spec: ScorerConfig | None = None
+        self,
+        runnable: Any,
+        *,
+        max_concurrency: int = 8,
+        timeout: float | None = None,
+        spec: ScorerConfig | None = None,
     ) -> None:
         """Make a scorer.
 
         Args:
             runnable: The Runnable to call.
             max_concurrency: The most requests to send at once.
+            timeout: The most seconds for one response. After that the search fails, and the call
+                is abandoned; None for no limit.
             spec: The config that this scorer was built from, if an installed package built it.
 
         Raises:
-            ConfigError: ``runnable`` is not a Runnable, or ``max_concurrency`` is less than 1.
+            ConfigError: ``runnable`` is not a Runnable, ``max_concurrency`` is less than 1, or
+                ``timeout`` is not more than 0.
         """
         super().__init__()
         if isinstance(runnable, type) or not callable(getattr(runnable, "batch", None)):
@@ -120,26 +133,68 @@ class RunnableScorer(RememberingScorer):
             )
         if max_concurrency < 1:
             raise ConfigError(f"max_concurrency is {max_concurrency}; it must be at least 1")
+        if timeout is not None and not timeout > 0:
+            raise ConfigError(f"timeout is {timeout}; it must be more than 0 seconds")
         self.runnable = runnable
         self.max_concurrency = max_concurrency
+        self.timeout = timeout
         self.spec = spec
+        self._threads = Threads(max_concurrency, math.inf if timeout is None else timeout)
+
+    @property
+    def _name(self) -> str:
+        return f"the Runnable {self.runnable.get_name()}"
 
     def _values(self, hypotheses: Sequence[Hypothesis]) -> list[float | Exception]:
-        found = self.runnable.batch(
-            [{"prompt": h.prompt.plain_text, "response": h.response} for h in hypotheses],
-            {"max_concurrency": self.max_concurrency},
-            return_exceptions=True,
-        )
+        calls = [
+            self._threads.start(
+                partial(
+                    self.runnable.invoke,
+                    {"prompt": h.prompt.plain_text, "response": h.response},
+                    {"max_concurrency": self.max_concurrency},
+                )
+            )
+            for h in hypotheses
+        ]
+        try:
+            found = self._all(calls)
+        finally:
+            for call in calls:
+                call.abandon()
         return [self._value(one, h) for one, h in zip(found, hypotheses, strict=True)]
 
+    def _all(self, calls: Sequence[ThreadCall[Any]]) -> list[Any]:
+        """Return the results, or what each has raised."""
+        settle(calls, release=self.spec is not None or _only_waits(self.runnable))
+        late = ScorerError(
+            f"{self._name} gave no score within {self.timeout} seconds; raise timeout, or give the "
+            "model itself a shorter one with retries"
+        )
+        futures = [call.future for call in calls]
+        return [(f.exception() or f.result()) if f.done() else late for f in futures]
+
     def _value(self, found: Any, hypothesis: Hypothesis) -> float | Exception:
-        if isinstance(found, Exception):
-            return found
+        if isinstance(found, BaseException):
+            return model_error(found, self.runnable, self._name, ScorerError, self.spec)
         try:
-            name = f"the Runnable {self.runnable.get_name()}"
-            return as_number(getattr(found, "content", found), name, hypothesis)
+            return as_number(getattr(found, "content", found), self._name, hypothesis)
         except ScorerError as error:
             return error
+
+
+def _only_waits(runnable: Any) -> bool:
+    """Return whether a Runnable consists of LangChain's prompts, models and parsers alone.
+
+    Anything else may use models of this process, which belong to one thread at a time.
+    """
+    if steps := getattr(runnable, "steps", None) or getattr(runnable, "bound", None):
+        return all(
+            map(_only_waits, cast("list[Any]", steps if isinstance(steps, list) else [steps]))
+        )
+    kinds = {"BaseChatModel", "BaseLLM", "BasePromptTemplate", "BaseOutputParser"}
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in type(runnable).__mro__}
+    foreign = all(package != "w2s_chains" for package, _ in names)
+    return foreign and any(package == "langchain_core" and name in kinds for package, name in names)
 
 
 def as_number(value: Any, source: str, hypothesis: Hypothesis, text: bool = True) -> float:
@@ -155,6 +210,6 @@ def as_number(value: Any, source: str, hypothesis: Hypothesis, text: bool = True
     if number is not None and math.isfinite(number):
         return number
     raise ScorerError(
-        f"{source} gave {value!r} for the response {hypothesis.response!r}; a score must be a "
-        "finite number: ask for nothing else, or end with a parser that makes one of it"
+        f"{source} gave {brief(repr(value))} for the response {hypothesis.response!r}; a score "
+        "must be a finite number: ask for nothing else, or end with a parser that makes one of it"
     )

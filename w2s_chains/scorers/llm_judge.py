@@ -33,6 +33,7 @@ class LLMJudgeConfig(BuiltInScorerConfig):
         template: The question to ask; ``{prompt}`` and ``{response}`` are replaced literally.
         temperature: The temperature of the grades; null leaves it to a model that takes none.
         max_concurrency: The most requests to send at once.
+        timeout: The most seconds for one grade, retries included.
     """
 
     type: Literal["llm_judge"] = "llm_judge"
@@ -43,6 +44,7 @@ class LLMJudgeConfig(BuiltInScorerConfig):
     )
     temperature: float | None = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     max_concurrency: int = Field(default=8, ge=1)
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
 
     def preview(self) -> None:
         named_chat_model(self.model)
@@ -55,7 +57,9 @@ class LLMJudgeConfig(BuiltInScorerConfig):
         judge: RunnableSequence[Mapping[str, str], BaseMessage] = RunnableSequence(
             RunnableLambda(self.rendered), model, name=repr(self.model)
         )
-        return RunnableScorer(judge, max_concurrency=self.max_concurrency, spec=self)
+        return RunnableScorer(
+            judge, max_concurrency=self.max_concurrency, timeout=self.timeout, spec=self
+        )
 
     def rendered(self, texts: Mapping[str, str]) -> str:
         """Return the question about a ``prompt`` and a ``response``."""

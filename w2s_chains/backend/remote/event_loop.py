@@ -1,4 +1,8 @@
-"""Run coroutines from synchronous code, on one event loop shared by the whole process."""
+"""Run coroutines from synchronous code, on one event loop shared by the whole process.
+
+While a part waits for a server or for another thread, whoever runs the part (the engine) can do
+other work: it sets a ``Host``, and every wait is inside ``released``.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,66 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal
+
+from w2s_chains.errors import CancelledError
+
+POLL = 0.05
+"""Seconds between checks whether a caller that waits was cancelled."""
 
 T = TypeVar("T")
 X = TypeVar("X")
 Args = TypeVarTuple("Args")
 
 
+class Host(Protocol):
+    """The caller of a part, such as the engine."""
+
+    def cancelled(self) -> bool:
+        """Return whether nobody wants the result any more."""
+        ...
+
+    def released(self) -> AbstractContextManager[None]:
+        """Do other work while this thread waits inside the context."""
+        ...
+
+
+host: ContextVar[Host | None] = ContextVar("host", default=None)
+"""Who has called the part that runs in this context."""
+
+
 def wait_for(call: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
     """Return ``await call(*args)``, run on the shared event loop.
 
     Connections belong to an event loop, so all of them use the same one.
+
+    Raises:
+        CancelledError: The host of this part was cancelled, and the call with it.
     """
-    return _shared_loop().portal.call(call, *args)
+    future = _shared_loop().portal.start_task_soon(call, *args)
+    owner = host.get()
+    try:
+        with released():
+            while not wait([future], timeout=None if owner is None else POLL).done:
+                if owner is not None and owner.cancelled():
+                    raise CancelledError("the search was cancelled")
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()
+
+
+def released() -> AbstractContextManager[None]:
+    """Let the host of this part do other work while the code inside waits."""
+    owner = host.get()
+    return nullcontext() if owner is None else owner.released()
 
 
 def close_with(owner: object, close: Callable[[], Coroutine[Any, Any, object]]) -> None:

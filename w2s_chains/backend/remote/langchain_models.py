@@ -1,13 +1,20 @@
-"""``named_chat_model``: make a LangChain chat model from its name in a config."""
+"""LangChain's models: one by its name in a config, and what may be told of their errors."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from w2s_chains.errors import ConfigError, brief
+from pydantic import SecretStr
+
+from w2s_chains.errors import ConfigError, ServerError, W2SError, brief
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+_MOST_BYTES = 2**24
+"""Bytes of one reply to a model of LangChain that talks to a server by OpenAI's package."""
 
 
 def named_chat_model(name: str, **options: Any) -> BaseChatModel:
@@ -27,10 +34,128 @@ def named_chat_model(name: str, **options: Any) -> BaseChatModel:
             f"the chat model {name!r} needs the package langchain, and its provider's package; "
             "run: pip install langchain langchain-openai (or another provider)"
         ) from error
+    make = cast(Any, init_chat_model)  # one of its overloads has no type
     try:
-        return cast(Any, init_chat_model)(name, **options)  # one of its overloads has no type
+        model = make(name, **options)
+        if any(base.__name__ == "BaseChatOpenAI" for base in type(model).__mro__):
+            model = make(name, **options, **_bounded_clients())
+        return model
     except Exception as error:  # providers raise exceptions of any type
         raise ConfigError(
             f"LangChain cannot make a chat model of {name!r}, which should be provider:model as in "
             f"'ollama:llama3.2': {brief(error)}"
         ) from error
+
+
+def model_error(
+    error: BaseException, model: Any, name: str, kind: type[W2SError], spec: object = None
+) -> Exception:
+    """Return the error to raise for one that a LangChain model has raised.
+
+    A model that the user has made raises its own errors. But no error may hold its key, which
+    servers repeat, and none may be a StopIteration, which ends coroutines and generators.
+
+    Args:
+        error: What the model has raised.
+        model: The model, or a chain of models.
+        name: Its name in messages.
+        kind: The class of our errors.
+        spec: The config that names the model; its errors are always ours.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, W2SError):
+            return cause
+        cause = cause.__cause__
+    text = told = f"{type(error).__name__}: {error}"
+    for secret in sorted(_secrets(model), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    stops = isinstance(error, StopIteration | StopAsyncIteration)
+    if isinstance(error, Exception) and spec is None and not stops and text == told:
+        return error
+    return kind(f"{name} failed: {brief(text)}")
+
+
+def _secrets(model: Any, depth: int = 4) -> set[str]:
+    """Return the keys that a model, or the models of a chain, hold."""
+    found: set[str] = set()
+    for value in getattr(model, "__dict__", {}).values():
+        for one in value if isinstance(value, list | tuple) else [value]:  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(one, SecretStr):
+                found.add(one.get_secret_value())
+            elif depth and hasattr(cast(Any, one), "invoke"):
+                found |= _secrets(one, depth - 1)
+    return found - {""}
+
+
+def _bounded_clients() -> dict[str, Any]:
+    """Return HTTP clients for OpenAI's package: no redirects, and replies of bounded length."""
+    openai: Any = importlib.import_module("openai")
+
+    def ask_plain(request: Any) -> None:
+        request.headers["Accept-Encoding"] = "identity"
+
+    async def ask_plain_async(request: Any) -> None:
+        ask_plain(request)
+
+    async def bound_async(response: Any) -> None:
+        _bound(response)
+
+    return {
+        "http_client": openai.DefaultHttpxClient(
+            follow_redirects=False, event_hooks={"request": [ask_plain], "response": [_bound]}
+        ),
+        "http_async_client": openai.DefaultAsyncHttpxClient(
+            follow_redirects=False,
+            event_hooks={"request": [ask_plain_async], "response": [bound_async]},
+        ),
+    }
+
+
+def _bound(response: Any) -> None:
+    """Refuse a redirect and a compressed reply; fail once the body is too long."""
+    host = response.request.url.host
+    if response.has_redirect_location:
+        raise ServerError(
+            f"the server {host} redirects to {response.next_request.url.host}, which would get the "
+            "prompt; name that one in the environment if you trust it",
+            response.status_code,
+        )
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ServerError(f"the server {host} compresses its reply, which the request forbids")
+
+    def counted(length: int) -> None:
+        response.extensions["w2s_read"] = response.extensions.get("w2s_read", 0) + length
+        if response.extensions["w2s_read"] > _MOST_BYTES:
+            raise ServerError(
+                f"the reply of the server {host} is longer than {_MOST_BYTES:,} bytes"
+            )
+
+    package = importlib.import_module(type(response).__module__.partition(".")[0])
+    response.stream = _stream(package)(response.stream, counted)
+
+
+def _stream(package: Any) -> Any:
+    """Return a class of streams for httpx or httpx2 (``package``) that tells what it passes on."""
+
+    class Counted(package.SyncByteStream, package.AsyncByteStream):
+        def __init__(self, stream: Any, counted: Callable[[int], None]) -> None:
+            self.stream, self.counted = stream, counted
+
+        def __iter__(self) -> Any:
+            for part in self.stream:
+                self.counted(len(part))
+                yield part
+
+        async def __aiter__(self) -> Any:
+            async for part in self.stream:
+                self.counted(len(part))
+                yield part
+
+        def close(self) -> None:
+            self.stream.close()
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    return Counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from w2s_chains.errors import ServerError
 
 PROBE = "Once upon a time, in 1986, the owner of a small café said:"
 _TOKENS = 4
+_RETRIES = 2
 _HOT = 2.0
 """A temperature at which two samples of four tokens differ with any model."""
 _CLOSE = 0.1
@@ -43,6 +44,9 @@ class Capabilities:
         repetition_penalty: It accepts a repetition penalty; whether it obeys was not tried.
         filters_off: Fields that make it sample from the whole distribution.
         probe_ids: Its token ids of ``PROBE``, if it returns them.
+        unknown: What could not be found out, because the server was busy or not reached, and why.
+            It counts as something the server cannot do.
+        first: The first text to continue that it accepted, and how it continued it.
     """
 
     completions: bool
@@ -56,6 +60,8 @@ class Capabilities:
     repetition_penalty: bool = False
     filters_off: Mapping[str, Any]
     probe_ids: tuple[int, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+    first: tuple[Mapping[str, Any], str] | None = None
 
 
 async def probe(server: Server) -> Capabilities:
@@ -71,40 +77,62 @@ async def probe(server: Server) -> Capabilities:
             raise
         try:
             return await _probe_chat(server)
-        except ServerError:
-            raise error from None
+        except ServerError as chat:
+            raise (chat if chat.passing else error) from None
+
+
+async def still(server: Server, can: Capabilities) -> bool:
+    """Return whether the server surely is the one that ``can`` tells of; one call of four tokens.
+
+    Raises:
+        ServerError: It is busy or was not reached.
+    """
+    if can.first is None:
+        return False
+    body, text = can.first
+    try:
+        reply = await server.complete(body)
+    except ServerError as error:
+        if error.passing:
+            raise
+        return False
+    return _text(reply) == text
 
 
 async def _probe_completions(server: Server) -> Capabilities:
     body, first = await _accepted(server)
     hot = {**body, "temperature": _HOT}
     ids = first.choices[0].prompt_token_ids
+    unknown: dict[str, str] = {}
+    ask = partial(_try, server, unknown)
     continued, same, again, other, two, top, scored = await all_of(
-        partial(_try, server),
+        lambda one: ask(*one),
         (
-            {**body, "prompt": ids} if ids else None,
-            {**hot, "seed": 1},
-            {**hot, "seed": 1},
-            {**hot, "seed": 2},
-            {**hot, "n": 2},
-            {**hot, "top_k": 1} if "top_k" in body else None,
-            {**body, "logprobs": 1},
+            ("token_ids", {**body, "prompt": ids} if ids else None),
+            ("seed", {**hot, "seed": 1}),
+            ("seed", {**hot, "seed": 1}),
+            ("seed", {**hot, "seed": 2}),
+            ("n", {**hot, "n": 2}),
+            ("top_k", {**hot, "top_k": 1} if "top_k" in body else None),
+            ("logprobs", {**body, "logprobs": 1}),
         ),
     )
     logprobs = scored is not None and scored.choices[0].logprobs is not None
     return Capabilities(
         completions=True,
         n=two is not None and len(two.choices) == 2,
-        seed=_text(same) == _text(again) != _text(other) and same is not None,
+        seed=None not in (same, again, other) and _text(same) == _text(again) != _text(other),
         token_ids=first.choices[0].token_ids is not None
         and continued is not None
         and continued.choices[0].token_ids == first.choices[0].token_ids,
         logprobs=logprobs,
-        echo=logprobs and await _echoes(server, body, scored),
+        echo=logprobs and await _echoes(server, unknown, body, scored),
         top_k=top is not None and _text(top) == _text(first),
         repetition_penalty="repetition_penalty" in body,
         filters_off={name: body[name] for name in _FILTERS_OFF[0] if name in body},
         probe_ids=tuple(ids or ()),
+        unknown=unknown,
+        first=(body, first.choices[0].text),
     )
 
 
@@ -135,13 +163,17 @@ async def _accepted(server: Server) -> tuple[dict[str, Any], Reply]:
     raise refused
 
 
-async def _try(server: Server, body: Mapping[str, Any] | None) -> Reply | None:
-    """Return the reply, or None if the call fails; retries once at most."""
+async def _try(
+    server: Server, unknown: dict[str, str], name: str, body: Mapping[str, Any] | None
+) -> Reply | None:
+    """Return the reply, or None if the call fails; note in ``unknown`` if that proves nothing."""
     if body is None:
         return None
     try:
-        return await server.complete(body, retries=min(1, server.options.max_retries))
-    except ServerError:
+        return await server.complete(body, retries=min(_RETRIES, server.options.max_retries))
+    except ServerError as error:
+        if error.passing:
+            unknown[name] = str(error)
         return None
 
 
@@ -149,7 +181,9 @@ def _text(reply: Reply | None) -> str | None:
     return None if reply is None else reply.choices[0].text
 
 
-async def _echoes(server: Server, body: Mapping[str, Any], scored: Reply | None) -> bool:
+async def _echoes(
+    server: Server, unknown: dict[str, str], body: Mapping[str, Any], scored: Reply | None
+) -> bool:
     """Check whether the server scores a text just as it did when it sampled it."""
     sampled = None if scored is None else scored.choices[0].logprobs
     if sampled is None:
@@ -158,9 +192,8 @@ async def _echoes(server: Server, body: Mapping[str, Any], scored: Reply | None)
     # Not max_tokens=0: some servers would continue to the end of their context. No token ids: with
     # them vLLM leaves the prompt out of the text.
     asked = {name: value for name, value in body.items() if name != "return_token_ids"}
-    echoed = await _try(
-        server, {**asked, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
-    )
+    request = {**asked, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
+    echoed = await _try(server, unknown, "echo", request)
     read = None if echoed is None else echoed.choices[0].logprobs
     if read is None or not (_text(echoed) or "").startswith(text):
         return False

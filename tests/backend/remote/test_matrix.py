@@ -1,0 +1,81 @@
+"""Every fault of a server against every part: an answer or one clear error, in bounded time.
+
+``W2S_FAULT_CALLS=1000`` makes a thousand calls of each instead of a few.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.helpers.faulty import FAULTS, KEY, serving
+from tests.helpers.remote_parts import PARTS, TIMEOUT, Here
+from w2s_chains import W2SLLM, Engine, Sampling
+from w2s_chains.errors import W2SError
+
+CALLS = int(os.environ.get("W2S_FAULT_CALLS", "3"))
+AT_ONCE = 8
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+            patch.setenv(name, "")
+        yield
+
+
+HARMLESS = {
+    # What these parts do not read, or may take.
+    "proposer": {"positive logprobs", "logprobs are NaN", "logprobs too few"},
+    "guide": {"unknown ending", "choices too many", "no text", "usage of nothing"},
+    "judge": {
+        "unknown ending", "no ending", "negative usage", "huge usage", "usage of nothing",
+        "positive logprobs", "logprobs are NaN", "logprobs too few", "ids out of range",
+        "choices too many",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_answer_or_one_clear_error(
+    part: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    engine = Engine()
+    calm = W2SLLM(proposer=Here(), strategy=Sampling(), max_tokens=4, engine=engine)
+    with serving(fault) as server, serving() as other:
+        server.other = other.url
+        llm = PARTS[part](server, engine)
+        assert isinstance(llm.invoke("a"), str), "control: without the fault it works"
+        server.on = True
+        begun, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            calls = [pool.submit(llm.invoke, f"prompt {i}") for i in range(CALLS)]
+            for _ in range(3):
+                since = time.monotonic()
+                assert calm.invoke("x") == " word" * 4
+                assert time.monotonic() - since < 2 * TIMEOUT, "no other LLM is disturbed"
+            errors = [call.exception(timeout=60 + CALLS) for call in calls]
+        took = time.monotonic() - begun
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+        assert not other.requests, "the prompt went to another server"
+    failed = [error for error in errors if error is not None]
+    assert all(isinstance(error, W2SError) for error in failed), failed
+    if fault not in HARMLESS[part]:
+        assert len(failed) == CALLS
+    assert took < (CALLS / AT_ONCE + 1) * 12 * TIMEOUT + 3
+    assert grown < 300_000, "kilobytes"
+    for error in failed:
+        assert len(str(error)) < 1200
+        told = "".join(traceback.format_exception(error)) + repr(error)
+        assert KEY not in told, told
+    assert KEY not in caplog.text

@@ -1,0 +1,104 @@
+"""``Threads``: calls that cannot be interrupted, with a time limit, a few at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import nullcontext
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+from w2s_chains.backend.remote.event_loop import POLL, host, released
+from w2s_chains.errors import CancelledError
+
+T = TypeVar("T")
+
+
+class ThreadCall(Generic[T]):
+    """A call that has been started; its time limit begins when it gets a place.
+
+    Attributes:
+        future: Its result.
+    """
+
+    def __init__(self, threads: Threads, call: Callable[[], T]) -> None:
+        self.future: Future[T] = Future()
+        self._threads = threads
+        self._call = call
+        self._deadline = float("inf")
+        self._lock = threading.Lock()
+        self._has_place = False
+
+    def run(self) -> None:
+        """Wait for a place and make the call."""
+        self._threads.room.acquire()
+        self._has_place = True
+        try:
+            if self.future.set_running_or_notify_cancel():
+                self._deadline = time.monotonic() + self._threads.timeout
+                try:
+                    self.future.set_result(self._call())
+                except BaseException as error:  # without a result callers would wait for ever
+                    self.future.set_exception(error)
+        finally:
+            self._give_place_back()
+
+    @property
+    def late(self) -> bool:
+        return not self.future.done() and time.monotonic() > self._deadline
+
+    def abandon(self) -> None:
+        """Leave the call to itself: others get its place."""
+        if not self.future.cancel():
+            self._give_place_back()
+
+    def _give_place_back(self) -> None:
+        with self._lock:
+            had, self._has_place = self._has_place, False
+        if had:
+            self._threads.room.release()
+
+
+class Threads:
+    """Runs calls on daemon threads, since a process that exits must not wait for them.
+
+    Attributes:
+        timeout: Seconds after which a call is late.
+        room: One place for each call that may run at once.
+    """
+
+    def __init__(self, most: int, timeout: float) -> None:
+        self.timeout = timeout
+        self.room = threading.Semaphore(most)
+
+    def start(self, call: Callable[[], T]) -> ThreadCall[T]:
+        """Make a call on a thread that inherits the caller's context variables."""
+        started = ThreadCall(self, call)
+        context = copy_context()
+        threading.Thread(target=context.run, args=(started.run,), daemon=True).start()
+        return started
+
+
+def settle(calls: Sequence[ThreadCall[Any]], release: bool) -> None:
+    """Wait until every call is done or late.
+
+    Args:
+        calls: The calls.
+        release: Let the host of this part do other work in the meantime.
+
+    Raises:
+        CancelledError: The host of this part was cancelled.
+    """
+    owner = host.get()
+    pending: list[ThreadCall[Any]] = list(calls)
+    with released() if release else nullcontext():
+        while pending:
+            wait([call.future for call in pending], timeout=POLL)
+            if owner is not None and owner.cancelled():
+                raise CancelledError("the search was cancelled")
+            for call in pending:
+                if call.late:
+                    call.abandon()
+            pending = [call for call in pending if not call.future.done() and not call.late]
