@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
-from w2s_chains.backend.lm.steering import SteeringPair, require_steering
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.text.stop_strings import find_stop
@@ -21,6 +20,7 @@ from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
+from w2s_chains.proposers.steering import SteeringPair, require_steering
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import Grammars, GrammarState

@@ -15,7 +15,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
-from w2s_chains.backend.lm.attention import grouped
+from w2s_chains.backend.lm.attention import asks_for_sdpa, grouped
+from w2s_chains.backend.lm.exactness import check_exact
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 
@@ -44,12 +45,15 @@ def check_branchable(config: Any) -> None:
 
 
 def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
-    name = getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
     return UnsupportedModelError(
-        f"model {name!r} cannot branch: {why}, but a search needs keys and values of every token "
-        "(full attention); use a model without sliding-window, chunked or recurrent layers, or "
-        "switch the window off in its config (sliding_window: null) if your texts are shorter"
+        f"model {_name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
+        "every token (full attention); use a model without sliding-window, chunked or recurrent "
+        "layers, or switch the window off in its config (sliding_window: null) if your texts are shorter"
     )
+
+
+def _name_of(config: Any) -> str:
+    return getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
 
 
 def _text_config(config: Any) -> Any:
@@ -76,7 +80,8 @@ class CausalLM:
             token_budget: Most columns of one batch; halved whenever memory runs out.
 
         Raises:
-            UnsupportedModelError: The model's cache cannot branch.
+            UnsupportedModelError: The model's cache cannot branch, or a way in which a search reads
+                it gives other logits than one plain forward.
         """
         if getattr(model, "_is_stateful", False):
             raise _cannot_branch(model.config, "it keeps a recurrent state")
@@ -95,11 +100,12 @@ class CausalLM:
         self.device = input_device(model)
         parameters = inspect.signature(model.forward).parameters
         self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
+        self._grouped = not asks_for_sdpa(model)
         # transformers 5.24 renamed it.
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.planes = self._find_planes()
         self.counters = Counters()
-        self.can_branch = self._can_branch()
+        self.can_branch = check_exact(self)
         self.counters = Counters()
 
     def view(self, token_budget: int) -> CausalLM:
@@ -108,6 +114,32 @@ class CausalLM:
         view.token_budget = token_budget
         view.adapter = None
         return view
+
+    @property
+    def name(self) -> str:
+        """The model's name, for messages."""
+        return _name_of(self.model.config)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether the model takes position ids; one that does not counts columns itself."""
+        return "position_ids" in self._optional
+
+    @property
+    def rows(self) -> int:
+        """Number of tokens that the model can read: the rows of its embeddings."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Size of one token's keys and values."""
+        return sum(
+            len(plane.layers)
+            * plane.heads
+            * (plane.key_dim + plane.value_dim)
+            * plane.dtype.itemsize
+            for plane in self.planes
+        )
 
     @property
     def vocabulary_size(self) -> int:
@@ -145,25 +177,6 @@ class CausalLM:
             for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
         ]
 
-    @torch.inference_mode()
-    def _can_branch(self) -> bool:
-        """Try whether a branch with a sibling beside it gives the same logits as its path alone.
-
-        It does not for models that count columns instead of taking position ids, nor for models
-        that build their own mask.
-        """
-        if "position_ids" not in self._optional:
-            return False
-        ids = torch.arange(1, 6, device=self.device)[None] % self.vocabulary_size
-        try:
-            branched = self.forward(self.gather([(None, 0)], width=2, steps=3), ids)[0, 3:]
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False
-        paths = ids[0, [[0, 1, 3], [0, 2, 4]]]
-        alone = self.forward(self.gather([(None, 0)] * 2, width=1, steps=3), paths)[:, 2]
-        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 0.05
-        return bool((branched - alone).abs().max() <= tolerance * alone.abs().max())
-
     def gather(
         self,
         paths: Sequence[tuple[Segment | None, int]],
@@ -200,12 +213,12 @@ class CausalLM:
         """
         rows, count = ids.shape
         options: dict[str, Any] = {self._cache: batch.cache}
-        if "position_ids" in self._optional:
+        if self.takes_positions:
             options["position_ids"] = batch.positions(count)
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
         config = _text_config(self.model.config)
-        with grouped(config), self.adapters.rows(batch.adapters):
+        with grouped(config, self._grouped), self.adapters.rows(batch.adapters):
             logits = self.model(
                 input_ids=ids,
                 attention_mask=batch.attention_mask(count),

@@ -51,6 +51,11 @@ class Plane:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def bytes_per_token(self) -> int:
+        dims = self.key_dim + self.value_dim
+        return len(self.layers) * self.heads * dims * self.dtype.itemsize
+
     def empty(self, *shape: int) -> KV:
         """Allocate keys and values: [layers, *shape[:-1], heads, shape[-1], dim]."""
         *batch, columns = shape
