@@ -37,8 +37,14 @@ def check_branchable(config: Any) -> None:
     """Check that a model's cache can be cut into slices and put together again.
 
     Raises:
-        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar.
+        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar, or the
+            model reads its prompt with an encoder.
     """
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"model {_name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
+            "not continue texts; use a causal language model (decoder only)"
+        )
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
         raise _cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
@@ -48,7 +54,8 @@ def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"model {_name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
         "every token (full attention); use a model without sliding-window, chunked or recurrent "
-        "layers, or switch the window off in its config (sliding_window: null) if your texts are shorter"
+        "layers, or switch the window off in its config (sliding_window: null) if your texts are "
+        "shorter"
     )
 
 
@@ -70,6 +77,8 @@ class CausalLM:
         model: The transformers model; shared by all views.
         adapters: The LoRA adapters that are loaded into it; shared likewise.
         adapter: The adapter of this view; None for the base model.
+        can_branch: Whether siblings may share a row.
+        first_position: The model's number for the position of a text's first token.
     """
 
     def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
@@ -103,6 +112,7 @@ class CausalLM:
         self._grouped = not asks_for_sdpa(model)
         # transformers 5.24 renamed it.
         self._cache = "cache" if "cache" in parameters else "past_key_values"
+        self.first_position = 0
         self.planes = self._find_planes()
         self.counters = Counters()
         self.can_branch = check_exact(self)
@@ -128,7 +138,8 @@ class CausalLM:
     @property
     def rows(self) -> int:
         """Number of tokens that the model can read: the rows of its embeddings."""
-        return self.model.get_input_embeddings().weight.shape[0]
+        embeddings: Any = self.model.get_input_embeddings()
+        return embeddings.weight.shape[0]
 
     @property
     def bytes_per_token(self) -> int:
@@ -149,7 +160,8 @@ class CausalLM:
     @property
     def max_positions(self) -> int | None:
         """Longest text that the model can read, in tokens; None if its config does not say."""
-        return getattr(_text_config(self.model.config), "max_position_embeddings", None)
+        limit = getattr(_text_config(self.model.config), "max_position_embeddings", None)
+        return None if limit is None else limit - self.first_position
 
     @torch.inference_mode()
     def _find_planes(self) -> list[Plane]:
@@ -195,7 +207,13 @@ class CausalLM:
             adapters: The adapter of each row; by default the adapter of this view.
         """
         batch = Batch(
-            self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
+            self.planes,
+            paths,
+            width=width,
+            steps=steps,
+            device=self.device,
+            dtype=self.dtype,
+            limit=self.max_positions,
         )
         batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
         return batch
@@ -214,7 +232,9 @@ class CausalLM:
         rows, count = ids.shape
         options: dict[str, Any] = {self._cache: batch.cache}
         if self.takes_positions:
-            options["position_ids"] = batch.positions(count)
+            positions = batch.positions(count)
+            offset = self.first_position
+            options["position_ids"] = positions + offset if offset else positions
         if last_only and "logits_to_keep" in self._optional:
             options["logits_to_keep"] = 1
         config = _text_config(self.model.config)

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.lm.kv import Batch, Segment
+from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.errors import UnsupportedModelError, W2SError, brief
-
-if TYPE_CHECKING:
-    from w2s_chains.backend.lm.causal_lm import CausalLM
 
 _LENGTH = 8
 """Tokens of each text that is read."""
@@ -31,8 +29,9 @@ _FULL, _HALF = 1e-3, 0.05
 _NOISE = 4.0
 """How many times the difference that rounding makes between two plain forwards is still rounding.
 In half precision an expert more or less may be chosen, which changes logits a lot."""
-_MOST_NOISE = {_FULL: 5e-3, _HALF: 1.0}
-"""No noise makes a larger difference rounding."""
+_MOST_NOISE = 20
+"""How far noise may raise the limit."""
+_CACHED = "a cached forward"
 _STEPS = 3
 """Tokens that each text goes on with after its prefix."""
 _LARGEST_GAP = 2**29
@@ -42,8 +41,30 @@ _WINDOW = re.compile(r"(^|_)(window|window_size|chunk_size|block_size)$")
 Path = tuple[Segment | None, int]
 
 
+class Reader(Protocol):
+    """What the check needs of a ``CausalLM``."""
+
+    model: Any
+    device: torch.device
+    first_position: int
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def takes_positions(self) -> bool: ...
+    @property
+    def bytes_per_token(self) -> int: ...
+
+    def gather(self, paths: Sequence[Path], *, width: int, steps: int) -> Batch: ...
+    def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor: ...
+
+
 @torch.inference_mode()
-def check_exact(lm: CausalLM) -> bool:
+def check_exact(lm: Reader) -> bool:
     """Compare each way of reading a model with one plain forward.
 
     A model whose plain logits are not finite has nothing to compare with; a search that samples
@@ -71,7 +92,25 @@ def check_exact(lm: CausalLM) -> bool:
     longer = torch.cat((ids[:2], ids[:2].flip(0)), dim=1)
     again = _attempt(lm, "a plain forward", lambda: _plain(lm, longer))[:, :_LENGTH]
     noise = max(_difference(again[i], wanted[i]) for i in (0, 1))
-    tolerance = max(rounding, min(_NOISE * noise, _MOST_NOISE[rounding]))
+    tolerance = max(rounding, min(_NOISE * noise, _MOST_NOISE * rounding))
+
+    try:
+        prefixes = _check_paths(lm, ids, wanted, tolerance)
+    except UnsupportedModelError as error:
+        # Some models count positions from the one after their padding token's (RoBERTa).
+        padding = getattr(lm.model.config, "pad_token_id", None)
+        if not lm.takes_positions or not isinstance(padding, int) or padding < 0:
+            raise
+        lm.first_position = padding + 1
+        try:
+            prefixes = _check_paths(lm, ids, wanted, tolerance)
+        except UnsupportedModelError:
+            raise error from None
+    return _branches(lm, ids, wanted, prefixes, tolerance)
+
+
+def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> Sequence[Path]:
+    """Compare each way without branches; return the prefixes that were read."""
 
     def require(path: str, found: Tensor, expected: Tensor) -> None:
         apart = _difference(found, expected)
@@ -83,25 +122,26 @@ def check_exact(lm: CausalLM) -> bool:
                 "attn_implementation ('eager' or 'sdpa')"
             )
 
-    prefixes, found = _attempt(lm, "a cached forward", lambda: _prefixes(lm, ids))
-    require("a cached forward", found, wanted[:2, :_CUT])
-    paths: list[tuple[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]] = [
-        ("incremental reading", lambda: _incremental(lm, ids, wanted, prefixes)),
-        ("a batch with padding on the left", lambda: _padded(lm, ids, wanted, prefixes)),
-    ]
-    for path, run in paths:
-        for found, expected in _attempt(lm, path, lambda run=run: list(run())):
-            require(path, found, expected)
-    return _branches(lm, ids, wanted, prefixes, tolerance)
+    prefixes, found = _attempt(lm, _CACHED, lambda: _prefixes(lm, ids))
+    require(_CACHED, found, wanted[:2, :_CUT])
+    for path, begins in (
+        ("incremental reading", prefixes[:1]),
+        ("a batch with padding on the left", [*prefixes, (None, 0)]),
+    ):
+        found = _attempt(lm, path, lambda begins=begins: _go_on(lm, begins, ids))
+        for i, (_, upto) in enumerate(begins):
+            require(path, found[i], wanted[i, upto : upto + _STEPS])
+    return prefixes
 
 
-def _texts(lm: CausalLM) -> Tensor:
+def _texts(lm: Reader) -> Tensor:
     """Make two texts, and the first once more with another last token: [3, n]."""
-    config = lm.model.config.to_dict()
+    config: dict[str, Any] = lm.model.config.to_dict()
     special: set[int] = set()
     for name, value in config.items():
         if name.endswith(("_id", "_ids", "_index")):
-            special.update(value if isinstance(value, list) else [value])
+            several: list[Any] = value if isinstance(value, list) else [value]
+            special.update(i for i in several if isinstance(i, int))
     usual = [i for i in range(min(lm.vocabulary_size, lm.rows)) if i not in special] or [0]
     step = max(1, len(usual) // (2 * _LENGTH + 1))
     ids = [usual[(1 + i * step) % len(usual)] for i in range(2 * _LENGTH + 1)]
@@ -109,7 +149,7 @@ def _texts(lm: CausalLM) -> Tensor:
     return torch.tensor([first, second, [*first[:-1], other]], device=lm.device)
 
 
-def _attempt(lm: CausalLM, path: str, run: Callable[[], Any]) -> Any:
+def _attempt(lm: Reader, path: str, run: Callable[[], Any]) -> Any:
     try:
         return run()
     except (W2SError, MemoryError, torch.OutOfMemoryError):
@@ -121,11 +161,11 @@ def _attempt(lm: CausalLM, path: str, run: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _plain(lm: CausalLM, ids: Tensor) -> Tensor:
+def _plain(lm: Reader, ids: Tensor) -> Tensor:
     return lm.model(input_ids=ids, use_cache=False).logits.float()
 
 
-def _rounding(lm: CausalLM) -> float:
+def _rounding(lm: Reader) -> float:
     exact = (torch.float32, torch.float64)
     full = (
         all(weight.dtype in exact for weight in lm.model.parameters())
@@ -142,15 +182,12 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
     if not bool(finite.any()):
         return 0.0
     found, wanted = found[finite], wanted[finite]
-    apart, scale = (found - wanted).norm().item(), (wanted - wanted.mean()).norm().item()
+    apart = (found - wanted).square().sum().sqrt().item()
+    scale = (wanted - wanted.mean()).square().sum().sqrt().item()
     return math.inf if math.isnan(apart) else apart / scale if scale else apart
 
 
-def _segment(ids: Tensor) -> Segment:
-    return Segment(None, 0, ids.tolist())
-
-
-def _prefixes(lm: CausalLM, ids: Tensor) -> tuple[Sequence[Path], Tensor]:
+def _prefixes(lm: Reader, ids: Tensor) -> tuple[Sequence[Path], Tensor]:
     """Read the texts' beginnings as prompts are read; return them and their logits."""
     batch = lm.gather([(None, 0)] * 2, width=1, steps=_CUT)
     logits = lm.forward(batch, ids[:2, :_CUT])
@@ -160,41 +197,24 @@ def _prefixes(lm: CausalLM, ids: Tensor) -> tuple[Sequence[Path], Tensor]:
     logits = torch.cat((logits[:, :-1], last), dim=1)
     found: list[Path] = []
     for row, count in enumerate((_CUT, _CUT // 2)):
-        segment = _segment(ids[row, : count + 1])
+        segment = Segment(None, 0, to_lists(ids[row, : count + 1]))
         segment.kv = batch.slice(row, 0, count)
         found.append((segment, count))
     return found, logits
 
 
-def _go_on(
-    lm: CausalLM, paths: Sequence[Path], ids: Tensor, wanted: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Read on after each path: a chunk, then one token. Yields the logits and the plain ones."""
+def _go_on(lm: Reader, paths: Sequence[Path], ids: Tensor) -> Tensor:
+    """Read on after each path, a chunk and then one token: [B, steps, V].
+
+    After one path alone there is no padding, and transformers leaves out the mask.
+    """
     batch = lm.gather(paths, width=1, steps=_STEPS)
-    begins = [upto for _, upto in paths]
-    fed = torch.stack([ids[i, at : at + _STEPS] for i, at in enumerate(begins)])
-    logits = [lm.forward(batch, fed[:, :-1]), lm.forward(batch, fed[:, -1:])]
-    found = torch.cat(logits, dim=1)
-    for i, at in enumerate(begins):
-        yield found[i], wanted[i, at : at + _STEPS]
-
-
-def _incremental(
-    lm: CausalLM, ids: Tensor, wanted: Tensor, prefixes: Sequence[Path]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Read on after one prefix alone, so that no row has padding."""
-    yield from _go_on(lm, prefixes[:1], ids, wanted)
-
-
-def _padded(
-    lm: CausalLM, ids: Tensor, wanted: Tensor, prefixes: Sequence[Path]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Read on after prefixes of unequal length, and beside them a text from its first token."""
-    yield from _go_on(lm, [*prefixes, (None, 0)], ids, wanted)
+    fed = torch.stack([ids[i, upto : upto + _STEPS] for i, (_, upto) in enumerate(paths)])
+    return torch.cat((lm.forward(batch, fed[:, :-1]), lm.forward(batch, fed[:, -1:])), dim=1)
 
 
 def _branches(
-    lm: CausalLM, ids: Tensor, wanted: Tensor, prefixes: Sequence[Path], tolerance: float
+    lm: Reader, ids: Tensor, wanted: Tensor, prefixes: Sequence[Path], tolerance: float
 ) -> bool:
     """Try whether a branch is the same with a sibling beside it, at once and column by column."""
     if not lm.takes_positions:
@@ -226,7 +246,7 @@ def _columns(ids: Tensor, row: int, upto: int) -> Tensor:
     return torch.cat((own[:1], torch.stack((sibling, own[1:]), dim=1).flatten()))
 
 
-def _at_once(lm: CausalLM, ids: Tensor, prefixes: Sequence[Path]) -> Found:
+def _at_once(lm: Reader, ids: Tensor, prefixes: Sequence[Path]) -> Found:
     """Read all columns of two branches in one forward pass, as guides read given texts."""
     fed = torch.stack([_columns(ids, i, upto) for i, (_, upto) in enumerate(prefixes)])
     logits = lm.forward(lm.gather(prefixes, width=2, steps=_STEPS), fed)
@@ -234,7 +254,7 @@ def _at_once(lm: CausalLM, ids: Tensor, prefixes: Sequence[Path]) -> Found:
         yield i, upto, logits[i, 0::2]
 
 
-def _by_column(lm: CausalLM, ids: Tensor, prefixes: Sequence[Path], gap: int) -> Found:
+def _by_column(lm: Reader, ids: Tensor, prefixes: Sequence[Path], gap: int) -> Found:
     """Read two branches step by step, as chunks are sampled, with ``gap`` masked ones before them.
 
     A model that counts columns would have its window end within the gap.
