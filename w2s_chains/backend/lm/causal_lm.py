@@ -131,6 +131,16 @@ class CausalLM:
         return _name_of(self.model.config)
 
     @property
+    def no_numbers(self) -> str:
+        """The message of an error about logits that are NaN or infinite."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"model {self.name!r} in {dtype} gives logits that are no numbers (NaN or inf); load "
+            "it in another dtype (bfloat16 or float32), and if that does not help use an "
+            "undamaged checkpoint"
+        )
+
+    @property
     def takes_positions(self) -> bool:
         """Whether the model takes position ids; one that does not counts columns itself."""
         return "position_ids" in self._optional

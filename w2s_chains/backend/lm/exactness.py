@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ def _texts(lm: Reader) -> Tensor:
     special: set[int] = set()
     for name, value in config.items():
         if name.endswith(("_id", "_ids", "_index")):
-            several: list[Any] = value if isinstance(value, list) else [value]
+            several = cast("list[Any]", value) if isinstance(value, list) else [value]
             special.update(i for i in several if isinstance(i, int))
     usual = [i for i in range(min(lm.vocabulary_size, lm.rows)) if i not in special] or [0]
     step = max(1, len(usual) // (2 * _LENGTH + 1))

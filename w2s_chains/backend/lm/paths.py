@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -10,7 +11,7 @@ from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.errors import PromptError
+from w2s_chains.errors import PromptError, ScorerError
 
 
 class Paths:
@@ -93,11 +94,17 @@ class Paths:
         """Return log p(response | prompt) of a hypothesis that was read with scores, in nats.
 
         It covers the tokens after the longest prefix that prompt and prompt + response share, and
-        the end token if the model ended its turn.
+        the end token if the model ended its turn. It is -inf if the model excludes a token.
+
+        Raises:
+            ScorerError: The model gave logits that are NaN or infinite.
         """
         segment = self._segments[hypothesis]
         first = self._first_scored(hypothesis)
-        return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+        value = segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+        if math.isnan(value):
+            raise ScorerError(self.lm.no_numbers)
+        return value
 
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
         """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
