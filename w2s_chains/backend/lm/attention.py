@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from w2s_chains.errors import UnsupportedModelError
+
 _NAME = "w2s_grouped_sdpa"
 _COMPARED = re.compile(r"_attn_implementation\b[^\n]*[\"']sdpa[\"']")
 _attention = cast(Any, AttentionInterface)  # they are only partly typed
@@ -65,6 +67,20 @@ def grouped_attention(
 
 _attention.register(_NAME, grouped_attention)
 _masks.register(_NAME, _masks()["sdpa"])
+
+
+def check_pads(implementation: str | None) -> None:
+    """Check that an attention implementation can do what batches need; raised before it is loaded.
+
+    Raises:
+        UnsupportedModelError: It takes no padding between cached and new tokens.
+    """
+    if implementation is not None and "flash" in implementation:
+        raise UnsupportedModelError(
+            f"attn_implementation {implementation!r} does not support padding between cached and "
+            "new tokens, which batches of texts of unequal length need; use 'sdpa', which runs "
+            "flash kernels where it can, or 'eager'"
+        )
 
 
 def asks_for_sdpa(model: nn.Module) -> bool:

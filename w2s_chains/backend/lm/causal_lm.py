@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
-from w2s_chains.backend.lm.attention import asks_for_sdpa, grouped
+from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
 from w2s_chains.backend.lm.exactness import check_exact
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
@@ -95,12 +95,7 @@ class CausalLM:
         if getattr(model, "_is_stateful", False):
             raise _cannot_branch(model.config, "it keeps a recurrent state")
         check_branchable(model.config)
-        if "flash" in (attention := str(getattr(model.config, "_attn_implementation", ""))):
-            raise UnsupportedModelError(
-                f"attn_implementation {attention!r} does not support padding between cached and "
-                "new tokens, which batches of texts of unequal length need; use 'sdpa', which runs "
-                "flash kernels where it can, or 'eager'"
-            )
+        check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
         self.adapters = Adapters(model)
         self.adapter: str | None = None
