@@ -145,6 +145,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
             n_tokens=h.n_tokens,
             state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
+            known=self.tokenizer.size,
         )
 
     def _child(

@@ -50,7 +50,7 @@ class Paths:
         roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
         return {
             root: Reading(
-                segment=Segment(None, 0, self.tokenizer.prompt_ids(root.prompt)),
+                segment=Segment(None, 0, self._known(self.tokenizer.prompt_ids(root.prompt))),
                 scored=False,
                 adapter=self.lm.adapter,
             )
@@ -77,9 +77,19 @@ class Paths:
                 "prompt or lower max_tokens"
             )
         shared = common_prefix(parent.path_ids(), ids)
-        segment = Segment(parent if shared else None, shared, ids[shared:])
+        segment = Segment(parent if shared else None, shared, self._known(ids[shared:]))
         end_id = self.tokenizer.end_id if hypothesis.ended else None
         return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
+
+    def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the tokens; raise PromptError if the model has no embedding for one of them."""
+        if (largest := max(ids, default=0)) >= self.lm.rows:
+            raise PromptError(
+                f"the text has the token {largest}, but the model {self.tokenizer.name!r} knows "
+                f"only {self.lm.rows}; use the tokenizer that the model was trained with, or leave "
+                "the tokens out that were added to it"
+            )
+        return ids
 
     def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
         """Return all tokens of prompt and response in this model's vocabulary."""

@@ -26,7 +26,7 @@ temperatures the logits would overflow."""
 _LEAST = -1e4
 """The log-probability with which a guide steers away from a token that it excludes, in nats."""
 _ALL = 2**31 - 1
-"""A top_k that keeps every token."""
+"""A number of tokens that is all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class Draw:
         state: Grammar state that limits the tokens; None allows all. The answer it holds to fits
             into ``sampling.max_tokens``.
         weights: Weight of each steering model's log-probabilities.
+        known: Tokens of the vocabulary; later rows of the model's table are padding.
     """
 
     parents: tuple[Segment, ...]
@@ -51,6 +52,7 @@ class Draw:
     n_tokens: int
     state: GrammarState | None = None
     weights: tuple[float, ...] = ()
+    known: int = _ALL
 
     @property
     def cost(self) -> int:
@@ -226,6 +228,7 @@ class Chooser:
         params = [draw.sampling for draw in draws]
         self.states = [draw.state for draw in draws]
         self.steps = [draw.steps for draw in draws]
+        self.known = min(draw.known for draw in draws)
         self.left = [draw.sampling.max_tokens - draw.n_tokens for draw in draws]
         weights = zip(*(draw.weights for draw in draws), strict=True)
         self.weights = [torch.tensor(own, device=device) for own in weights]
@@ -271,7 +274,7 @@ class Chooser:
             log-probability that they were sampled with.
         """
         # Models may pad the same vocabulary to different sizes: use the part that all have.
-        size = min(table.shape[1] for table in tables)
+        size = min(self.known, *(table.shape[1] for table in tables))
         known = [table.log_softmax(1)[:, :size] for table in tables]
         base = logits = tables[0][:, :size]
         for weights, own in zip(self.weights, known[1:], strict=True):
