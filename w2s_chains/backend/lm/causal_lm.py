@@ -16,9 +16,9 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
-from w2s_chains.backend.lm.exactness import check_exact
+from w2s_chains.backend.lm.exactness import check_exact, rope_border
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
-from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
+from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,8 +54,7 @@ def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"model {_name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
         "every token (full attention); use a model without sliding-window, chunked or recurrent "
-        "layers, or switch the window off in its config (sliding_window: null) if your texts are "
-        "shorter"
+        "layers, or switch the window off in its config if texts are short (sliding_window: null)"
     )
 
 
@@ -77,8 +76,10 @@ class CausalLM:
         model: The transformers model; shared by all views.
         adapters: The LoRA adapters that are loaded into it; shared likewise.
         adapter: The adapter of this view; None for the base model.
+        takes_positions: Whether the model takes position ids; others count columns themselves.
         can_branch: Whether siblings may share a row.
         first_position: The model's number for the position of a text's first token.
+        border: Longer texts are read with other rotary frequencies; None if none are.
     """
 
     def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
@@ -103,11 +104,13 @@ class CausalLM:
         self.dtype: torch.dtype = model.dtype
         self.device = input_device(model)
         parameters = inspect.signature(model.forward).parameters
-        self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
+        self.takes_positions = "position_ids" in parameters
+        self._keeps_last = "logits_to_keep" in parameters
         self._grouped = not asks_for_sdpa(model)
         # transformers 5.24 renamed it.
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.first_position = 0
+        self.border = rope_border(model.config)
         self.planes = self._find_planes()
         self.counters = Counters()
         self.can_branch = check_exact(self)
@@ -128,17 +131,11 @@ class CausalLM:
     @property
     def no_numbers(self) -> str:
         """The message of an error about logits that are NaN or infinite."""
-        dtype = str(self.dtype).removeprefix("torch.")
         return (
-            f"model {self.name!r} in {dtype} gives logits that are no numbers (NaN or inf); load "
-            "it in another dtype (bfloat16 or float32), and if that does not help use an "
-            "undamaged checkpoint"
+            f"model {self.name!r} in {str(self.dtype).removeprefix('torch.')} gives logits that "
+            "are no numbers (NaN or inf); load it in another dtype (bfloat16 or float32), and if "
+            "that does not help use an undamaged checkpoint"
         )
-
-    @property
-    def takes_positions(self) -> bool:
-        """Whether the model takes position ids; one that does not counts columns itself."""
-        return "position_ids" in self._optional
 
     @property
     def rows(self) -> int:
@@ -194,6 +191,24 @@ class CausalLM:
             for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
         ]
 
+    def check_border(self, prompt: int, total: int) -> None:
+        """Check that an answer does not begin below the border and end above it.
+
+        Args:
+            prompt: Tokens of the prompt.
+            total: Tokens of prompt and answer.
+
+        Raises:
+            PromptError: It does: what was read below would have to be read anew.
+        """
+        if self.border is not None and prompt <= self.border + 1 and total > self.border:
+            raise PromptError(
+                f"model {self.name!r} reads texts beyond {self.border} tokens in another way "
+                f"(LongRoPE), so no answer may cross that length, but the prompt has {prompt} "
+                f"tokens and the text may have {total}; lower max_tokens or shorten the prompt, or "
+                f"give at least {self.border + 2} tokens"
+            )
+
     def gather(
         self,
         paths: Sequence[tuple[Segment | None, int]],
@@ -211,6 +226,9 @@ class CausalLM:
                 share.
             adapters: The adapter of each row; by default the adapter of this view.
         """
+        limit, border = self.max_positions, self.border
+        if border is not None and steps <= border and all(upto < border for _, upto in paths):
+            limit = border  # not even padding may cross it
         batch = Batch(
             self.planes,
             paths,
@@ -218,7 +236,7 @@ class CausalLM:
             steps=steps,
             device=self.device,
             dtype=self.dtype,
-            limit=self.max_positions,
+            limit=limit,
         )
         batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
         return batch
@@ -240,7 +258,7 @@ class CausalLM:
             positions = batch.positions(count)
             offset = self.first_position
             options["position_ids"] = positions + offset if offset else positions
-        if last_only and "logits_to_keep" in self._optional:
+        if last_only and self._keeps_last:
             options["logits_to_keep"] = 1
         config = _text_config(self.model.config)
         with grouped(config, self._grouped), self.adapters.rows(batch.adapters):
@@ -296,7 +314,8 @@ class CausalLM:
         while at < len(order):
             size = 1
             while at + size < len(order) and (
-                (size + 1) * cost(items[order[at + size]]) <= self.token_budget
+                (size + 1) * (columns := cost(items[order[at + size]])) <= self.token_budget
+                and self._is_long(columns) is self._is_long(cost(items[order[at]]))
             ):
                 size += 1
             indices = order[at : at + size]
@@ -310,6 +329,9 @@ class CausalLM:
             results.update(zip(indices, outcome, strict=True))
             at += size
         return [results[i] for i in range(len(items))]
+
+    def _is_long(self, columns: int) -> bool:
+        return self.border is not None and columns > self.border
 
     def _shrink(self, columns: int, rows: int, error: BaseException) -> None:
         if rows == 1:

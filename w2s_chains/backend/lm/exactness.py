@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.lm.kv import Batch, Segment
+from w2s_chains.backend.lm.kv import Batch, Plane, Segment
 from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.errors import UnsupportedModelError, W2SError, brief
 
@@ -48,7 +48,9 @@ class Reader(Protocol):
 
     model: Any
     device: torch.device
+    takes_positions: bool
     first_position: int
+    planes: list[Plane]
 
     @property
     def name(self) -> str: ...
@@ -56,10 +58,6 @@ class Reader(Protocol):
     def rows(self) -> int: ...
     @property
     def vocabulary_size(self) -> int: ...
-    @property
-    def takes_positions(self) -> bool: ...
-    @property
-    def bytes_per_token(self) -> int: ...
 
     def gather(self, paths: Sequence[Path], *, width: int, steps: int) -> Batch: ...
     def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor: ...
@@ -225,7 +223,8 @@ def _branches(
         return False
     gap = window_of(lm.model.config)
     columns = _CUT + 1 + 2 * (gap + 2)
-    if gap and columns * lm.bytes_per_token > _LARGEST_GAP:
+    size = columns * sum(plane.bytes_per_token for plane in lm.planes)
+    if gap and size > _LARGEST_GAP:
         return False
     runs = [lambda: _at_once(lm, ids, prefixes), lambda: _by_column(lm, ids, prefixes, gap)]
     try:
@@ -286,3 +285,18 @@ def window_of(config: Any) -> int:
     values = config.get_text_config(decoder=True).to_dict()
     named = [value for name, value in values.items() if _WINDOW.search(name)]
     return max((value for value in named if type(value) is int), default=0)
+
+
+def rope_border(config: Any) -> int | None:
+    """Return the length beyond which a model reads texts in another way (LongRoPE), if any.
+
+    All texts of a batch are then read as the longest is, which a few tokens cannot show.
+    """
+    rope: Any = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    kinds: list[Any] = [rope, *(own for own in rope.values() if isinstance(own, dict))]
+    borders: list[Any] = [
+        kind.get("original_max_position_embeddings")
+        for kind in kinds
+        if kind.get("rope_type") == "longrope"
+    ]
+    return min((border for border in borders if border), default=None)

@@ -76,6 +76,7 @@ class Paths:
                 f"{self.tokenizer.name!r}, which has {limit} positions; shorten the "
                 "prompt or lower max_tokens"
             )
+        self.lm.check_border(len(self.tokenizer.prompt_ids(hypothesis.prompt)), len(ids))
         shared = common_prefix(parent.path_ids(), ids)
         segment = Segment(parent if shared else None, shared, self._known(ids[shared:]))
         end_id = self.tokenizer.end_id if hypothesis.ended else None
