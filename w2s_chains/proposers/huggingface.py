@@ -47,7 +47,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit in the model's context."""
-        self.check_length(prompt, sampling.max_tokens, "proposer")
+        self._check_length(prompt, sampling.max_tokens, "proposer")
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Raise ConfigError unless ``guides`` are local models with this vocabulary."""

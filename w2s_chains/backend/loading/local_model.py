@@ -102,7 +102,7 @@ class LocalModel(Contract):
         """The most tokens of prompt and answer together; None if the model has no limit."""
         return self.lm.max_positions
 
-    def check_length(self, prompt: Prompt, more: int, role: str) -> None:
+    def _check_length(self, prompt: Prompt, more: int, role: str) -> None:
         """Check that the prompt and ``more`` tokens can be read.
 
         Raises:
