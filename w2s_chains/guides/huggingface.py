@@ -28,7 +28,7 @@ class HuggingFaceGuide(LocalModel, Guide):
         The answer is counted in the proposer's tokens. A text that has more tokens in this model's
         vocabulary is refused when it is read.
         """
-        self.tokenizer.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "guide")
+        self._check_length(prompt, sampling.max_tokens, "guide")
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """Return log p(response | prompt) of each hypothesis, in nats.

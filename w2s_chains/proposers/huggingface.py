@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
-from w2s_chains.backend.lm.steering import SteeringPair, require_steering
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.text.stop_strings import find_stop
@@ -21,6 +20,7 @@ from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
+from w2s_chains.proposers.steering import SteeringPair, require_steering
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import Grammars, GrammarState
@@ -47,7 +47,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit in the model's context."""
-        self.tokenizer.check_fits(prompt, sampling.max_tokens, self.lm.max_positions, "proposer")
+        self._check_length(prompt, sampling.max_tokens, "proposer")
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Raise ConfigError unless ``guides`` are local models with this vocabulary."""
@@ -145,6 +145,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
             n_tokens=h.n_tokens,
             state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
+            known=self.tokenizer.size,
         )
 
     def _child(

@@ -14,8 +14,9 @@ from transformers import (
 )
 
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions, ValueHeadWeights, longest_text
-from w2s_chains.backend.loading.locate import check_complete, check_safe, clear_errors_of, locate
+from w2s_chains.backend.loading.locate import check_complete, clear_errors_of, locate
 from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.errors import ConfigError, did_you_mean
 
 
@@ -88,7 +89,7 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
                 f"model {options.model!r} cannot judge texts: transformers has no "
                 f"AutoModelForSequenceClassification for {type(config).__name__}"
             )
-    check_safe(options.model, source, files)
+    check_safe(options.model, source, files, config)
     if head is not None:
         config.num_labels = 1
     if options.tokenizer is not None:

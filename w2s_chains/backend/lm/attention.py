@@ -7,6 +7,10 @@ become additional queries of the one key-value head they share, which gives the 
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -15,7 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from w2s_chains.errors import UnsupportedModelError
+
 _NAME = "w2s_grouped_sdpa"
+_COMPARED = re.compile(r"_attn_implementation\b[^\n]*[\"']sdpa[\"']")
 _attention = cast(Any, AttentionInterface)  # they are only partly typed
 _masks = cast(Any, AttentionMaskInterface)
 _sdpa_forward = _attention()["sdpa"]
@@ -62,11 +69,43 @@ _attention.register(_NAME, grouped_attention)
 _masks.register(_NAME, _masks()["sdpa"])
 
 
+def check_pads(implementation: str | None) -> None:
+    """Check that an attention implementation can do what batches need; raised before it is loaded.
+
+    Raises:
+        UnsupportedModelError: It takes no padding between cached and new tokens.
+    """
+    if implementation is not None and "flash" in implementation:
+        raise UnsupportedModelError(
+            f"attn_implementation {implementation!r} does not support padding between cached and "
+            "new tokens, which batches of texts of unequal length need; use 'sdpa', which runs "
+            "flash kernels where it can, or 'eager'"
+        )
+
+
+def asks_for_sdpa(model: nn.Module) -> bool:
+    """Return whether the model's code compares the name of the attention with "sdpa".
+
+    Under another name such a model computes something else: Falcon leaves out a scaling, models
+    with sparse attention leave out their mask.
+    """
+    names = {type(module).__module__ for module in model.modules()}
+    return any(_COMPARED.search(_source(name)) for name in names if not name.startswith("torch."))
+
+
+@functools.cache
+def _source(module: str) -> str:
+    try:
+        return inspect.getsource(sys.modules[module])
+    except (KeyError, OSError, TypeError):  # typed in by hand, or compiled
+        return ""
+
+
 @contextmanager
-def grouped(config: Any) -> Generator[None]:
+def grouped(config: Any, use: bool = True) -> Generator[None]:
     """Make a model with this config use ``grouped_attention`` where it would use "sdpa"."""
     before = config._attn_implementation
-    if before != "sdpa":
+    if before != "sdpa" or not use:
         yield
         return
     config._attn_implementation = _NAME

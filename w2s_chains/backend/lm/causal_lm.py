@@ -15,9 +15,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
-from w2s_chains.backend.lm.attention import grouped
+from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
+from w2s_chains.backend.lm.exactness import check_exact, rope_border
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
-from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
+from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,20 +37,29 @@ def check_branchable(config: Any) -> None:
     """Check that a model's cache can be cut into slices and put together again.
 
     Raises:
-        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar.
+        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar, or the
+            model reads its prompt with an encoder.
     """
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"model {_name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
+            "not continue texts; use a causal language model (decoder only)"
+        )
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
         raise _cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
 
 
 def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
-    name = getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
     return UnsupportedModelError(
-        f"model {name!r} cannot branch: {why}, but a search needs keys and values of every token "
-        "(full attention); use a model without sliding-window, chunked or recurrent layers, or "
-        "switch the window off in its config (sliding_window: null) if your texts are shorter"
+        f"model {_name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
+        "every token (full attention); use a model without sliding-window, chunked or recurrent "
+        "layers, or switch the window off in its config if texts are short (sliding_window: null)"
     )
+
+
+def _name_of(config: Any) -> str:
+    return getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
 
 
 def _text_config(config: Any) -> Any:
@@ -66,6 +76,10 @@ class CausalLM:
         model: The transformers model; shared by all views.
         adapters: The LoRA adapters that are loaded into it; shared likewise.
         adapter: The adapter of this view; None for the base model.
+        takes_positions: Whether the model takes position ids; others count columns themselves.
+        can_branch: Whether siblings may share a row.
+        first_position: The model's number for the position of a text's first token.
+        border: Longer texts are read with other rotary frequencies; None if none are.
     """
 
     def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
@@ -76,17 +90,13 @@ class CausalLM:
             token_budget: Most columns of one batch; halved whenever memory runs out.
 
         Raises:
-            UnsupportedModelError: The model's cache cannot branch.
+            UnsupportedModelError: The model's cache cannot branch, or a way in which a search reads
+                it gives other logits than one plain forward.
         """
         if getattr(model, "_is_stateful", False):
             raise _cannot_branch(model.config, "it keeps a recurrent state")
         check_branchable(model.config)
-        if "flash" in (attention := str(getattr(model.config, "_attn_implementation", ""))):
-            raise UnsupportedModelError(
-                f"attn_implementation {attention!r} does not support padding between cached and "
-                "new tokens, which batches of texts of unequal length need; use 'sdpa', which runs "
-                "flash kernels where it can, or 'eager'"
-            )
+        check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
         self.adapters = Adapters(model)
         self.adapter: str | None = None
@@ -94,12 +104,16 @@ class CausalLM:
         self.dtype: torch.dtype = model.dtype
         self.device = input_device(model)
         parameters = inspect.signature(model.forward).parameters
-        self._optional = {"logits_to_keep", "position_ids"} & parameters.keys()
+        self.takes_positions = "position_ids" in parameters
+        self._keeps_last = "logits_to_keep" in parameters
+        self._grouped = not asks_for_sdpa(model)
         # transformers 5.24 renamed it.
         self._cache = "cache" if "cache" in parameters else "past_key_values"
+        self.first_position = 0
+        self.border = rope_border(model.config)
         self.planes = self._find_planes()
         self.counters = Counters()
-        self.can_branch = self._can_branch()
+        self.can_branch = check_exact(self)
         self.counters = Counters()
 
     def view(self, token_budget: int) -> CausalLM:
@@ -110,6 +124,37 @@ class CausalLM:
         return view
 
     @property
+    def name(self) -> str:
+        """The model's name, for messages."""
+        return _name_of(self.model.config)
+
+    @property
+    def no_numbers(self) -> str:
+        """The message of an error about logits that are NaN or infinite."""
+        return (
+            f"model {self.name!r} in {str(self.dtype).removeprefix('torch.')} gives logits that "
+            "are no numbers (NaN or inf); load it in another dtype (bfloat16 or float32), and if "
+            "that does not help use an undamaged checkpoint"
+        )
+
+    @property
+    def rows(self) -> int:
+        """Number of tokens that the model can read: the rows of its embeddings."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return embeddings.weight.shape[0]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Size of one token's keys and values."""
+        return sum(
+            len(plane.layers)
+            * plane.heads
+            * (plane.key_dim + plane.value_dim)
+            * plane.dtype.itemsize
+            for plane in self.planes
+        )
+
+    @property
     def vocabulary_size(self) -> int:
         """Number of logits that the model gives for one token."""
         return _text_config(self.model.config).vocab_size
@@ -117,7 +162,8 @@ class CausalLM:
     @property
     def max_positions(self) -> int | None:
         """Longest text that the model can read, in tokens; None if its config does not say."""
-        return getattr(_text_config(self.model.config), "max_position_embeddings", None)
+        limit = getattr(_text_config(self.model.config), "max_position_embeddings", None)
+        return None if limit is None else limit - self.first_position
 
     @torch.inference_mode()
     def _find_planes(self) -> list[Plane]:
@@ -145,24 +191,23 @@ class CausalLM:
             for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
         ]
 
-    @torch.inference_mode()
-    def _can_branch(self) -> bool:
-        """Try whether a branch with a sibling beside it gives the same logits as its path alone.
+    def check_border(self, prompt: int, total: int) -> None:
+        """Check that an answer does not begin below the border and end above it.
 
-        It does not for models that count columns instead of taking position ids, nor for models
-        that build their own mask.
+        Args:
+            prompt: Tokens of the prompt.
+            total: Tokens of prompt and answer.
+
+        Raises:
+            PromptError: It does: what was read below would have to be read anew.
         """
-        if "position_ids" not in self._optional:
-            return False
-        ids = torch.arange(1, 6, device=self.device)[None] % self.vocabulary_size
-        try:
-            branched = self.forward(self.gather([(None, 0)], width=2, steps=3), ids)[0, 3:]
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False
-        paths = ids[0, [[0, 1, 3], [0, 2, 4]]]
-        alone = self.forward(self.gather([(None, 0)] * 2, width=1, steps=3), paths)[:, 2]
-        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 0.05
-        return bool((branched - alone).abs().max() <= tolerance * alone.abs().max())
+        if self.border is not None and prompt <= self.border + 1 and total > self.border:
+            raise PromptError(
+                f"model {self.name!r} reads texts beyond {self.border} tokens in another way "
+                f"(LongRoPE), so no answer may cross that length, but the prompt has {prompt} "
+                f"tokens and the text may have {total}; lower max_tokens or shorten the prompt, or "
+                f"give at least {self.border + 2} tokens"
+            )
 
     def gather(
         self,
@@ -181,8 +226,17 @@ class CausalLM:
                 share.
             adapters: The adapter of each row; by default the adapter of this view.
         """
+        limit, border = self.max_positions, self.border
+        if border is not None and steps <= border and all(upto < border for _, upto in paths):
+            limit = border  # not even padding may cross it
         batch = Batch(
-            self.planes, paths, width=width, steps=steps, device=self.device, dtype=self.dtype
+            self.planes,
+            paths,
+            width=width,
+            steps=steps,
+            device=self.device,
+            dtype=self.dtype,
+            limit=limit,
         )
         batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
         return batch
@@ -200,12 +254,14 @@ class CausalLM:
         """
         rows, count = ids.shape
         options: dict[str, Any] = {self._cache: batch.cache}
-        if "position_ids" in self._optional:
-            options["position_ids"] = batch.positions(count)
-        if last_only and "logits_to_keep" in self._optional:
+        if self.takes_positions:
+            positions = batch.positions(count)
+            offset = self.first_position
+            options["position_ids"] = positions + offset if offset else positions
+        if last_only and self._keeps_last:
             options["logits_to_keep"] = 1
         config = _text_config(self.model.config)
-        with grouped(config), self.adapters.rows(batch.adapters):
+        with grouped(config, self._grouped), self.adapters.rows(batch.adapters):
             logits = self.model(
                 input_ids=ids,
                 attention_mask=batch.attention_mask(count),
@@ -258,7 +314,8 @@ class CausalLM:
         while at < len(order):
             size = 1
             while at + size < len(order) and (
-                (size + 1) * cost(items[order[at + size]]) <= self.token_budget
+                (size + 1) * (columns := cost(items[order[at + size]])) <= self.token_budget
+                and self._is_long(columns) is self._is_long(cost(items[order[at]]))
             ):
                 size += 1
             indices = order[at : at + size]
@@ -272,6 +329,9 @@ class CausalLM:
             results.update(zip(indices, outcome, strict=True))
             at += size
         return [results[i] for i in range(len(items))]
+
+    def _is_long(self, columns: int) -> bool:
+        return self.border is not None and columns > self.border
 
     def _shrink(self, columns: int, rows: int, error: BaseException) -> None:
         if rows == 1:

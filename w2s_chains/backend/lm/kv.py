@@ -51,6 +51,11 @@ class Plane:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def bytes_per_token(self) -> int:
+        dims = self.key_dim + self.value_dim
+        return len(self.layers) * self.heads * dims * self.dtype.itemsize
+
     def empty(self, *shape: int) -> KV:
         """Allocate keys and values: [layers, *shape[:-1], heads, shape[-1], dim]."""
         *batch, columns = shape
@@ -194,6 +199,7 @@ class Batch:
         steps: int,
         device: torch.device,
         dtype: torch.dtype,
+        limit: int | None = None,
     ) -> None:
         """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
 
@@ -204,6 +210,8 @@ class Batch:
             steps: Tokens that each branch reads, the shared one included.
             device: Device of the model's input.
             dtype: Dtype of the model's attention scores.
+            limit: Positions that the model has. Rows with fewer steps than others read padding
+                beyond their end, which must not lie beyond the model's.
         """
         self.planes = planes
         self.width = width
@@ -211,6 +219,7 @@ class Batch:
         self.filled = max(self.past)
         self.fork = self.filled + 1
         self._dtype = dtype
+        self._limit = limit if limit is not None and self.filled + steps > limit else None
         columns = self.fork + width * (steps - 1)
         self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
         self._columns = torch.arange(columns, device=device)
@@ -242,7 +251,8 @@ class Batch:
         step = torch.where(
             columns < self.fork, columns, self.fork + (columns - self.fork) // self.width
         )
-        return step[None, :] - self._shift[:, None]
+        positions = step[None, :] - self._shift[:, None]
+        return positions if self._limit is None else positions.clamp(max=self._limit - 1)
 
     def attention_mask(self, count: int) -> Tensor:
         """Return the attention mask of the next ``count`` columns, as transformers expects it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -10,7 +11,7 @@ from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.errors import PromptError
+from w2s_chains.errors import PromptError, ScorerError
 
 
 class Paths:
@@ -49,7 +50,7 @@ class Paths:
         roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
         return {
             root: Reading(
-                segment=Segment(None, 0, self.tokenizer.prompt_ids(root.prompt)),
+                segment=Segment(None, 0, self._known(self.tokenizer.prompt_ids(root.prompt))),
                 scored=False,
                 adapter=self.lm.adapter,
             )
@@ -75,10 +76,21 @@ class Paths:
                 f"{self.tokenizer.name!r}, which has {limit} positions; shorten the "
                 "prompt or lower max_tokens"
             )
+        self.lm.check_border(len(self.tokenizer.prompt_ids(hypothesis.prompt)), len(ids))
         shared = common_prefix(parent.path_ids(), ids)
-        segment = Segment(parent if shared else None, shared, ids[shared:])
+        segment = Segment(parent if shared else None, shared, self._known(ids[shared:]))
         end_id = self.tokenizer.end_id if hypothesis.ended else None
         return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
+
+    def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the tokens; raise PromptError if the model has no embedding for one of them."""
+        if (largest := max(ids, default=0)) >= self.lm.rows:
+            raise PromptError(
+                f"the text has the token {largest}, but the model {self.tokenizer.name!r} knows "
+                f"only {self.lm.rows}; use the tokenizer that the model was trained with, or leave "
+                "the tokens out that were added to it"
+            )
+        return ids
 
     def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
         """Return all tokens of prompt and response in this model's vocabulary."""
@@ -93,11 +105,17 @@ class Paths:
         """Return log p(response | prompt) of a hypothesis that was read with scores, in nats.
 
         It covers the tokens after the longest prefix that prompt and prompt + response share, and
-        the end token if the model ended its turn.
+        the end token if the model ended its turn. It is -inf if the model excludes a token.
+
+        Raises:
+            ScorerError: The model gave logits that are NaN or infinite.
         """
         segment = self._segments[hypothesis]
         first = self._first_scored(hypothesis)
-        return segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+        value = segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+        if math.isnan(value):
+            raise ScorerError(self.lm.no_numbers)
+        return value
 
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
         """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""

@@ -139,6 +139,8 @@ def _read_tokens(lm: CausalLM, batch: Batch, tokens: Tensor, scored: bool) -> Te
     wanted = torch.cat((columns[:, 1:2], following), dim=1)  # [B, columns, width]
     passes: list[Tensor] = []
     at_once = max(1, _LOGITS_PER_PASS // (rows * lm.vocabulary_size))
+    if lm.border is not None:
+        at_once = fed.shape[1]  # the beginning of a long text must be read as a part of it
     for at in range(0, fed.shape[1], at_once):
         logits = lm.forward(batch, fed[:, at : at + at_once]).flatten(0, 1)
         own = wanted[:, at : at + at_once]

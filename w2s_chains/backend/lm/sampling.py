@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Batch, Segment
 from w2s_chains.backend.lm.logits import log_exponential, tiles, to_lists
 from w2s_chains.core.sampling import SamplingParams, noise_key
+from w2s_chains.errors import ProposerError
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import GrammarState
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 _GREEDY_BELOW = 1e-6
 """Below this temperature we take the best token: noise would vanish in float32, and at far lower
 temperatures the logits would overflow."""
+_LEAST = -1e4
+"""The log-probability with which a guide steers away from a token that it excludes, in nats."""
 _ALL = 2**31 - 1
-"""A top_k that keeps every token."""
+"""A number of tokens that is all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Draw:
         state: Grammar state that limits the tokens; None allows all. The answer it holds to fits
             into ``sampling.max_tokens``.
         weights: Weight of each steering model's log-probabilities.
+        known: Tokens of the vocabulary; later rows of the model's table are padding.
     """
 
     parents: tuple[Segment, ...]
@@ -47,6 +52,7 @@ class Draw:
     n_tokens: int
     state: GrammarState | None = None
     weights: tuple[float, ...] = ()
+    known: int = _ALL
 
     @property
     def cost(self) -> int:
@@ -97,6 +103,7 @@ def sample(
 
     Raises:
         OutOfMemoryError: One draw alone does not fit into memory.
+        ProposerError: A model gave logits that are NaN or infinite.
     """
     ends = sorted(set(end_ids))
     return models[0].in_batches(
@@ -159,7 +166,7 @@ def _sample_batch(
         row, branch = place[i]
         slot = row * width + branch
         own = [values[slot] for values in likely]
-        one = _drawn(draw, (row, branch), taken[slot], own, batches, set(end_ids))
+        one = _drawn(draw, (row, branch), taken[slot], own, set(end_ids), models, batches)
         drawn.append(replace(one, state=states[slot]))
     return drawn
 
@@ -174,14 +181,16 @@ def _drawn(
     place: tuple[int, int],
     ids: list[int],
     values: list[list[float]],
-    batches: Sequence[Batch],
     end_ids: set[int],
+    models: Sequence[CausalLM],
+    batches: Sequence[Batch],
 ) -> Drawn:
     """Make the child from one branch: its tokens up to the end token, as segments."""
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
-    *logprobs, drifts = values
+    *logprobs, drifts = [own[: count + ended] for own in values]
+    _check_numbers(models, logprobs, drifts)
     segments: list[Segment] = []
     for parent, batch, own in zip(draw.parents, batches, logprobs, strict=True):
         segment = Segment(parent, parent.end, ids[:count])
@@ -192,8 +201,24 @@ def _drawn(
     return Drawn(
         segments=tuple(segments),
         end_logprob=logprobs[0][count] if ended else None,
-        drift=sum(drifts[: count + ended]),
+        drift=sum(drifts),
     )
+
+
+def _check_numbers(
+    models: Sequence[CausalLM], logprobs: Sequence[Sequence[float]], drifts: Sequence[float]
+) -> None:
+    """Raise ProposerError if logits were NaN or infinite, which makes all log-probabilities NaN.
+
+    The log-probabilities are read once for a whole chunk, so looking costs no synchronisation.
+    """
+    for model, own in zip(models, logprobs, strict=True):
+        if any(map(math.isnan, own)):
+            raise ProposerError(model.no_numbers)
+    if any(map(math.isnan, drifts)):
+        raise ProposerError(
+            f"steering takes the logits of model {models[0].name!r} beyond float32; lower beta"
+        )
 
 
 class Chooser:
@@ -203,6 +228,7 @@ class Chooser:
         params = [draw.sampling for draw in draws]
         self.states = [draw.state for draw in draws]
         self.steps = [draw.steps for draw in draws]
+        self.known = min(draw.known for draw in draws)
         self.left = [draw.sampling.max_tokens - draw.n_tokens for draw in draws]
         weights = zip(*(draw.weights for draw in draws), strict=True)
         self.weights = [torch.tensor(own, device=device) for own in weights]
@@ -248,11 +274,12 @@ class Chooser:
             log-probability that they were sampled with.
         """
         # Models may pad the same vocabulary to different sizes: use the part that all have.
-        size = min(table.shape[1] for table in tables)
+        size = min(self.known, *(table.shape[1] for table in tables))
         known = [table.log_softmax(1)[:, :size] for table in tables]
         base = logits = tables[0][:, :size]
         for weights, own in zip(self.weights, known[1:], strict=True):
-            logits = logits + weights[:, None] * own.to(logits.device)
+            # A token that both guides exclude must not become inf - inf.
+            logits = logits + weights[:, None] * own.to(logits.device).clamp(min=_LEAST)
         live = [
             row
             for row, state in enumerate(self.states)

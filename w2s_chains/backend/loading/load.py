@@ -14,16 +14,17 @@ from transformers import (
 )
 
 from w2s_chains.backend.lm.adapters import check_adapter
+from w2s_chains.backend.lm.attention import check_pads
 from w2s_chains.backend.lm.causal_lm import CausalLM, check_branchable
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.locate import (
     check_complete,
-    check_safe,
     clear_errors_of,
     locate,
     locate_adapter,
 )
 from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, did_you_mean
@@ -34,7 +35,8 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
 
     Raises:
         ModelNotFoundError: The model cannot be found.
-        UnsupportedModelError: The model's cache cannot branch; raised before weights are loaded.
+        UnsupportedModelError: The model's cache cannot branch, which is raised before weights are
+            loaded; or a way in which a search reads it gives other logits than one plain forward.
         ConfigError: Torch or this machine does not support an option.
     """
     config, text = preview(spec)
@@ -50,11 +52,12 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
             use_safetensors=None if "gguf_file" in files else True,
             output_loading_info=True,
         )
-    model, found = loaded
-    check_complete(spec.model, found, "causal language model")
-    if spec.device_map is None and spec.quantization_config is None:
-        model = model.to(device)
-    return share(CausalLM(model), text, spec)
+        model, found = loaded
+        check_complete(spec.model, found, "causal language model")
+        if spec.device_map is None and spec.quantization_config is None:
+            model = model.to(device)
+        lm = CausalLM(model)
+    return share(lm, text, spec)
 
 
 def share(lm: CausalLM, text: Tokenizer, spec: Model) -> tuple[CausalLM, Tokenizer]:
@@ -90,7 +93,8 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
                 f"AutoModelForCausalLM for {type(config).__name__}"
             )
         check_branchable(config)
-        check_safe(spec.model, source, files)
+        check_safe(spec.model, source, files, config)
+        check_pads(spec.attn_implementation or getattr(config, "_attn_implementation", None))
         if spec.adapter is not None:
             check_adapter(spec.adapter, locate_adapter(spec.adapter))
         tokenizer = cast(Any, AutoTokenizer).from_pretrained(

@@ -14,6 +14,7 @@ from w2s_chains.backend.loading.load import load, share, tokens
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.contracts import Contract, by_hand, unique_key
+from w2s_chains.core.prompts import Prompt
 
 
 class LocalModel(Contract):
@@ -100,6 +101,17 @@ class LocalModel(Contract):
     def max_positions(self) -> int | None:
         """The most tokens of prompt and answer together; None if the model has no limit."""
         return self.lm.max_positions
+
+    def _check_length(self, prompt: Prompt, more: int, role: str) -> None:
+        """Check that the prompt and ``more`` tokens can be read.
+
+        Raises:
+            PromptError: They do not fit into the model's context, or a text may grow from a length
+                that the model reads in one way to one that it reads in another.
+        """
+        self.tokenizer.check_fits(prompt, more, self.lm.max_positions, role)
+        count = len(self.tokenizer.prompt_ids(prompt))
+        self.lm.check_border(count, count + more)
 
     def cache_key(self) -> str:
         """Return the class and ``spec`` as text; unique for a model wrapped by hand."""

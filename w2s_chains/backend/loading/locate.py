@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
-from collections.abc import Generator
+import threading
+import warnings
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import huggingface_hub
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
 from w2s_chains.backend.lm.adapters import CONFIG, WEIGHTS
 from w2s_chains.backend.loading.embedded import embedded_path
@@ -32,10 +36,51 @@ _HUB_TIMEOUT = 10.0
 
 
 @contextmanager
+def held_back() -> Generator[None]:
+    """Keep what torch and transformers warn of on this thread, and say it if there is no error.
+
+    Our own error comes first that way, and alone.
+    """
+    thread = threading.get_ident()
+    held: list[Callable[[], object]] = []
+    show = warnings.showwarning
+
+    def keep(handler: logging.Handler, record: logging.LogRecord) -> bool:
+        if record.thread != thread or record.levelno > logging.WARNING:
+            return True
+        held.append(functools.partial(handler.handle, record))
+        return False
+
+    def keep_warning(*warning: Any, **options: Any) -> None:
+        if threading.get_ident() == thread:
+            held.append(functools.partial(show, *warning, **options))
+        else:
+            show(*warning, **options)
+
+    filters = [
+        (handler, functools.partial(keep, handler))
+        for handler in logging.getLogger("transformers").handlers
+    ]
+    for handler, own in filters:
+        handler.addFilter(own)
+    warnings.showwarning = keep_warning
+    try:
+        yield
+    finally:
+        if warnings.showwarning is keep_warning:
+            warnings.showwarning = show
+        for handler, own in filters:
+            handler.removeFilter(own)
+    for say in held:
+        say()
+
+
+@contextmanager
 def clear_errors_of(name: str) -> Generator[None]:
     """Turn any error that transformers raises while it loads ``name`` into a ``W2SError``."""
     try:
-        yield
+        with held_back():
+            yield
     except W2SError:
         raise
     except OSError as error:
@@ -66,23 +111,6 @@ def check_complete(name: str, found: dict[str, Any], kind: str) -> None:
             f"model {name!r} is no {kind}: its files have no weights for "
             f"{brief(', '.join(missing))}, which would be random; use a complete checkpoint"
         )
-
-
-def check_safe(name: str, source: str, files: dict[str, Any]) -> None:
-    """Raise ModelNotFoundError if a local folder has no weights in a safe format.
-
-    Models on the hub are checked when their weights are fetched.
-    """
-    folder = Path(source)
-    if "gguf_file" in files or not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    why = "no *.safetensors"
-    if any(folder.glob("*.bin")):
-        why = (
-            "only pickled weights (*.bin), which w2s_chains never opens; convert it once to "
-            "safetensors, see cookbook/paper/README.md"
-        )
-    raise ModelNotFoundError(f"the folder of model {name!r} has {why}")
 
 
 def locate(
@@ -117,7 +145,8 @@ def locate(
             "check the path, or use 'embedded:NAME' for a model that comes with w2s_chains"
         )
     else:
-        _reach_hub(name, revision, file)
+        if snapshot := _snapshot(name, revision, file):
+            return str(snapshot), {}
         return name, {} if revision is None else {"revision": revision}
     if revision is not None:
         raise ConfigError(
@@ -147,20 +176,30 @@ def locate_adapter(name: str) -> Path:
     return Path(files[-1]).parent
 
 
-def _reach_hub(name: str, revision: str | None, file: str) -> None:
-    """Raise ModelNotFoundError if the model is not cached and the hub cannot be reached.
+def _snapshot(name: str, revision: str | None, file: str) -> Path | None:
+    """Find out whether the hub can be asked for a model.
 
-    Without this check huggingface_hub would retry for half a minute.
+    Without this question huggingface_hub would retry for half a minute, file by file.
+
+    Returns:
+        The cached files, if the hub cannot be reached; None if the hub answers.
+
+    Raises:
+        ModelNotFoundError: The hub cannot be reached, and the model is not in its cache.
     """
-    if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
-        return
+    cached = try_to_load_from_cache(name, file, revision=revision)
+    if isinstance(cached, str) and _hub.is_offline_mode():
+        return None  # huggingface_hub then asks nobody
     try:
         get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=_HUB_TIMEOUT)
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except (HfHubHTTPError, ValueError):  # from_pretrained will say what is wrong with the model
+        return None
+    except Exception as error:  # the class depends on the HTTP library that huggingface_hub uses
+        if isinstance(cached, str):
+            return Path(cached).parent
         raise ModelNotFoundError(
             f"model {name!r} is no file or folder here, not in the hub's cache, and the hub cannot "
             f"be reached: {brief(error)}; check the name and the network, or use 'embedded:NAME' "
             "for a model that comes with w2s_chains"
         ) from error
-    except Exception:  # from_pretrained will say what is wrong with the model
-        return
+    return None

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from w2s_chains.backend.loading.config import Placement
+from w2s_chains.backend.loading.locate import held_back
+from w2s_chains.backend.loading.safety import check_attention
 from w2s_chains.errors import ConfigError, brief
 
 
@@ -26,7 +28,8 @@ def device_of(spec: Placement) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device {spec.device!r} is unknown: {brief(error)}") from error
     try:
-        torch.zeros(1, device=device).item()
+        with held_back():
+            torch.zeros(1, device=device).item()
     except Exception as error:
         raise ConfigError(
             f"device {spec.device!r} cannot be used on this machine: {brief(error)}; use 'cpu', "
@@ -52,8 +55,10 @@ def options_of(spec: Placement, device: torch.device) -> dict[str, Any]:
     """Return keyword arguments for ``from_pretrained``.
 
     Raises:
-        ConfigError: The dtype is unknown.
+        ConfigError: The dtype or the attention implementation is unknown.
     """
+    if spec.attn_implementation is not None:
+        check_attention(spec.attn_implementation, "this model's config")
     options = {
         "device_map": spec.device_map,
         "quantization_config": spec.quantization_config,

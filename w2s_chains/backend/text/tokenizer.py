@@ -62,6 +62,12 @@ class Tokenizer:
         self.end_ids: tuple[int, ...] = tuple(sorted(i for i in known if i is not None))
 
     @functools.cached_property
+    def size(self) -> int:
+        """One more than the largest token id; a model may have more rows, which are padding."""
+        with self._lock:
+            return 1 + max((*self.hf_tokenizer.get_vocab().values(), *self.end_ids))
+
+    @functools.cached_property
     def vocabulary(self) -> str:
         """Fingerprint of the vocabulary, equal for tokenizers whose ids mean the same tokens."""
         items = sorted(self.hf_tokenizer.get_vocab().items())
