@@ -240,7 +240,7 @@ def test_a_judge_that_raises_stop_iteration(proposer: HuggingFaceProposer) -> No
 
 def test_a_judge_that_hangs_is_left_to_itself() -> None:
     over = threading.Event()
-    judge = RunnableLambda(lambda values: over.wait(30) if "bad" in values["response"] else 1.0)
+    judge = RunnableLambda(lambda values: over.wait(30) if "bad" in values["response"] else 1.0)  # pyright: ignore[reportIndexIssue]
     scorer = RunnableScorer(judge, timeout=0.3, max_concurrency=1)
     good, bad, fine = nodes("good", "bad", "fine")
     with pytest.raises(ScorerError, match=r"no score within 0\.3 seconds; raise timeout"):
@@ -256,7 +256,7 @@ def test_which_runnables_only_wait() -> None:
     model = GenericFakeChatModel(messages=iter([]))
     assert _only_waits(prompt | model | StrOutputParser())
     assert _only_waits(model.bind(stop=["x"]))
-    assert not _only_waits(prompt | model | RunnableLambda(len))
+    assert not _only_waits(prompt | model | RunnableLambda(len))  # pyright: ignore[reportOperatorIssue]
     assert not _only_waits(RunnableLambda(len))
 
 

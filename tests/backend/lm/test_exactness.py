@@ -68,7 +68,7 @@ def searched(model: Any, prompts: tuple[str, ...] = ("The movie was great", "A")
             )
             for beam in beams
         ]
-        beams = [[h for h in own if not h.finished] for own in proposer.propose(asks)]
+        beams = [[h for h in own if not h.finished] for own in proposer.propose(asks)]  # pyright: ignore[reportAttributeAccessIssue]
         flat = [h for beam in beams for h in beam]
         plain = [alone(guide, h) for h in flat]
         assert proposer.loglikelihood(flat) == pytest.approx(plain, abs=2e-3)
@@ -160,13 +160,13 @@ def other_tokens(logits: Any) -> Any:
 def test_a_model_that_is_wrong_on_one_path_is_refused(path: str, dtype: torch.dtype) -> None:
     named, wrong = PATHS[path]
     with pytest.raises(UnsupportedModelError, match=named) as caught:
-        CausalLM(break_it(tiny.llama(320).to(dtype), wrong, other_tokens))
+        CausalLM(break_it(tiny.llama(320).to(dtype), wrong, other_tokens))  # pyright: ignore[reportArgumentType]
     message = str(caught.value)
     assert "'llama'" in message
     assert "%" in message
     assert "use another model" in message
     assert "\n" not in message
-    CausalLM(break_it(tiny.llama(320).to(dtype), lambda call: False, other_tokens))  # control
+    CausalLM(break_it(tiny.llama(320).to(dtype), lambda call: False, other_tokens))  # control  # pyright: ignore[reportArgumentType]
 
 
 def test_a_small_fault_is_found_too() -> None:

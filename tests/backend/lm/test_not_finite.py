@@ -63,7 +63,7 @@ def one_token(value: float) -> Callable[[Any], None]:
 
 
 def prompt(poisoned: bool) -> str:
-    return tiny.byte_tokenizer().decode([40, 50, 60, POISON if poisoned else 70])
+    return str(tiny.byte_tokenizer().decode([40, 50, 60, POISON if poisoned else 70]))
 
 
 def llm(proposer: Any, strategy: Any = None, scorer: Any = None, **options: Any) -> W2SLLM:
