@@ -61,15 +61,19 @@ def in_two_steps(parent: Hypothesis, chunk: int, max_tokens: int) -> Hypothesis:
     return good(between, chunk - 1, max_tokens)
 
 
+def without_counts(parent: Hypothesis, chunk: int, max_tokens: int) -> Hypothesis:
+    return parent.extend("ab", finish_reason="eos" if len(parent.response) > 5 else None)
+
+
 @pytest.mark.parametrize("strategy", [BEAM, BestOfN(n=2), Sampling()])
-@pytest.mark.parametrize("child", [good, finished_without_tokens, in_two_steps])
+@pytest.mark.parametrize("child", [good, finished_without_tokens, in_two_steps, without_counts])
 def test_what_is_right_is_taken(child: Any, strategy: SearchStrategy) -> None:
     llm = W2SLLM(proposer=Answers(child), scorer=LENGTH, strategy=strategy, max_tokens=6)
     assert llm.invoke("x")
 
 
 WRONG = {
-    "no new token and is not finished": lambda h, *_: h.extend("text without a count"),
+    "no new token and is not finished": lambda h, *_: h.extend("text without a count" * 9),
     "no new token": lambda h, *_: h.extend("", n_tokens=0),
     "does not continue": lambda h, *_: h,
     "does not continue Hypothesis": lambda h, *_: Hypothesis.root("x").extend("a", n_tokens=1),

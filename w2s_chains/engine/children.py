@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.errors import ProposerError
+from w2s_chains.errors import ProposerError, shown
+
+LONGEST = 256
+"""Characters per token of ``max_tokens`` that a proposer may write without counting tokens."""
 
 
 def check_children(request: Expand, children: Sequence[Hypothesis], proposer: str) -> None:
@@ -48,9 +51,10 @@ def _fault(child: object, parent: Hypothesis, max_tokens: int) -> str:
         )
     if child.finished:
         return ""
-    if child.n_tokens <= parent.n_tokens:
+    uncounted = child.n_tokens <= parent.n_tokens
+    if uncounted and not (child.text and len(child.response) <= LONGEST * max_tokens):
         return (
-            f"has no new token and is not finished: {child!r} ({child.n_tokens} tokens); give "
+            f"has no new token and is not finished: {shown(child)} ({child.n_tokens} tokens); give "
             "extend() token_ids or n_tokens, and a finish_reason to an answer that has ended"
         )
     if child.n_tokens >= max_tokens:
