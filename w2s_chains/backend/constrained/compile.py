@@ -11,6 +11,7 @@ from llguidance import LLMatcher
 
 from w2s_chains.backend.constrained.endings import byte_tokenizer, shortest_ending
 from w2s_chains.backend.constrained.schemas import JSON_STYLE, Json, closed, culprit
+from w2s_chains.backend.constrained.words import words_of
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
@@ -39,7 +40,8 @@ def shortest_answer(constraint: Constraint, cost: Callable[[bytes], float] = len
     Raises:
         ConstraintError: The constraint cannot be honoured, or no answer under it ends.
     """
-    answer = shortest_ending(byte_matcher(constraint), patience=_PATIENCE, cost=cost)
+    matcher = byte_matcher(constraint)
+    answer = shortest_ending(matcher, words=words_of(constraint), patience=_PATIENCE, cost=cost)
     if answer is None:
         raise ConstraintError(
             f"no finite answer in this model's tokens was found under the {constraint.kind} "
