@@ -16,8 +16,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema
 
+from w2s_chains.backend.constrained.models import schema_of_model
 from w2s_chains.backend.constrained.tool_calls import (
     text_or_tool_call,
     tool_call,
@@ -73,7 +73,7 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
             model = tool.tool_call_schema
         # LangChain does not handle recursive models or JSON schemas without properties.
         if _is_model(model):
-            function["parameters"] = _without_title(_schema_of_model(model))
+            function["parameters"] = _without_title(schema_of_model(model))
         elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
             function["parameters"] = _without_title(tool)
     except Exception as error:  # LangChain and pydantic raise many types
@@ -99,15 +99,6 @@ def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
 def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Return whether ``value`` is a JSON schema and not a provider's form of a tool."""
     return _is_mapping(value) and not value.keys() & {"name", "function", "toolSpec"}
-
-
-class _FewTitles(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # a title only repeats the name
-
-
-def _schema_of_model(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(schema_generator=_FewTitles)
 
 
 def _without_title(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +251,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
         return {"type": "json_object"}
     try:
         if _is_model(schema):
-            converted = _schema_of_model(schema)
+            converted = schema_of_model(schema)
         elif _is_schema(schema):
             converted = dict(schema)
         else:

@@ -115,7 +115,7 @@ def test_counted_parts_after_others_are_found(
         (r'"\\', '"\\'),
         (r"(?=a)b", None),
         (r"(a)\1", None),
-        (r"\p{L}+", None),
+        (r"\p{Letter}+\p{Nd}\pL", "a0a"),
         ("a{99999999}", None),
         ("(a{60000}){60000}", None),
         ("a" * 5, "aaaaa"),

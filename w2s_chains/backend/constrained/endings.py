@@ -23,6 +23,7 @@ _LONGEST_RUN = 2**16
 """Times that one byte is repeated to fill a string that is too short."""
 _RANDOM_TEXTS = 4
 _RANDOM_BYTES = 500
+_FEW_BYTES = 50
 """Number and length of the random texts that are tried where nothing else leads on."""
 _MANY = 16
 """If more bytes than this may follow, most of them are assumed to lead to the same state."""
@@ -139,8 +140,7 @@ def _search(
                 break
         for rank, step, child in _children(node, mask, name, kinds):
             longer = text + step
-            whole = _last_part(text) if b'": ' in step else b""  # of a property's name
-            latest = whole + step if len(step) > 1 else name
+            latest = _name(longer, step) if len(step) > 1 else name
             order = (len(longer), _digits(longer), 0)
             if deep:
                 alike = (latest, *map(longer.count, _STRUCTURE), child.compute_bitmask())
@@ -152,6 +152,13 @@ def _search(
 def _last_part(text: bytes) -> bytes:
     """Return what follows the last bracket, quote, comma or colon."""
     return text[max(map(text.rfind, _BOUNDS)) + 1 :]
+
+
+def _name(text: bytes, forced: bytes) -> bytes:
+    """Return the bytes that were forced, but of a property the whole name."""
+    if b'": ' not in forced:
+        return forced
+    return text[text.rfind(b'"', 0, text.rfind(b'": ')) :]
 
 
 def _digits(text: bytes) -> int:
@@ -174,11 +181,13 @@ class _Kinds:
         reps: One byte of each kind, by the mask of what may follow and the last forced text.
         found: The way on that was found last, by keys like those of ``reps``; empty for states
             from which none was found.
+        offered: Keys of states after which the words were tried.
     """
 
     def __init__(self, words: Sequence[bytes]) -> None:
         self.words = words
         self.reps: dict[tuple[bytes, bytes], list[int]] = {}
+        self.offered: set[tuple[bytes, bytes]] = set()
         self.found: dict[tuple[bytes, bytes], bytes] = {}
 
 
@@ -216,23 +225,37 @@ def _children(
         child.try_consume_tokens(list(forced))
         step = bytes([byte]) + forced
         place = (child.compute_bitmask(), step if forced else b"")
+        stays = place == (mask, b"")
         alike = many or (not forced and bytes([byte]) not in _BOUNDS)
         if alike and place in known:
             continue
         known.add(place)
         way = (_RANK.get(byte, byte), step, child)
-        stays = place == (mask, b"") and byte not in _CLOSING
-        (loops if stays else ways).append(way)
+        (loops if stays and byte not in _CLOSING else ways).append(way)
     if many and ways:
         kinds.reps[mask, name] = [step[0] for _, step, _ in (*ways, *loops)]
     elif many:
         step = kinds.found.get((mask, name), b"")
         if not step or not _leads_on(node, mask, step):
             step = kinds.found[mask, name] = _way_on(node, mask, kinds.words)
+        ways = _by_words(node, [step] if step else [])
+    elif loops and not ways:  # digits, whose sum may matter
+        if (step := kinds.found.get((mask, name))) is None:
+            step = kinds.found[mask, name] = _random_way_on(node, mask, allowed, _FEW_BYTES)
+        ways = [*loops, *_by_words(node, [step] if step else [])]
+    if many and (mask, name) not in kinds.offered:
+        kinds.offered.add((mask, name))
+        ways += _by_words(node, kinds.words)
+    return ways
+
+
+def _by_words(node: LLMatcher, words: Sequence[bytes]) -> list[tuple[int, bytes, LLMatcher]]:
+    found: list[tuple[int, bytes, LLMatcher]] = []
+    for word in words:
         child = node.deep_copy()
-        child.try_consume_tokens(list(step))
-        return [(0, step, child)] if step else []
-    return ways or loops
+        if child.try_consume_tokens(list(word)) == len(word):
+            found.append((0, word, child))
+    return found
 
 
 def _way_on(node: LLMatcher, mask: bytes, words: Sequence[bytes]) -> bytes:
@@ -249,7 +272,7 @@ def _way_on(node: LLMatcher, mask: bytes, words: Sequence[bytes]) -> bytes:
     for word in (*words, b""):
         if (run := _shortest_run(node, mask, word, bytes(plain[:1]))) is not None:
             return word + run
-    return _random_way_on(node, mask, plain)
+    return _random_way_on(node, mask, plain, _RANDOM_BYTES)
 
 
 def _leads_on(node: LLMatcher, mask: bytes, text: bytes) -> bool:
@@ -285,16 +308,16 @@ def _shortest_run(node: LLMatcher, mask: bytes, word: bytes, byte: bytes) -> byt
     return byte * (size - 1 + enough) if state.try_consume_tokens([*byte * enough]) else None
 
 
-def _random_way_on(node: LLMatcher, mask: bytes, choices: Sequence[int]) -> bytes:
+def _random_way_on(node: LLMatcher, mask: bytes, choices: Sequence[int], most: int) -> bytes:
     """Try random texts, and remove the bytes that the first that works does not need."""
     choice = random.Random(0)
     for _ in range(_RANDOM_TEXTS):
         state, text = node.deep_copy(), b""
-        while state.compute_bitmask() == mask and len(text) < _RANDOM_BYTES:
+        while state.compute_bitmask() == mask and len(text) < most:
             byte = choice.choice(choices)
             state.consume_token(byte)
             text += bytes([byte])
-        if len(text) == _RANDOM_BYTES:
+        if len(text) == most:
             continue
         size = len(text)
         while size := size // 2:

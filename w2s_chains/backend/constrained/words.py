@@ -13,12 +13,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+from w2s_chains.backend.constrained.schemas import prepared
 from w2s_chains.core.sampling import Constraint
 
 _LONGEST = 2**16
 """Characters of a word; a longer one is left out."""
 _TERMINAL = re.compile(r"/((?:[^/\\\n]|\\.)+)/[imslux]*")
 """A regular expression in a lark grammar."""
+_PROPERTY = re.compile(r"\\p(?:\{(\w)[^}]*\}|(\w))")
+"""A property of Unicode, which Python's parser does not know: letters or numbers."""
 _SAMPLES = "0aA-_ .:/,@#+"
 _CATEGORIES = {
     "CATEGORY_DIGIT": "0",
@@ -48,14 +51,26 @@ def words_of(constraint: Constraint) -> tuple[bytes, ...]:
 
 
 def json_schemas(constraint: Constraint) -> list[Any]:
-    """Return the JSON schemas in a constraint."""
+    """Return the JSON schemas in a constraint, as llguidance reads them."""
     if constraint.kind == "json_schema":
-        return [json.loads(constraint.source)]
+        return [prepared(json.loads(constraint.source))]
     if constraint.kind == "regex":
         return []
     decode = json.JSONDecoder().raw_decode
     starts = re.finditer(r"(?m)^\s*\w+:\s*%json\s*(?=\{)", constraint.source)
     return [decode(constraint.source, start.end())[0] for start in starts]
+
+
+def tool_schemas(constraint: Constraint) -> list[tuple[str, str, Any]]:
+    """Return name, key among the definitions, and schema of each tool that may be called."""
+    found: list[tuple[str, str, Any]] = []
+    for schema in json_schemas(constraint) if constraint.kind == "lark" else []:
+        for key, own in schema.get("$defs", {}).items():
+            for call in schema.get("anyOf", ()):
+                parts = list(call.get("properties", {}).values())
+                if {"$ref": f"#/$defs/{key}"} in parts and "const" in parts[0]:
+                    found.append((parts[0]["const"], key, own))
+    return found
 
 
 def _patterns(schema: Any) -> Iterator[str]:
@@ -80,11 +95,16 @@ def _parser() -> Any:
 
 def _matches(pattern: str) -> Iterable[str]:
     try:
-        word = _shortest(_parser().parse(pattern.replace(r"\/", "/")))
+        known = _PROPERTY.sub(_of_property, pattern)
+        word = _shortest(_parser().parse(known.replace(r"\/", "/")))
         word.encode()
     except (re.error, ValueError, OverflowError, RecursionError):  # not in Python's dialect
         return ()
     return (word,) if word else ()
+
+
+def _of_property(found: re.Match[str]) -> str:
+    return "0" if (found.group(1) or found.group(2)) in "NnDd" else "a"
 
 
 def _shortest(parsed: Iterable[tuple[Any, Any]]) -> str:
