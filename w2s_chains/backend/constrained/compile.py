@@ -129,6 +129,14 @@ def llguidance_source(constraint: Constraint) -> str:
         ConstraintError: It is not a JSON schema, or it depends on tokens.
     """
     source = constraint.source
+    try:
+        source.encode()
+        if constraint.kind == "json_schema":
+            json.dumps(json.loads(source), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConstraintError(f"the {constraint.kind} constraint is no text: {error}") from error
+    except ValueError:
+        pass  # not JSON, which is told below
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(source)
     if constraint.kind == "json_schema":
