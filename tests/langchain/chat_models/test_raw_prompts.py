@@ -34,8 +34,8 @@ def test_a_template_that_is_not_used_is_warned_of(folder: str) -> None:
     assert folder in told
     assert "set chat to true" in told
     silent = Model(folder, chat=True)
-    told = made(W2SLLM, proposer=silent, guides=Guides(tuned=folder, untuned=silent))
-    assert len(told) == 1, "a guide too"
+    told = made(W2SLLM, proposer=silent, guides=Guides(tuned=folder, untuned=folder))
+    assert told == [], "guides are often tuned on raw text, whatever their tokenizer brings along"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from w2s_chains.backend.lm.paths import Paths
 from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
 from w2s_chains.backend.text.template import PromptTemplate
-from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.contracts import Contract, by_hand, unique_key
 
 
@@ -120,8 +120,6 @@ class LocalModel(Contract):
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         self.lm, self.tokenizer, self.spec = lm, tokenizer, spec
         self.paths = Paths(lm, tokenizer)
-        if spec is not None:
-            warn_of_raw_prompts(tokenizer, spec.model_fields_set)
 
 
 L = TypeVar("L", bound=LocalModel)
