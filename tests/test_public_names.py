@@ -67,4 +67,4 @@ def test_every_error_is_one_of_ours() -> None:
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert len(kinds) > 8
-    assert all(issubclass(kind, w2s_chains.W2SError) for kind in kinds)
+    assert all(issubclass(kind, w2s_chains.W2SError | Warning) for kind in kinds)

@@ -34,6 +34,10 @@ class PromptError(W2SError, ValueError):
     """A prompt is too long for a model, or empty although the model needs a token to start."""
 
 
+class RawPromptWarning(UserWarning):
+    """A model that has a chat template, or may have one, reads prompts without it."""
+
+
 class ConstraintError(W2SError, ValueError):
     """A constraint on the answer cannot be satisfied, or not within the tokens allowed."""
 

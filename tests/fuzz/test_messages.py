@@ -33,19 +33,19 @@ MESSAGES = st.lists(
 )  # fmt: skip
 
 
-def test_prompts_of_a_call(until: float) -> None:
+def test_prompts_of_a_call(until: float | None) -> None:
     llm = W2SLLM(proposer=Words(), strategy="sampling")
     fuzz(lambda text: llm.generate([text]), TEXT, until)
 
 
-def test_options_of_a_call(until: float) -> None:
+def test_options_of_a_call(until: float | None) -> None:
     llm = W2SLLM(proposer=Words(), strategy="sampling")
     names = sorted(W2SLLM.call_fields - {"n", "progress"})
     options = st.dictionaries(st.sampled_from(names), anything(["sampling", "type"]), max_size=3)
     fuzz(lambda given: llm.invoke("a", **given), options, until)
 
 
-def test_messages(until: float) -> None:
+def test_messages(until: float | None) -> None:
     chat = ChatW2S(proposer=Words(), strategy="sampling")
 
     def check(messages: Any) -> None:

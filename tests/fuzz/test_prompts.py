@@ -29,7 +29,7 @@ PLAN = "configs:\n  a: {proposer: {type: huggingface, model: x}, scored: false}\
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ""])
-def test_garbled_prompts(suffix: str, tmp_path: Path, until: float) -> None:
+def test_garbled_prompts(suffix: str, tmp_path: Path, until: float | None) -> None:
     path = tmp_path / f"p{suffix}"
 
     def check(text: str) -> None:
@@ -39,7 +39,7 @@ def test_garbled_prompts(suffix: str, tmp_path: Path, until: float) -> None:
     fuzz(check, garbled(TABLE if suffix in (".csv", ".tsv") else LINES), until)
 
 
-def test_prompts_of_any_bytes(tmp_path: Path, until: float) -> None:
+def test_prompts_of_any_bytes(tmp_path: Path, until: float | None) -> None:
     path = tmp_path / "p"
 
     def check(given: tuple[bytes, str]) -> None:
@@ -51,7 +51,7 @@ def test_prompts_of_any_bytes(tmp_path: Path, until: float) -> None:
     fuzz(check, st.tuples(st.binary(max_size=60), suffixes), until)
 
 
-def test_prompts_of_any_json(tmp_path: Path, until: float) -> None:
+def test_prompts_of_any_json(tmp_path: Path, until: float | None) -> None:
     path = tmp_path / "p.jsonl"
 
     def check(value: Any) -> None:
@@ -61,7 +61,7 @@ def test_prompts_of_any_json(tmp_path: Path, until: float) -> None:
     fuzz(check, anything(["prompt"]), until)
 
 
-def test_garbled_rows(tmp_path: Path, until: float) -> None:
+def test_garbled_rows(tmp_path: Path, until: float | None) -> None:
     file = JsonLines(tmp_path / "rows.jsonl", Row)
 
     def check(text: str) -> None:
@@ -72,7 +72,7 @@ def test_garbled_rows(tmp_path: Path, until: float) -> None:
     fuzz(check, garbled(ROWS), until)
 
 
-def test_a_garbled_plan(tmp_path: Path, until: float) -> None:
+def test_a_garbled_plan(tmp_path: Path, until: float | None) -> None:
     path = tmp_path / "plan.yaml"
     study = Study(prompts=("one",), configs={"a": {"proposer": "x"}})  # pyright: ignore[reportArgumentType]
 
@@ -83,7 +83,7 @@ def test_a_garbled_plan(tmp_path: Path, until: float) -> None:
     fuzz(check, garbled(PLAN), until)
 
 
-def test_prompts_in_python(until: float) -> None:
+def test_prompts_in_python(until: float | None) -> None:
     def check(value: Any) -> None:
         Prompt(text=value)
         Prompt(messages=(Message(role=value, content=value), value))
@@ -91,7 +91,7 @@ def test_prompts_in_python(until: float) -> None:
     fuzz(check, anything(["user", "assistant"]), until)
 
 
-def test_constraints_in_python(until: float) -> None:
+def test_constraints_in_python(until: float | None) -> None:
     def check(value: Any) -> None:
         Constraint(kind="regex", source=value)
         Constraint(kind=value, source="a")

@@ -60,7 +60,7 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
-def test_replies(server: str, chat: bool, until: float) -> None:
+def test_replies(server: str, chat: bool, until: float | None) -> None:
     proposer = OpenAIConfig(model="m", base_url=server, chat=chat, max_retries=0, backoff=0.0)
     llm = W2SLLM(proposer, strategy="sampling", max_tokens=8, seed=0)
 

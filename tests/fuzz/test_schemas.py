@@ -55,14 +55,14 @@ SCHEMAS = st.recursive(
 LARK = 'start: a b*\na: /[a-z]+/\nb: " " a\n'
 
 
-def test_json_schemas(until: float) -> None:
+def test_json_schemas(until: float | None) -> None:
     def check(schema: Any) -> None:
         check_constraint(Constraint.json_schema(schema))
 
     fuzz(check, SCHEMAS, until)
 
 
-def test_garbled_sources(until: float) -> None:
+def test_garbled_sources(until: float | None) -> None:
     def check(given: tuple[Any, str]) -> None:
         check_constraint(Constraint(kind=given[0], source=given[1]))
 

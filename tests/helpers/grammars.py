@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from tests.helpers import tiny
+from w2s_chains.backend.constrained.compile import byte_matcher, shortest_answer
+from w2s_chains.backend.constrained.endings import next_bytes, shortest_ending
 from w2s_chains.backend.constrained.grammar import Grammar, Grammars, GrammarState, allowed, choose
+from w2s_chains.backend.constrained.words import words_of
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
@@ -114,3 +118,28 @@ def accepts(grammar: Grammar, text: str) -> bool:
     for token in ids:
         state = state.advance(token, NO_LIMIT) if state is not None else None
     return state is not None and state.accepting
+
+
+@functools.cache
+def shortest(constraint: Constraint) -> bytes:
+    return shortest_answer(constraint)
+
+
+def completion(constraint: Constraint, seed: int, spare: int = 40) -> str:
+    """A random text under a constraint, byte by byte, that is ended after ``spare`` bytes or so."""
+    rng = random.Random(seed)
+    state, text = byte_matcher(constraint), b""
+    hint = shortest(constraint)
+    while not state.is_stopped() and len(text) < spare:
+        if state.is_accepting() and rng.random() < 0.3:
+            return text.decode()
+        allowed_bytes = [byte for byte in next_bytes(state) if byte < 128]
+        if not allowed_bytes:
+            break
+        signs = [byte for byte in allowed_bytes if not chr(byte).isalnum()]
+        byte = rng.choice(signs if signs and rng.random() < 0.3 else allowed_bytes)
+        state.consume_token(byte)
+        text += bytes([byte])
+    ending = shortest_ending(state, hint=hint, words=words_of(constraint))
+    assert ending is not None, text
+    return (text + ending).decode()

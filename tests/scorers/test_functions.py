@@ -222,7 +222,9 @@ def test_a_judge_on_the_same_engine_is_refused(proposer: HuggingFaceProposer) ->
 
 @pytest.mark.parametrize("returned", ["12", b"12", {1.0: 1, 2.0: 2}, {1.0, 2.0}])
 def test_what_is_no_list_of_scores(returned: Any) -> None:
-    with pytest.raises(ScorerError, match=r"returned \d+ scores for 2 resp.*it must return one for each"):
+    with pytest.raises(
+        ScorerError, match=r"returned \d+ scores for 2 resp.*it must return one for each"
+    ):
         CallableScorer(lambda prompts, responses: returned).score(nodes("a", "bb"))
 
 

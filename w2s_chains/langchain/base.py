@@ -46,7 +46,14 @@ from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine, shared_engine
 from w2s_chains.engine.waiting import Together
 from w2s_chains.errors import ConfigError, did_you_mean, shown
-from w2s_chains.langchain.generation import Searches, calls_of, checked_jobs, progress_bar
+from w2s_chains.langchain.generation import (
+    Searches,
+    calls_of,
+    checked_jobs,
+    progress_bar,
+    tokens_read,
+    uncounted,
+)
 from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
@@ -241,11 +248,22 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         return cast("LangSmithParams", {**params, **own})
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the large model's token ids of a text if its tokenizer is available."""
+        """Return the large model's token ids of a text, without its template.
+
+        Raises:
+            ConfigError: Its tokenizer is not available here, and ``custom_get_token_ids`` is not
+                set.
+        """
+        if self.custom_get_token_ids is not None:
+            return super().get_token_ids(text)
         tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
-        if self.custom_get_token_ids is None and tokenizer is not None:
-            return tokenizer.encode(text)
-        return super().get_token_ids(text)
+        if tokenizer is None:
+            raise uncounted(self.model_name)
+        return tokenizer.encode(text)
+
+    def _count(self, prompt: str | Prompt) -> int:
+        """Return the tokens that the large model reads of a prompt, as usage counts them."""
+        return tokens_read(self.proposer, prompt, self.model_name)
 
     # One call.
 

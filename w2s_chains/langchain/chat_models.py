@@ -17,7 +17,7 @@ from langchain_core.language_models import (
     LanguageModelInput,
     ModelProfile,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import (
@@ -33,9 +33,10 @@ from w2s_chains.config.sections import ModelType
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
+from w2s_chains.errors import PromptError
 from w2s_chains.langchain.generation import answer_info, by_prompt
 from w2s_chains.langchain.structured_output import ToolCalling
-from w2s_chains.langchain.tools import CallReader, read_whole
+from w2s_chains.langchain.tools import AnyTool, CallReader, read_whole
 from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
 
 _MEDIA = ("image", "image_url", "pdf", "audio", "video")
@@ -154,6 +155,36 @@ class ChatW2S(ToolCalling, BaseChatModel):
         # An explicit stream with n > 1 must reach the error; other calls just do not stream.
         several = kwargs.get("n", self.n) != 1 and not kwargs.get("stream")
         return several or super()._streaming_disabled(**kwargs)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[AnyTool] | None = None
+    ) -> int:
+        """Return the tokens that the large model reads: ``usage_metadata["input_tokens"]``.
+
+        Chat template, tools and the schema of the answer are counted as a call would show them.
+
+        Args:
+            messages: A conversation, or the end of one, as ``trim_messages`` counts it: if the
+                chat template refuses to begin there, an empty user turn goes before.
+            tools: The tools that ``bind_tools`` is given; by default the model's own.
+
+        Raises:
+            ConfigError: The tokenizer is not available here, and ``custom_get_token_ids`` is not
+                set.
+            PromptError: The conversation cannot be shown to the model.
+        """
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens_from_messages(messages, tools)
+        if not messages:
+            return 0
+        model = self if tools is None else self._overridden(None, {"tools": tools})
+        prompt = model._prompt(messages)
+        try:
+            return model._count(prompt)
+        except PromptError:
+            if isinstance(messages[0], HumanMessage):
+                raise
+            return model._count(model._prompt([HumanMessage(""), *messages]))
 
     # Several conversations.
 

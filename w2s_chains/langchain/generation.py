@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 
 from w2s_chains.core.events import Committed, Event, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import fork
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine
 from w2s_chains.engine.waiting import EventStream, Listener, listener_of_batch
+from w2s_chains.errors import ConfigError, PromptError
 from w2s_chains.langchain.tracing import ChunkRuns
 
 T = TypeVar("T")
@@ -39,15 +41,61 @@ def checked_jobs(
 
     Raises:
         ConfigError: The strategy needs a part that is missing.
-        PromptError: A prompt does not fit one of the models.
+        PromptError: A prompt does not fit one of the models, or is no text.
     """
     jobs: list[Job] = []
     for root in map(Hypothesis.root, prompts):
+        require_text(root.prompt)
         own = secrets.randbits(63) if seed is None else seed
         jobs.append(job(root=root, seed=own))
         jobs[-1].check()
         jobs += [job(root=root, seed=fork(own, i)) for i in range(1, n)]
     return jobs
+
+
+def require_text(prompt: Prompt) -> None:
+    """Refuse half of a surrogate pair, which is no character and which no tokenizer reads.
+
+    Raises:
+        PromptError: The prompt has one.
+    """
+    parts = [prompt.plain_text, prompt.answer_schema or ""]
+    parts += [part for tool in prompt.tools for part in (tool.name, tool.description)]
+    parts += [tool.parameters for tool in prompt.tools]
+    parts += [message.name or "" for message in prompt.messages]
+    for part in parts:
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            around = part[max(error.start - 20, 0) : error.start + 20]
+            raise PromptError(
+                f"the prompt has {part[error.start]!r} (in {around!r}), half of a surrogate pair "
+                "and no character; read the file as UTF-8, or replace it: "
+                "text.encode('utf-8', 'replace').decode()"
+            ) from error
+
+
+def tokens_read(proposer: Proposer, prompt: str | Prompt, name: str) -> int:
+    """Return the tokens that a proposer reads of a prompt, template and start token included.
+
+    Raises:
+        ConfigError: Its tokenizer is not available here.
+        PromptError: Its chat template refuses the prompt, or the prompt is no text.
+    """
+    known = Prompt(text=prompt) if isinstance(prompt, str) else prompt
+    require_text(known)
+    prompt_ids = getattr(Proposer.of(proposer).tokenizer, "prompt_ids", None)
+    if prompt_ids is None:
+        raise uncounted(name)
+    return len(prompt_ids(known))
+
+
+def uncounted(name: str) -> ConfigError:
+    """Return the error for a model whose tokens cannot be counted."""
+    return ConfigError(
+        f"the tokens of {name!r} cannot be counted, since its tokenizer is not known here; set "
+        "tokenizer for the proposer (the model's name or folder), or custom_get_token_ids"
+    )
 
 
 class Searches(EventStream):

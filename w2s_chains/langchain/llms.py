@@ -11,6 +11,7 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseLLM, LanguageModelInput
+from langchain_core.messages import BaseMessage, get_buffer_string
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
@@ -56,6 +57,23 @@ class W2SLLM(GuidedModel, BaseLLM):
         """
         given: dict[str, Any] = {"proposer": proposer, **fields}
         super().__init__(**given)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the tokens that the large model reads of a prompt, its template included.
+
+        Raises:
+            ConfigError: Its tokenizer is not available here, and ``custom_get_token_ids`` is not
+                set.
+        """
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens(text)
+        return self._count(text) if text else len(self.get_token_ids(text))
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return the tokens of messages as this model reads them, which is as one text."""
+        return self.get_num_tokens(get_buffer_string(messages))
 
     def generate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from pydantic_core import to_jsonable_python
 
 from w2s_chains.core.prompts import Message, Prompt, Tool, ToolCall
 from w2s_chains.errors import PromptError
@@ -39,8 +41,19 @@ _NAMED_ROLES = {
 
 _SAID_ELSEWHERE = frozenset({"tool_call", "tool_call_chunk", "tool_use", "function_call"})
 """Content blocks of an AI message that repeat its ``tool_calls``."""
-_THOUGHTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+_THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 """Content blocks of an AI message that templates drop from earlier turns."""
+_TEXT_KEYS = {
+    "text": "text",
+    "text-plain": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+}
+"""Where a content block of a type has its text."""
+_MEDIA = re.compile("image|audio|video|file|document|media|pdf")
+"""What an AI message cannot leave out. Other blocks tell what a provider's server did (searches,
+code that it ran), which no chat template has a place for."""
 
 
 def to_prompt(
@@ -55,7 +68,7 @@ def to_prompt(
 
     Raises:
         PromptError: There are no messages, or one has a role that chat templates do not know or
-            content that is not text.
+            content that is not text, or a call has arguments that are no JSON.
     """
     if not messages:
         raise PromptError("there are no messages to answer; give at least one")
@@ -70,7 +83,7 @@ def _to_message(message: BaseMessage) -> Message:
     calls: list[ToolCall] = []
     if isinstance(message, AIMessage):
         for call in message.tool_calls:
-            arguments = json.dumps(call["args"], ensure_ascii=False)
+            arguments = _as_json(call["args"], call["name"])
             calls.append(ToolCall(name=call["name"], arguments=arguments, id=call["id"]))
         broken = [
             f"<tool_call>\n{call.get('args') or ''}\n</tool_call>"
@@ -84,6 +97,21 @@ def _to_message(message: BaseMessage) -> Message:
         tool_call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
         name=message.name,
     )
+
+
+def _as_json(arguments: Any, name: str) -> str:
+    """Return the arguments of a call as JSON; dates, sets and the like as pydantic writes them.
+
+    Raises:
+        PromptError: They cannot be written as JSON.
+    """
+    try:
+        return json.dumps(arguments, ensure_ascii=False, default=to_jsonable_python)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PromptError(
+            f"the arguments of the call of {name!r} in the history are no JSON: {error}; give "
+            "numbers, texts, lists and mappings with text as keys"
+        ) from error
 
 
 def _role(message: BaseMessage) -> str:
@@ -113,10 +141,15 @@ def _text(message: BaseMessage) -> str:
 def _block_text(block: str | Mapping[str, Any], message: BaseMessage) -> str:
     if isinstance(block, str):
         return block
-    kind = block.get("type")
+    kind = str(block.get("type"))
+    text = block.get(_TEXT_KEYS.get(kind, ""))
+    if isinstance(text, str):
+        return text
     if kind == "text":
         return str(block.get("text", ""))
-    if isinstance(message, AIMessage) and kind in _SAID_ELSEWHERE | _THOUGHTS:
+    if isinstance(message, AIMessage) and (
+        kind in _SAID_ELSEWHERE | _THOUGHTS or (kind not in _TEXT_KEYS and not _MEDIA.search(kind))
+    ):
         return ""
     raise PromptError(
         f"a {type(message).__name__} has a content block of type {kind!r}, but these models read "

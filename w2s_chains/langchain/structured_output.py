@@ -26,6 +26,7 @@ from w2s_chains.langchain.messages import to_prompt
 from w2s_chains.langchain.tools import (
     AnyTool,
     CallReader,
+    OrCalls,
     as_tool,
     form_of_answer,
     parser_of,
@@ -116,7 +117,8 @@ class ToolCalling(GuidedModel):
                 "function_calling" calls a tool with that schema; "json_mode" is "json_schema"
                 without the schema in the prompt, for prompts that describe the form themselves.
             strict: Accepted for compatibility with LangChain; the schema always holds.
-            **kwargs: Overrides for every call.
+            **kwargs: Overrides for every call. With ``tools`` an answer may be a call instead,
+                which is found in the message ("raw"), while "parsed" is None.
 
         Raises:
             ConfigError: The proposer cannot be constrained, or ``method`` is unknown.
@@ -124,6 +126,11 @@ class ToolCalling(GuidedModel):
         """
         told = {"kwargs": {"method": method}, "schema": schema}
         if method == "function_calling":
+            if kwargs.keys() & {"tools", "tool_choice"}:
+                raise ConfigError(
+                    "function_calling calls the schema and nothing else; leave out tools and "
+                    "tool_choice, or use method json_schema"
+                )
             [tool] = tool_dicts([schema])
             name = tool["function"]["name"]
             model = self.bind_tools(
@@ -147,6 +154,8 @@ class ToolCalling(GuidedModel):
             self._overridden(None, bound)._check_form()
             model = self.bind(ls_structured_output_format=told, **bound)
             parser = parser_of(schema)
+            if bound["tools"]:
+                parser = OrCalls(parser)
         else:
             raise ConfigError(
                 f"unknown method {method!r}; choose json_schema, function_calling or json_mode"

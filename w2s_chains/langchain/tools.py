@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, TypeGuard, cast
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import ToolCall as MessageToolCall
 from langchain_core.messages.tool import tool_call as message_tool_call
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema
 
+from w2s_chains.backend.constrained.models import schema_of_model
 from w2s_chains.backend.constrained.tool_calls import (
     text_or_tool_call,
     tool_call,
@@ -73,7 +74,7 @@ def _converted(tool: AnyTool) -> dict[str, Any]:
             model = tool.tool_call_schema
         # LangChain does not handle recursive models or JSON schemas without properties.
         if _is_model(model):
-            function["parameters"] = _without_title(_schema_of_model(model))
+            function["parameters"] = _without_title(schema_of_model(model))
         elif _is_schema(tool) and tool.keys() - {"title", "description", "type"}:
             function["parameters"] = _without_title(tool)
     except Exception as error:  # LangChain and pydantic raise many types
@@ -99,15 +100,6 @@ def _is_model(value: Any) -> TypeGuard[type[BaseModel]]:
 def _is_schema(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Return whether ``value`` is a JSON schema and not a provider's form of a tool."""
     return _is_mapping(value) and not value.keys() & {"name", "function", "toolSpec"}
-
-
-class _FewTitles(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # a title only repeats the name
-
-
-def _schema_of_model(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(schema_generator=_FewTitles)
 
 
 def _without_title(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +252,7 @@ def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
         return {"type": "json_object"}
     try:
         if _is_model(schema):
-            converted = _schema_of_model(schema)
+            converted = schema_of_model(schema)
         elif _is_schema(schema):
             converted = dict(schema)
         else:
@@ -278,6 +270,47 @@ def parser_of(schema: Any) -> Runnable[Any, Any]:
     if is_basemodel_subclass(schema):
         return PydanticOutputParser(pydantic_object=schema)
     return JsonOutputParser()
+
+
+class OrCalls(Runnable[Any, Any]):
+    """A parser of answers that may call tools instead: those are parsed to None."""
+
+    def __init__(self, parser: Runnable[Any, Any]) -> None:
+        self._parser = parser
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return None if input.tool_calls else self._parser.invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return None if input.tool_calls else await self._parser.ainvoke(input, config, **kwargs)
+
+    def transform(
+        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        seen: list[Any] = []
+        told = (seen.append(chunk) or chunk for chunk in input)
+        try:
+            yield from self._parser.transform(told, config, **kwargs)
+        except OutputParserException:
+            if not any(chunk.tool_call_chunks for chunk in seen):
+                raise
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        seen: list[Any] = []
+
+        async def told() -> AsyncIterator[Any]:
+            async for chunk in input:
+                seen.append(chunk)
+                yield chunk
+
+        try:
+            async for found in self._parser.atransform(told(), config, **kwargs):
+                yield found
+        except OutputParserException:
+            if not any(chunk.tool_call_chunks for chunk in seen):
+                raise
 
 
 def with_raw(model: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:

@@ -12,7 +12,7 @@ from w2s_chains.backend.lm.sampling import Draw, Drawn, sample
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.text.stop_strings import find_stop
-from w2s_chains.backend.text.tokenizer import Tokenizer
+from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
@@ -40,6 +40,8 @@ class HuggingFaceProposer(LocalModel, Proposer):
         super()._adopt(lm, tokenizer, spec)
         if tokenizer.chat is not None:
             self.call_format = tokenizer.chat.call_format
+        if spec is not None:
+            warn_of_raw_prompts(tokenizer, spec.model_fields_set)
 
     # Repeated here since key_of and config_of do not accept inherited ones.
     to_config = LocalModel.to_config

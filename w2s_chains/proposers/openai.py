@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -17,12 +18,13 @@ from w2s_chains.backend.remote.findings import Findings
 from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe, still
 from w2s_chains.backend.remote.server import Server, ServerOptions
 from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.tokenizer import warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import CancelledError, ConfigError, ServerError
+from w2s_chains.errors import CancelledError, ConfigError, RawPromptWarning, ServerError
 from w2s_chains.proposers.config import ProposerConfig
 from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 
@@ -92,6 +94,8 @@ class OpenAIProposer(Proposer):
         self.spec = spec
         template = PromptTemplate(template=spec.template, chat=spec.chat, system=spec.system)
         self.tokenizer = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
+        if self.tokenizer is not None:
+            warn_of_raw_prompts(self.tokenizer, spec.model_fields_set)
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._server = Server(spec, key)
         known: dict[str, int] = (
@@ -158,10 +162,25 @@ class OpenAIProposer(Proposer):
         self._check_tokenizer(can)
         if can.completions and not can.seed and "seed" not in can.unknown:
             logger.warning("%s does not keep to seeds: answers differ between calls", self)
+        if not self._by_messages(can):
+            self._warn_of_plain_turns()
         return can
 
     async def _is_still(self, can: Capabilities) -> bool:
         return await still(self._server, can)
+
+    def _warn_of_plain_turns(self) -> None:
+        """Warn that a chat model's conversations are sent as lines of plain text."""
+        chosen = self.tokenizer is not None or "template" in self.spec.model_fields_set
+        if self.spec.chat == "auto" and not chosen:
+            warnings.warn(
+                f"{self._server.name} gets conversations as plain text (role: content), since the "
+                "model's chat template is not known here; set tokenizer (the model's name or "
+                "folder), chat to true (the server renders; whole answers only), or chat to false "
+                "to say that this is meant",
+                RawPromptWarning,
+                stacklevel=2,
+            )
 
     def _check_tokenizer(self, can: Capabilities) -> None:
         if self.tokenizer is None or not can.token_ids:

@@ -10,6 +10,11 @@ import pytest
 from tests.helpers.grammars import compiled, grammars
 from tests.helpers.schemas import INT, PERSON, STR
 from w2s_chains.backend.constrained.compile import check_constraint
+from w2s_chains.backend.constrained.tool_calls import (
+    text_or_tool_call,
+    tool_call,
+    tool_call_or_json,
+)
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
 
@@ -19,11 +24,15 @@ from w2s_chains.errors import ConstraintError
     [
         ({"properties": {"a": {"uniqueItems": True}}}, ["uniqueItems", "#/properties/a"]),
         ({"$defs": {"x": {"not": {}}}, "items": {"$ref": "#/$defs/x"}}, ["not", "#/$defs/x"]),
-        ({"anyOf": [INT, {"type": "string", "format": "colour"}]}, ["colour", "#/anyOf/1"]),
-        ({"type": "string", "pattern": "(?=a)b"}, ["look-around", "at #:"]),
+        ({"anyOf": [INT, {"type": "string", "pattern": "("}]}, ["unclosed", "#/anyOf/1"]),
+        ({"type": "string", "pattern": "(?=a)b"}, ["look-around", "at # "]),
         ({"oneOf": [{"minimum": 1}, {"maximum": 5}]}, ["oneOf", "anyOf"]),
         ({"type": "integer", "minimum": 3, "maximum": 1}, ["minimum (3)"]),
         ({"type": "strin"}, ["strin"]),
+        ({"properties": {"a": {"minProperties": 2}}}, ["minProperties is 2", "#/properties/a"]),
+        ({"items": {"const": "nul \x00"}}, ["control characters", "at #/items"]),
+        ({"type": "integer", "minimum": -(10**30)}, ["not JSON serializable"]),
+        ({"propertyNames": {"pattern": "^a", "minLength": 3}}, ["propertyNames"]),
         ({"$ref": "https://example.com/x.json"}, ["example.com"]),
         ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, ["finite"]),
     ],
@@ -77,3 +86,35 @@ def test_a_constraint_is_a_value() -> None:
     three = Constraint.json_schema({"properties": properties})
     four = Constraint.json_schema({"properties": dict(reversed(properties.items()))})
     assert three != four, "the order of properties is part of it"
+
+
+def test_a_refusal_names_the_tool_and_the_place_in_its_schema() -> None:
+    bad = {"type": "object", "properties": {"xs": {"$ref": "#/$defs/X"}}, "$defs": {"X": {}}}
+    bad["$defs"]["X"] = {"type": "array", "uniqueItems": True}
+    tools: dict[str, Any] = {f"tool_{i}": PERSON for i in range(20)} | {"the_bad_one": bad}
+    for constraint in (
+        tool_call(tools),
+        text_or_tool_call(tools),
+        tool_call_or_json(tools, PERSON),
+    ):
+        with pytest.raises(ConstraintError) as caught:
+            check_constraint(constraint)
+        said = str(caught.value)
+        assert "tool 'the_bad_one' at #/properties/xs" in said
+        assert "uniqueItems" in said
+        assert len(said) < 300, said
+        assert "tool_1" not in said
+    with pytest.raises(ConstraintError, match="schema of the answer at #/properties/xs"):
+        check_constraint(tool_call_or_json({"f": PERSON}, {"properties": {"xs": UNIQUE}}))
+    with pytest.raises(ConstraintError, match=r"tool 'f' .* minProperties is 2"):
+        tool_call({"f": {"minProperties": 2}})
+
+
+UNIQUE = {"type": "array", "uniqueItems": True}
+
+
+def test_a_call_without_an_end_names_its_tools() -> None:
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    with pytest.raises(ConstraintError, match="a call of 'f' or 'g'; make a recursive part") as one:
+        check_constraint(tool_call({"f": endless, "g": endless}))
+    assert len(str(one.value)) < 300

@@ -12,7 +12,7 @@ from w2s_chains import Message, Prompt, Tool, ToolCall
 from w2s_chains.backend.text.chat import ChatTemplate
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.errors import ConfigError, PromptError, UnsupportedModelError
 
 BODY = (
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -212,3 +212,22 @@ def test_a_chat_template_where_there_is_one() -> None:
     assert without.prompt_ids(prompt) == raw.prompt_ids(prompt)
     with pytest.raises(ConfigError, match="no chat template"):
         Tokenizer(tiny.sentencepiece_tokenizer(), PromptTemplate(chat="auto", system="x"), [])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}",
+        "{{ messages[7].content }}",
+        "{{ nothing() }}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ messages.append(1) }}",
+    ],
+)
+def test_a_broken_template_is_one_clear_error(template: str) -> None:
+    hf_tokenizer = copy.deepcopy(tiny.byte_tokenizer())
+    hf_tokenizer.chat_template = template
+    with pytest.raises(UnsupportedModelError, match=r"chat template of .* is broken .*set chat"):
+        Tokenizer(hf_tokenizer, PromptTemplate(chat=True), ())
+    assert Tokenizer(hf_tokenizer, PromptTemplate(chat=False), ()).prompt_ids(Prompt(text="x"))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
+import uuid
+from decimal import Decimal
+from typing import Any
+
 import pytest
 from langchain_core.messages import (
     AIMessage,
@@ -13,14 +19,29 @@ from langchain_core.messages import (
     RemoveMessage,
     SystemMessage,
     ToolMessage,
+    trim_messages,
 )
 
 from tests.helpers import tiny
 from tests.helpers.chats import TALK, texts
 from tests.helpers.llms import BEAM, PROMPTS, forwards
-from w2s_chains import W2SLLM, ChatW2S, HuggingFaceProposer, Message, Tool, ToolCall
-from w2s_chains.errors import PromptError
+from tests.helpers.tools import tiny_proposer
+from w2s_chains import (
+    W2SLLM,
+    ChatW2S,
+    Constraint,
+    HuggingFaceProposer,
+    Message,
+    Sampling,
+    Tool,
+    ToolCall,
+)
+from w2s_chains.backend.constrained.compile import check_constraint
+from w2s_chains.errors import ConstraintError, PromptError
 from w2s_chains.langchain.messages import to_prompt
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["x"] = CIRCLE
 
 
 def test_messages_become_turns() -> None:
@@ -67,6 +88,136 @@ def test_a_call_that_is_no_json_is_not_lost() -> None:
     )
     [message] = to_prompt([broken]).messages
     assert message.content == "<tool_call>\n{a:\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "refusal", "refusal": "no"},
+        {"type": "output_text", "text": "no"},
+        {"type": "server_tool_call", "name": "web", "args": {}, "id": "1"},
+        {"type": "server_tool_result", "tool_call_id": "1", "status": "success"},
+        {"type": "web_search_tool_result", "content": []},
+        {"type": "code_interpreter_call", "id": "1"},
+        {"type": "non_standard", "value": {}},
+        {"type": "reasoning_content", "reasoning_content": {}},
+        {"no": "type"},
+    ],
+)
+def test_blocks_of_other_providers_do_not_end_a_conversation(block: dict[str, Any]) -> None:
+    said = AIMessage([block, {"type": "text", "text": "ok"}])
+    [_, message] = to_prompt([HumanMessage("x"), said]).messages
+    assert message.content in ("ok", "nook")
+
+
+def test_plain_text_documents_are_read() -> None:
+    block = {"type": "text-plain", "text": "The sky is blue.", "mime_type": "text/plain"}
+    [message] = to_prompt([HumanMessage([block, " Why?"])]).messages
+    assert message.content == "The sky is blue. Why?"
+    with pytest.raises(PromptError, match="text-plain"):
+        to_prompt([HumanMessage([{"type": "text-plain", "url": "https://a.b/c.txt"}])])
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (datetime.date(2024, 5, 3), '"2024-05-03"'),
+        (Decimal("1.50"), '"1.50"'),
+        ({3}, "[3]"),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (ToolCall(name="f"), '{"name": "f", "arguments": "{}", "id": null}'),
+        ("é", '"é"'),
+    ],
+)
+def test_arguments_of_calls_are_written_as_json(value: Any, written: str) -> None:
+    call = {"name": "book", "args": {"x": value}, "id": "1"}
+    [message] = to_prompt([AIMessage("", tool_calls=[call])]).messages
+    assert message.tool_calls[0].arguments == f'{{"x": {written}}}'
+
+
+@pytest.mark.parametrize("args", [{"x": object()}, {datetime.date(2024, 5, 3): 1}, CIRCLE])
+def test_arguments_that_no_json_can_hold_are_refused(args: Any) -> None:
+    said = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    said.tool_calls[0]["args"] = args
+    with pytest.raises(PromptError, match=r"arguments of the call of 'f'.*no JSON"):
+        to_prompt([said])
+
+
+def test_half_a_surrogate_pair_is_refused(chat: ChatW2S) -> None:
+    bad = "bad \ud800 text"
+    call = {"name": "f", "args": {"x": bad}, "id": "1"}
+    for messages in (
+        [HumanMessage(bad)],
+        [HumanMessage("x", name=bad)],
+        [HumanMessage("x"), AIMessage("", tool_calls=[call])],
+    ):
+        with pytest.raises(PromptError, match=r"'\\ud800' \(in '.*bad .*surrogate pair"):
+            chat.invoke(messages)
+        with pytest.raises(PromptError, match="surrogate pair"):
+            chat.get_num_tokens_from_messages(messages)  # pyright: ignore[reportArgumentType]
+    raw = W2SLLM(proposer=chat.proposer, strategy=Sampling(), max_tokens=2)
+    with pytest.raises(PromptError, match="surrogate pair"):
+        raw.invoke(bad)
+    assert isinstance(raw.batch(["x", bad], return_exceptions=True)[1], PromptError)
+    with pytest.raises(ConstraintError, match="no text"):
+        check_constraint(Constraint.json_schema({"const": bad}))
+    assert raw.invoke("good \U0001f642 text") is not None, "control: whole pairs are characters"
+
+
+def test_counts_are_what_the_model_reads() -> None:
+    chat = ChatW2S(proposer=tiny_proposer(), strategy=Sampling(), max_tokens=120, seed=0)
+    call = {"name": "add", "args": {"a": 1}, "id": "c1"}
+
+    def add(a: int, b: int = 0) -> int:
+        """Add."""
+        return a + b
+
+    conversations: list[list[BaseMessage]] = [
+        [HumanMessage("hi")],
+        [SystemMessage("Be kind."), HumanMessage("hi"), AIMessage("ho"), HumanMessage("more")],
+        [HumanMessage("hi"), AIMessage("", tool_calls=[call]), ToolMessage("1", tool_call_id="c1")],
+    ]
+    for messages in conversations:
+        read = chat.invoke(messages, max_tokens=2).usage_metadata
+        assert read is not None
+        assert chat.get_num_tokens_from_messages(messages) == read["input_tokens"]
+        bound = chat.bind_tools([add])
+        with_tools = bound.invoke(messages).usage_metadata
+        assert with_tools is not None
+        counted = chat.get_num_tokens_from_messages(messages, tools=[add])
+        assert counted == with_tools["input_tokens"] > read["input_tokens"]
+        own = chat.model_copy(update={"tools": bound.kwargs["tools"]})  # pyright: ignore[reportAttributeAccessIssue]
+        assert own.get_num_tokens_from_messages(messages) == counted
+    assert chat.get_num_tokens_from_messages([]) == 0
+    with pytest.raises(PromptError, match="'image'"):
+        chat.get_num_tokens_from_messages([HumanMessage([{"type": "image", "url": "x"}])])
+    plain = len(chat.get_token_ids("hi"))
+    assert plain < chat.get_num_tokens_from_messages(conversations[0]), "control: not the text"
+
+
+def test_a_trimmed_conversation_fits(chat: ChatW2S) -> None:
+    talk = [m for i in range(40) for m in (HumanMessage(f"Say {i}"), AIMessage(f"{i}"))]
+    talk.append(HumanMessage("And?"))
+    limit = 200
+    kept = trim_messages(talk, max_tokens=limit, token_counter=chat, strategy="last")
+    read = chat.invoke(kept, max_tokens=1, strategy=Sampling()).usage_metadata
+    assert read is not None
+    assert limit - 80 < read["input_tokens"] <= limit
+
+
+def test_the_end_of_a_conversation_is_counted_where_the_template_refuses_it() -> None:
+    tokenizer = copy.deepcopy(tiny.byte_tokenizer())
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if loop.first and m.role != 'user' %}"
+        "{{ raise_exception('user first') }}{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    proposer = HuggingFaceProposer(tiny.llama(320), tokenizer, chat=True)
+    strict = ChatW2S(proposer=proposer, strategy=Sampling(), max_tokens=4)
+    answer = AIMessage("hello")
+    with pytest.raises(PromptError, match="user first"):
+        strict.invoke([answer])
+    counted = strict.get_num_tokens_from_messages([answer])
+    assert counted == strict.get_num_tokens_from_messages([HumanMessage(""), answer])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jsonschema
 import pytest
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 
@@ -29,7 +30,8 @@ from tests.helpers.tools import (
 )
 from w2s_chains import ChatW2S, SearchStrategy
 from w2s_chains.core.prompts import CallFormat
-from w2s_chains.errors import ConstraintError
+from w2s_chains.errors import ConfigError, ConstraintError
+from w2s_chains.langchain.tools import OrCalls, parser_of
 
 # Structured output.
 
@@ -164,3 +166,47 @@ def test_a_form_without_a_mark_is_for_forced_calls_only() -> None:
     for options in ({}, json_or_call([])):
         with pytest.raises(ConstraintError, match="cannot be told from text"):
             scripted(text, form=bare).bind_tools(**{**options, "tools": [NOW]})
+
+
+# Structured output, or a call.
+
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+
+
+def test_a_call_is_no_parsing_error() -> None:
+    either = scripted(CALL).with_structured_output(Weather, tools=[add], include_raw=True)
+    got = either.invoke(TALK)
+    assert called(got["raw"]) == [("add", {"a": 1, "b": 2})]
+    assert (got["parsed"], got["parsing_error"]) == (None, None)
+    assert scripted(CALL).with_structured_output(Weather, tools=[add]).invoke(TALK) is None
+    parts = [*scripted(CALL).with_structured_output(PAIR, tools=[add]).stream(TALK)]
+    assert [part for part in parts if part] == []
+
+
+async def test_a_call_is_no_parsing_error_either_way() -> None:
+    either = scripted(CALL).with_structured_output(Weather, tools=[add])
+    assert await either.ainvoke(TALK) is None
+    assert [part async for part in either.astream(TALK) if part] == []
+    raw = scripted(CALL).with_structured_output(Weather, tools=[add], include_raw=True)
+    got = await raw.ainvoke(TALK)
+    assert (len(got["raw"].tool_calls), got["parsing_error"]) == (1, None)
+
+
+async def test_an_answer_beside_tools_is_parsed() -> None:
+    """Control: what is no call is parsed, and what is neither is an error."""
+    text = json.dumps({"city": {"name": "Rome", "zip": 1}, "unit": "C"})
+    either = scripted(text).with_structured_output(Weather, tools=[add])
+    assert isinstance(either.invoke(TALK), Weather)
+    assert isinstance(await either.ainvoke(TALK), Weather)
+    assert isinstance([*either.stream(TALK)][-1], Weather)
+    assert isinstance([part async for part in either.astream(TALK)][-1], Weather)
+    parser = OrCalls(parser_of(Weather))
+    for broken in (AIMessage("no JSON"), AIMessage("")):
+        with pytest.raises(OutputParserException):
+            parser.invoke(broken)
+
+
+def test_function_calling_takes_no_other_tools() -> None:
+    with pytest.raises(ConfigError, match=r"leave out tools.*json_schema"):
+        scripted("").with_structured_output(Weather, method="function_calling", tools=[add])

@@ -29,6 +29,7 @@ from torch import Tensor
 from w2s_chains.backend.constrained.compile import byte_matcher, llguidance_source, shortest_answer
 from w2s_chains.backend.constrained.endings import completes, next_bytes, shortest_ending
 from w2s_chains.backend.constrained.vocabulary import Vocabulary
+from w2s_chains.backend.constrained.words import words_of
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
@@ -71,6 +72,7 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, constraint: Constraint) -> None:
         self.vocabulary = vocabulary
         self.constraint = constraint
+        self.words = words_of(constraint)
         answer = shortest_answer(constraint, cost=vocabulary.tokens_of)
         matcher = LLMatcher(vocabulary.tokenizer, llguidance_source(constraint), log_level=0)
         _require(matcher)
@@ -187,6 +189,7 @@ class GrammarState:
             ending = shortest_ending(
                 after,
                 hint=self.ending,
+                words=self.grammar.words,
                 most_nodes=_STATES,
                 cost=lambda text: 0 if fits(text, count) else len(text),
                 enough=0,

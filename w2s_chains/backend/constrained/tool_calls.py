@@ -7,7 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from w2s_chains.backend.constrained.schemas import JSON_STYLE, closed, relocated
+from w2s_chains.backend.constrained.schemas import (
+    JSON_STYLE,
+    UnsafeSchemaError,
+    prepared,
+    relocated,
+)
 from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.errors import ConstraintError
@@ -74,7 +79,7 @@ def tool_call_or_json(
     """
     _mark(form)
     more = " (BETWEEN call)*" if parallel else ""
-    answer = {"x-guidance": JSON_STYLE, **closed(schema)}
+    answer = {"x-guidance": JSON_STYLE, **prepared(schema)}
     return Constraint.lark(
         f"start: call{more} | answer\nanswer: %json {json.dumps(answer)}\n{_rules(tools, form)}"
     )
@@ -105,8 +110,8 @@ def _rules(tools: Mapping[str, Mapping[str, Any]], form: CallFormat) -> str:
         for i, name in enumerate(tools)
     ]
     arguments = {
-        f"tool{i}": relocated(closed(schema), f"#/$defs/tool{i}")
-        for i, schema in enumerate(tools.values())
+        f"tool{i}": relocated(_prepared(name, schema), f"#/$defs/tool{i}")
+        for i, (name, schema) in enumerate(tools.items())
     }
     schema = {"x-guidance": JSON_STYLE, "anyOf": calls, "$defs": arguments}
     return (
@@ -115,6 +120,13 @@ def _rules(tools: Mapping[str, Mapping[str, Any]], form: CallFormat) -> str:
         f"json: %json {json.dumps(schema)}\n"
         f"BETWEEN: {_literal(form.between)}\n"
     )
+
+
+def _prepared(name: str, schema: Mapping[str, Any]) -> Any:
+    try:
+        return prepared(schema)
+    except UnsafeSchemaError as error:
+        raise ConstraintError(f"the schema of tool {name!r} cannot be honoured: {error}") from error
 
 
 def _literal(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
-from w2s_chains.errors import PromptError
+from w2s_chains.errors import PromptError, UnsupportedModelError
 
 _TOOLS = """\
 # Tools
@@ -85,11 +85,21 @@ class ChatTemplate:
         return self._apply(messages, tools, tokenize=False)
 
     def after_answer(self, mark: str = "answer") -> str:
-        """Return the text that the template writes after an answer."""
+        """Return the text that the template writes after an answer.
+
+        Raises:
+            UnsupportedModelError: The template cannot even show a question and an answer.
+        """
         turns = [_USER, Message(role="assistant", content=mark)]
-        rendered = self._tokenizer.apply_chat_template(
-            [_as_dict(turn) for turn in turns], tokenize=False
-        )
+        try:
+            rendered: str = self._tokenizer.apply_chat_template(
+                [_as_dict(turn) for turn in turns], tokenize=False
+            )
+        except Exception as error:  # templates raise exceptions of any type
+            raise UnsupportedModelError(
+                f"the chat template of {self._tokenizer.name_or_path!r} is broken "
+                f"({type(error).__name__}: {error}); mend it, or set chat to false"
+            ) from error
         return rendered.rpartition(mark)[2]
 
     def _apply(self, messages: Sequence[Message], tools: Sequence[Tool], **how: Any) -> Any:

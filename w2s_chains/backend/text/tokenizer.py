@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from w2s_chains.backend.text.chat import ChatTemplate, schema_turn
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt
-from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.errors import ConfigError, PromptError, RawPromptWarning
 from w2s_chains.forks import ForkSafeLock
 
 _REPLACEMENT = "\ufffd"
@@ -231,6 +232,24 @@ class Tokenizer:
             if after and after[0] in self.hf_tokenizer.added_tokens_decoder:
                 return after[0]
         return self.hf_tokenizer.eos_token_id
+
+
+def warn_of_raw_prompts(tokenizer: Tokenizer, given: Collection[str]) -> None:
+    """Warn of a chat template that is not used, unless someone chose that.
+
+    Args:
+        tokenizer: The tokenizer and its prompt template.
+        given: The options that were given; ``chat`` or ``template`` among them is a choice.
+    """
+    unused = tokenizer.chat is None and bool(tokenizer.hf_tokenizer.chat_template)
+    if unused and not {"chat", "template"} & set(given):
+        warnings.warn(
+            f"the tokenizer of {tokenizer.name!r} has a chat template, but prompts are read as "
+            "plain text; set chat to true (or 'auto') to use it, or to false to say that this is "
+            "meant",
+            RawPromptWarning,
+            stacklevel=2,
+        )
 
 
 def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
