@@ -146,11 +146,12 @@ def test_arguments_that_no_json_can_hold_are_refused(args: Any) -> None:
 def test_half_a_surrogate_pair_is_refused(chat: ChatW2S) -> None:
     bad = "bad \ud800 text"
     call = {"name": "f", "args": {"x": bad}, "id": "1"}
-    for messages in (
+    talks: list[list[BaseMessage]] = [
         [HumanMessage(bad)],
         [HumanMessage("x", name=bad)],
         [HumanMessage("x"), AIMessage("", tool_calls=[call])],
-    ):
+    ]
+    for messages in talks:
         with pytest.raises(PromptError, match=r"'\\ud800' \(in '.*bad .*surrogate pair"):
             chat.invoke(messages)
         with pytest.raises(PromptError, match="surrogate pair"):
@@ -181,7 +182,7 @@ def test_counts_are_what_the_model_reads() -> None:
         read = chat.invoke(messages, max_tokens=2).usage_metadata
         assert read is not None
         assert chat.get_num_tokens_from_messages(messages) == read["input_tokens"]
-        bound = chat.bind_tools([add])
+        bound: Any = chat.bind_tools([add])
         with_tools = bound.invoke(messages).usage_metadata
         assert with_tools is not None
         counted = chat.get_num_tokens_from_messages(messages, tools=[add])
