@@ -1,7 +1,7 @@
 """Fuzzing: whatever comes in, only a ``W2SError`` comes out.
 
-``make fuzz`` runs these files for ten minutes with ever new inputs (``W2S_FUZZ_SECONDS`` is the time
-of all of them together); the normal run tries the same inputs always, in about a minute.
+``make fuzz`` runs these files for ten minutes with ever new inputs (``W2S_FUZZ_SECONDS`` is the
+time of all of them together); the normal run always tries the same, in about a minute.
 """
 
 from __future__ import annotations

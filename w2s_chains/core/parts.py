@@ -28,6 +28,10 @@ class PromptTokenizer(Protocol):
         """Return the token ids of a text, without special tokens."""
         ...
 
+    def prompt_ids(self, prompt: Prompt, /) -> Sequence[int]:
+        """Return the token ids of a prompt, with its template and start token."""
+        ...
+
 
 class Proposer(Contract):
     """The large frozen model, which continues hypotheses.

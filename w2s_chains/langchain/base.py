@@ -28,7 +28,7 @@ from w2s_chains.config.sections import (
 )
 from w2s_chains.core.configs import config_errors
 from w2s_chains.core.contracts import BaseGuidePair, key_of
-from w2s_chains.core.parts import PromptTokenizer, Proposer, Scorer
+from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import (
     Branches,
@@ -50,9 +50,9 @@ from w2s_chains.langchain.generation import (
     Searches,
     calls_of,
     checked_jobs,
+    counting_tokenizer,
     progress_bar,
     tokens_read,
-    uncounted,
 )
 from w2s_chains.langchain.tracing import VERSIONS
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
@@ -256,10 +256,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
         """
         if self.custom_get_token_ids is not None:
             return super().get_token_ids(text)
-        tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
-        if tokenizer is None:
-            raise uncounted(self.model_name)
-        return tokenizer.encode(text)
+        return counting_tokenizer(self.proposer, self.model_name).encode(text)
 
     def _count(self, prompt: str | Prompt) -> int:
         """Return the tokens that the large model reads of a prompt, as usage counts them."""

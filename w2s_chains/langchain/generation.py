@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from w2s_chains.core.events import Committed, Event, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.parts import Proposer
+from w2s_chains.core.parts import PromptTokenizer, Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import fork
 from w2s_chains.engine.job import Job
@@ -75,6 +75,21 @@ def require_text(prompt: Prompt) -> None:
             ) from error
 
 
+def counting_tokenizer(proposer: Proposer, name: str) -> PromptTokenizer:
+    """Return the tokenizer that counts a proposer's tokens.
+
+    Raises:
+        ConfigError: It is not available here.
+    """
+    tokenizer: PromptTokenizer | None = Proposer.of(proposer).tokenizer
+    if tokenizer is None:
+        raise ConfigError(
+            f"the tokens of {name!r} cannot be counted, since its tokenizer is not known here; set "
+            "tokenizer for the proposer (the model's name or folder), or custom_get_token_ids"
+        )
+    return tokenizer
+
+
 def tokens_read(proposer: Proposer, prompt: str | Prompt, name: str) -> int:
     """Return the tokens that a proposer reads of a prompt, template and start token included.
 
@@ -84,18 +99,7 @@ def tokens_read(proposer: Proposer, prompt: str | Prompt, name: str) -> int:
     """
     known = Prompt(text=prompt) if isinstance(prompt, str) else prompt
     require_text(known)
-    prompt_ids = getattr(Proposer.of(proposer).tokenizer, "prompt_ids", None)
-    if prompt_ids is None:
-        raise uncounted(name)
-    return len(prompt_ids(known))
-
-
-def uncounted(name: str) -> ConfigError:
-    """Return the error for a model whose tokens cannot be counted."""
-    return ConfigError(
-        f"the tokens of {name!r} cannot be counted, since its tokenizer is not known here; set "
-        "tokenizer for the proposer (the model's name or folder), or custom_get_token_ids"
-    )
+    return len(counting_tokenizer(proposer, name).prompt_ids(known))
 
 
 class Searches(EventStream):

@@ -6,6 +6,7 @@ Accepted means that every completion is valid.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -13,7 +14,9 @@ import pytest
 
 from tests.helpers.grammars import accepts, compiled, completion
 from tests.helpers.schemas import INT, STR
+from w2s_chains.backend.constrained.compile import check_constraint
 from w2s_chains.core.sampling import Constraint
+from w2s_chains.errors import ConstraintError
 
 FORMATS = ("path", "uri-reference", "idn-email", "regex", "json-pointer", "binary", "int64", "x")
 ACCEPTED: list[dict[str, Any]] = [
@@ -83,3 +86,27 @@ def test_formats_are_strict_and_not_too_strict(
     grammar = compiled({"type": "string", "format": name})
     assert [text for text in right if not accepts(grammar, json.dumps(text))] == []
     assert [text for text in wrong if accepts(grammar, json.dumps(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"maxItems": "3"}, "maxItems is '3'; it must be a whole number"),
+        ({"minLength": 1.5}, "minLength is 1.5; it must be a whole number"),
+        ({"minItems": True}, "minItems is True; it must be a whole number"),
+        ({"required": 3}, "required is 3; it must be a list"),
+        ({"required": [3]}, "must be a list of names"),
+        ({"enum": {"a": 1}}, "enum is {'a': 1}; it must be a list"),
+        ({"anyOf": {}}, "anyOf is {}; it must be a list"),
+        ({"properties": []}, "properties is []; it must be an object"),
+        ({"pattern": 3}, "pattern is 3; it must be a string"),
+    ],
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_keyword_of_the_wrong_kind_is_named(
+    schema: dict[str, Any], message: str, deep: bool
+) -> None:
+    whole = {"type": "object", "properties": {"x": schema}} if deep else schema
+    with pytest.raises(ConstraintError, match=re.escape(message)) as told:
+        check_constraint(Constraint.json_schema(whole))
+    assert ("#/properties/x" in str(told.value)) == deep

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from w2s_chains.backend.constrained.formats import patterns_of
-from w2s_chains.errors import ConstraintError
+from w2s_chains.errors import ConstraintError, shown
 
 Json = Mapping[str, Any] | list[Any] | str | float | bool | None
 """A JSON schema, or any part of one."""
@@ -30,6 +30,9 @@ _MOST_REFERENCES = 100
 _ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_WHOLE = frozenset(
+    {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"}
+)
 _MERGED = ("properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if", "not")
 
 
@@ -44,8 +47,36 @@ def closed(schema: Json) -> Any:
     valid under the closed schema is valid under the original. Objects that say something about
     other properties stay as they are. So does the whole schema if it combines parts (allOf and the
     like), since each part knows only its own properties.
+
+    Raises:
+        UnsafeSchemaError: A keyword has a value of another kind than JSON Schema gives it.
     """
+    _check_kinds(schema)
     return schema if _intersects(schema) else _close(schema)
+
+
+def _check_kinds(schema: Json) -> None:
+    if not isinstance(schema, Mapping):
+        return
+    value: Json
+    for key, value in schema.items():
+        kind = ""
+        if key in _WHOLE:
+            whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+            kind = "" if whole and not isinstance(value, bool) else "a whole number"
+        elif key in _LISTS or key in ("required", "enum"):
+            kind = "" if isinstance(value, list) else "a list"
+        elif key in _MAPS:
+            kind = "" if isinstance(value, Mapping) else "an object"
+        elif key in ("pattern", "$ref"):
+            kind = "" if isinstance(value, str) else "a string"
+        if kind:
+            raise UnsafeSchemaError(f"{key} is {shown(value)}; it must be {kind}")
+    names: Json = schema.get("required", [])
+    if isinstance(names, list) and not all(isinstance(name, str) for name in names):
+        raise UnsafeSchemaError(f"required is {shown(names)}; it must be a list of names")
+    for _, child in _children(schema):
+        _check_kinds(child)
 
 
 def _intersects(schema: Json) -> bool:
