@@ -152,7 +152,7 @@ def test_half_a_surrogate_pair_is_refused(chat: ChatW2S) -> None:
         [HumanMessage("x"), AIMessage("", tool_calls=[call])],
     ]
     for messages in talks:
-        with pytest.raises(PromptError, match=r"'\\ud800' \(in '.*bad .*surrogate pair"):
+        with pytest.raises(PromptError, match="half of a surrogate pair"):
             chat.invoke(messages)
         with pytest.raises(PromptError, match="surrogate pair"):
             chat.get_num_tokens_from_messages(messages)  # pyright: ignore[reportArgumentType]
