@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from w2s_chains import Engine, Hypothesis, Job, Sampling
+from w2s_chains.backend.remote.threads import Threads
 from w2s_chains.core.events import Committed
 from w2s_chains.engine.visits import Turns
 from w2s_chains.engine.waiting import EventStream
@@ -128,6 +129,24 @@ def test_locks_are_free_in_a_child() -> None:
     assert in_child(take) == "free, False", "a plain lock is the control"
     done.set()
     holder.join()
+
+
+def test_threads_for_calls_have_all_their_places_in_a_child() -> None:
+    threads, begun, done = Threads(1, 60.0), threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        begun.set()
+        return done.wait()
+
+    waiting = threads.start(wait)
+    begun.wait()
+    assert in_child(lambda: threads.start(lambda: "ran").future.result(timeout=10)) == "ran"
+    late = threads.start(lambda: "ran")
+    with pytest.raises(TimeoutError):
+        late.future.result(timeout=0.2)  # control: in the parent the place is taken
+    done.set()
+    assert waiting.future.result(timeout=10)
+    assert late.future.result(timeout=10) == "ran"
 
 
 def test_turns_come_in_the_order_of_asking() -> None:

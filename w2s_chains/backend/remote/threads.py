@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from w2s_chains.backend.remote.event_loop import POLL, host, released
 from w2s_chains.errors import CancelledError
+from w2s_chains.forks import watch_forks
 
 T = TypeVar("T")
 
@@ -66,12 +67,23 @@ class Threads:
 
     Attributes:
         timeout: Seconds after which a call is late.
-        room: One place for each call that may run at once.
+        most: How many calls may run at once.
+        room: One place for each of them.
     """
 
     def __init__(self, most: int, timeout: float) -> None:
         self.timeout = timeout
+        self.most = most
         self.room = threading.Semaphore(most)
+        watch_forks(self)
+
+    def before_fork(self, timeout: float) -> bool:
+        return True
+
+    def after_fork(self, ready: bool, in_child: bool) -> None:
+        """Free all places in the child, where no call of the parent goes on."""
+        if in_child:
+            self.room = threading.Semaphore(self.most)
 
     def start(self, call: Callable[[], T]) -> ThreadCall[T]:
         """Make a call on a thread that inherits the caller's context variables."""
