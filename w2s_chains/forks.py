@@ -12,21 +12,21 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import Protocol
 
 PATIENCE = 10.0
 """Seconds that a fork waits for work under way."""
 
 
-class Forking(Protocol):
-    """An object with something that a fork should wait for, or that a child must not keep."""
+class Forking:
+    """Base of what a fork should wait for, or a child must not keep."""
 
     def before_fork(self, timeout: float) -> bool:
-        """Wait for work under way; return False if that takes too long."""
-        ...
+        """Wait at most ``timeout`` seconds for work under way; return whether it has ended."""
+        return True
 
     def after_fork(self, ready: bool, in_child: bool) -> None:
         """Go on in the parent, or start anew in the child; ``ready`` is what was returned."""
+        raise NotImplementedError
 
 
 def watch_forks(owner: Forking) -> None:
@@ -34,15 +34,12 @@ def watch_forks(owner: Forking) -> None:
     _owners.add(owner)
 
 
-class ForkSafeLock:
+class ForkSafeLock(Forking):
     """A reentrant lock that is free in a forked child, whoever held it in the parent."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         watch_forks(self)
-
-    def before_fork(self, timeout: float) -> bool:
-        return True
 
     def after_fork(self, ready: bool, in_child: bool) -> None:
         if in_child:

@@ -26,7 +26,7 @@ from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
 from w2s_chains.engine.visits import Turns, Visit, asks_itself
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
-from w2s_chains.forks import PATIENCE, wait_until_gone, watch_forks
+from w2s_chains.forks import PATIENCE, Forking, wait_until_gone, watch_forks
 from w2s_chains.values import as_scores
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-class Engine:
+class Engine(Forking):
     """Owns the thread that runs models; any number of threads and event loops may submit jobs.
 
     The thread exists only while there is work. A fork waits for the end of the turn, so that no

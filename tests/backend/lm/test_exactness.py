@@ -53,9 +53,8 @@ def alone(guide: Any, h: Hypothesis) -> float:
 
 def searched(model: Any, prompts: tuple[str, ...] = ("The movie was great", "A")) -> None:
     """A small search by hand, by a proposer and a guide: every value is that of a plain forward."""
-    proposer, guide = (
-        part(model, tiny.byte_tokenizer()) for part in (HuggingFaceProposer, HuggingFaceGuide)
-    )
+    proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
+    guide = HuggingFaceGuide(model, tiny.byte_tokenizer())
     beams = [[Hypothesis.root(prompt)] for prompt in prompts]
     for _ in range(2):
         asks = [
@@ -68,7 +67,7 @@ def searched(model: Any, prompts: tuple[str, ...] = ("The movie was great", "A")
             )
             for beam in beams
         ]
-        beams = [[h for h in own if not h.finished] for own in proposer.propose(asks)]  # pyright: ignore[reportAttributeAccessIssue]
+        beams = [[h for h in own if not h.finished] for own in proposer.propose(asks)]
         flat = [h for beam in beams for h in beam]
         plain = [alone(guide, h) for h in flat]
         assert proposer.loglikelihood(flat) == pytest.approx(plain, abs=2e-3)

@@ -64,11 +64,10 @@ def plain(part: Any, h: Hypothesis) -> float:
     ids=["a long mate", "both short", "padding across the border"],
 )
 def test_every_text_is_read_as_it_is_alone(asks: list[Expand]) -> None:
-    proposer, guide = (
-        part(phi3(), tiny.byte_tokenizer()) for part in (HuggingFaceProposer, HuggingFaceGuide)
-    )
-    children = [own[0] for own in proposer.propose(asks)]  # pyright: ignore[reportAttributeAccessIssue]
-    each = [proposer.propose([one])[0][0].response_ids for one in asks]  # pyright: ignore[reportAttributeAccessIssue]
+    proposer = HuggingFaceProposer(phi3(), tiny.byte_tokenizer())
+    guide = HuggingFaceGuide(phi3(), tiny.byte_tokenizer())
+    children = [own[0] for own in proposer.propose(asks)]
+    each = [proposer.propose([one])[0][0].response_ids for one in asks]
     assert [child.response_ids for child in children] == each
     expected = pytest.approx([plain(guide, child) for child in children], abs=1e-3)
     for part in (proposer, guide):

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from w2s_chains.backend.remote.event_loop import POLL, host, released
 from w2s_chains.errors import CancelledError
-from w2s_chains.forks import watch_forks
+from w2s_chains.forks import Forking, watch_forks
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class ThreadCall(Generic[T]):
             self._threads.room.release()
 
 
-class Threads:
+class Threads(Forking):
     """Runs calls on daemon threads, since a process that exits must not wait for them.
 
     Attributes:
@@ -76,9 +76,6 @@ class Threads:
         self.most = most
         self.room = threading.Semaphore(most)
         watch_forks(self)
-
-    def before_fork(self, timeout: float) -> bool:
-        return True
 
     def after_fork(self, ready: bool, in_child: bool) -> None:
         """Free all places in the child, where no call of the parent goes on."""
