@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,20 @@ def test_the_embedded_reward_model_likes_praise() -> None:
     root = Hypothesis.root("The film was")
     good, bad = scorer.score([root.extend(" a joy to watch."), root.extend(" a stupid bore.")])
     assert good > 0 > bad
+
+
+def test_logits_that_are_no_numbers_fail_the_search_that_reads_them(
+    folders: Any, tmp_path: Path
+) -> None:
+    words = AutoTokenizer.from_pretrained(folders["two"])
+    model = AutoModelForSequenceClassification.from_pretrained(folders["two"])
+    model.distilbert.embeddings.word_embeddings.weight.data[words.encode("joy")[1]] = math.nan
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    scorer = RewardModelScorer.from_pretrained(str(tmp_path), positive="POSITIVE")
+    assert all(map(math.isfinite, scorer.score(nodes()[:3])))
+    told = r"in float32 gives logits that are no numbers \(NaN or inf\); load it in another dtype"
+    with pytest.raises(ScorerError, match=told):
+        scorer.score(nodes())
+    with pytest.raises(ScorerError, match=told):
+        SequenceClassifier(model=str(tmp_path), positive="POSITIVE").score([""] * 4, TEXTS)

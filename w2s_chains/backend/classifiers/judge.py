@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,10 +12,11 @@ from pydantic import Field
 from torch import Tensor
 
 from w2s_chains.backend.lm.adapters import input_device
-from w2s_chains.backend.lm.logits import to_lists
+from w2s_chains.backend.lm.logits import no_numbers, to_lists
 from w2s_chains.backend.loading.config import ModelName, Placement
+from w2s_chains.backend.text.bounded_chat import apply_chat_template
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.errors import ConfigError, PromptError, ScorerError
 
 
 class JudgeOptions(Placement):
@@ -92,7 +94,8 @@ class Judge:
         turns = [{"role": turn.role, "content": turn.plain_text} for turn in prompt.turns]
         turns.append({"role": "assistant", "content": answer})
         try:
-            rendered = self.tokenizer.apply_chat_template(
+            rendered = apply_chat_template(
+                self.tokenizer,
                 turns,
                 tokenize=True,
                 return_dict=True,
@@ -126,15 +129,21 @@ class Judge:
         return ids
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Run the model on tokenised texts; return one output per label for each text."""
+        """Run the model on tokenised texts; return one output per label for each text.
+
+        Raises:
+            ScorerError: The model gave logits that are NaN or infinite.
+        """
         found: dict[int, list[float]] = {}
         by_length = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         # Without a padding token a model cannot tell where a padded text ends.
         size = self.options.batch_size if self.reads_last or self._pad_id is not None else 1
         for start in range(0, len(texts), size):
             rows = by_length[start : start + size]
-            values = self._read([texts[i] for i in rows])  # [B, labels]
-            found.update(zip(rows, to_lists(values), strict=True))
+            values = to_lists(self._read([texts[i] for i in rows]))  # [B, labels]
+            if not all(math.isfinite(value) for row in values for value in row):
+                raise ScorerError(no_numbers(self.options.model, self.model.dtype))
+            found.update(zip(rows, values, strict=True))
         return [found[i] for i in range(len(texts))]
 
     @property

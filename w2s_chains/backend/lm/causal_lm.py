@@ -18,6 +18,7 @@ from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
 from w2s_chains.backend.lm.exactness import check_exact, rope_border
 from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
+from w2s_chains.backend.lm.logits import no_numbers
 from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
 T = TypeVar("T")
@@ -131,11 +132,7 @@ class CausalLM:
     @property
     def no_numbers(self) -> str:
         """The message of an error about logits that are NaN or infinite."""
-        return (
-            f"model {self.name!r} in {str(self.dtype).removeprefix('torch.')} gives logits that "
-            "are no numbers (NaN or inf); load it in another dtype (bfloat16 or float32), and if "
-            "that does not help use an undamaged checkpoint"
-        )
+        return no_numbers(self.name, self.dtype)
 
     @property
     def rows(self) -> int:

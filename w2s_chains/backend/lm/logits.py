@@ -27,6 +27,15 @@ def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
     return torch.cat(parts) if parts else logits.new_zeros(ids.shape)
 
 
+def no_numbers(model: str, dtype: torch.dtype) -> str:
+    """Return the message of an error about a model's logits that are NaN or infinite."""
+    return (
+        f"model {model!r} in {str(dtype).removeprefix('torch.')} gives logits that are no numbers "
+        "(NaN or inf); load it in another dtype (bfloat16 or float32), and if that does not help "
+        "use an undamaged checkpoint"
+    )
+
+
 def to_lists(table: Any) -> Any:
     """Return the numbers of a tensor as nested lists; waits for the device."""
     return table.tolist()

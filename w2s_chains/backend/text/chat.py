@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from w2s_chains.backend.text.bounded_chat import apply_chat_template
 from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
 from w2s_chains.errors import PromptError, UnsupportedModelError
 
@@ -92,8 +93,8 @@ class ChatTemplate:
         """
         turns = [_USER, Message(role="assistant", content=mark)]
         try:
-            rendered: str = self._tokenizer.apply_chat_template(
-                [_as_dict(turn) for turn in turns], tokenize=False
+            rendered: str = apply_chat_template(
+                self._tokenizer, [_as_dict(turn) for turn in turns], tokenize=False
             )
         except Exception as error:  # templates raise exceptions of any type
             raise UnsupportedModelError(
@@ -114,7 +115,8 @@ class ChatTemplate:
             ) from error
 
     def _native(self, messages: Sequence[Message], tools: Sequence[Tool] = (), **how: Any) -> Any:
-        return self._tokenizer.apply_chat_template(
+        return apply_chat_template(
+            self._tokenizer,
             [_as_dict(turn) for turn in messages],
             tools=[_tool_as_dict(tool) for tool in tools] or None,
             add_generation_prompt=True,
@@ -148,7 +150,7 @@ class ChatTemplate:
         answer = Message(role="assistant", content=_MARK)
         try:
             plain, called = (
-                self._tokenizer.apply_chat_template([_as_dict(m) for m in turns], tokenize=False)
+                apply_chat_template(self._tokenizer, [_as_dict(m) for m in turns], tokenize=False)
                 for turns in ((_USER, answer), (_USER, _CALL))
             )
         except Exception:  # templates refuse by raising
