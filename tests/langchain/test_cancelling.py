@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
+import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import wait
 from typing import Any
@@ -137,6 +140,33 @@ def test_a_stream_that_is_left_stops_the_engine_and_frees_its_memory(
     long.invoke(PROMPT)
     assert forwards(long) - early > 200, "control: a whole answer takes many more calls"
     wait_for_engine()
+    assert in_memory() == live
+
+
+@pytest.mark.parametrize("begun", ["in the loop", "outside"])
+def test_a_stream_whose_loop_was_closed_stops_the_engine_and_says_nothing(
+    long: Any, begun: str, frozen_gc: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    wait_for_engine()
+    live, before = in_memory(), forwards(long)
+
+    async def first(stream: Any) -> Any:
+        return await anext(stream)
+
+    loop = asyncio.new_event_loop()
+    stream: Any = long.astream(PROMPT)
+    # asyncio closes only streams that were begun while a loop was running.
+    loop.run_until_complete(first(stream) if begun == "in the loop" else anext(stream))
+    loop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del stream
+        gc.collect()
+    wait_for_engine()
+    assert forwards(long) - before < 150, "the whole answer takes 200"
+    assert not told
     assert in_memory() == live
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -102,6 +101,7 @@ class SearchHandle:
         job: The job.
         future: The answer, or the error that ended the search.
         watched: Whether any listener uses events before the last one.
+        cancelled: Whether ``cancel`` was called.
     """
 
     def __init__(
@@ -120,15 +120,11 @@ class SearchHandle:
         self.future: Future[Finished] = Future()
         self.future.set_running_or_notify_cancel()  # so that only ``cancel`` below stops a search
         self._on_event = on_event
-        self._cancelled = threading.Event()
+        self.cancelled = False
 
     def cancel(self) -> None:
         """Stop the search before its next tick and free its memory."""
-        self._cancelled.set()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        self.cancelled = True
 
     def emit(self, event: Event) -> None:
         """Pass an event to the caller; called on the engine's thread."""

@@ -40,6 +40,8 @@ class EventStream:
                 ...
     """
 
+    _searches: Sequence[SearchHandle] = ()
+
     def __init__(
         self,
         engine: Engine,
@@ -62,7 +64,6 @@ class EventStream:
         self._events = _Mailbox()
         self._left = len(jobs)
         self._process = os.getpid()
-        self._searches: Sequence[SearchHandle] = ()
         self._batch: Together | None = None
 
     def __enter__(self) -> Self:
@@ -84,6 +85,11 @@ class EventStream:
                 search.cancel()
         if self._batch is not None:
             self._batch.remove(self._searches)
+
+    def __del__(self) -> None:
+        """Cancel as well when the stream's event loop was closed, which forgets to leave it."""
+        for search in self._searches:
+            search.cancel()
 
     def __iter__(self) -> Self:
         return self

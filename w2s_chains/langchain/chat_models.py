@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, Unpack, cast
 
@@ -34,7 +34,7 @@ from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
 from w2s_chains.errors import PromptError
-from w2s_chains.langchain.generation import answer_info, by_prompt
+from w2s_chains.langchain.generation import answer_info, by_prompt, closing_in_loop
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import AnyTool, CallReader, read_whole
 from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
@@ -309,7 +309,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         """Stream text as it is committed; it is never taken back."""
         config, run = streamed_run(self, config)
         stream: Any = super().astream(input, config, stop=stop, **kwargs)
-        async with aclosing(stream):
+        async with closing_in_loop(stream):
             with known_runs([run]):
                 first = await anext(stream, None)
             if first is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -158,6 +159,21 @@ class Searches(EventStream):
                 return index, event
             if isinstance(event, Scored):
                 await self._told.tell_async(index, event)
+
+
+class closing_in_loop(aclosing[Any]):  # noqa: N801  # it reads like aclosing
+    """Close an async generator on leaving, unless its event loop is gone.
+
+    LangChain's streams tell their handlers when they are closed, which needs a loop. One that is
+    left without a loop is dropped, and its searches are cancelled with it.
+    """
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        await super().__aexit__(*error)
 
 
 def by_prompt(found: Iterable[tuple[int, Event]], n: int) -> list[list[Finished]]:
