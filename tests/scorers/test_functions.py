@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import Generation, LLMResult
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
+from pydantic import Field
 
 from w2s_chains import (
     W2SLLM,
@@ -159,6 +162,42 @@ def test_one_that_fails_harms_no_other() -> None:
     with pytest.raises(TimeoutError):
         scorer.score([bad])
     assert sorted(asked) == ["bad", "bad", "fine", "good"]
+
+
+class LocalJudge(BaseLLM):
+    """A model that reads many texts at once, and breaks on a bad one."""
+
+    read: list[list[str]] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "local"
+
+    def _generate(self, prompts: list[str], *_: Any, **__: Any) -> LLMResult:
+        self.read.append(prompts)
+        if any("bad" in prompt for prompt in prompts):
+            raise TimeoutError("no answer")
+        return LLMResult(generations=[[Generation(text=str(len(prompt)))] for prompt in prompts])
+
+
+def test_a_judge_that_reads_many_at_once_gets_them_at_once(proposer: HuggingFaceProposer) -> None:
+    judge = LocalJudge()
+    chain = PromptTemplate.from_template("{response}") | judge
+    scorer = RunnableScorer(chain, max_concurrency=3)
+    assert scorer.score(nodes("a", "bb", "ccc", "dddd")) == [1.0, 2.0, 3.0, 4.0]
+    assert [len(prompts) for prompts in judge.read] == [3, 1]
+    judge.read.clear()
+    timed = RunnableScorer(chain, timeout=10)
+    assert timed.score(nodes("a", "bb")) == [1.0, 2.0]
+    assert sorted(judge.read) == [["a"], ["bb"]], "control: a time limit for each response"
+    with pytest.raises(TimeoutError, match="no answer"):
+        scorer.score(nodes("a", "bad"))
+    judge.read.clear()
+    shared = {"proposer": proposer, "strategy": BestOfN(n=4), "max_tokens": 5, "seed": 0}
+    by_judge = W2SLLM(scorer=RunnableScorer(chain), **shared).batch(["The movie", "x"])
+    assert max(map(len, judge.read)) == 8, "both searches together"
+    lengths = CallableScorer(lambda prompts, responses: [len(one) for one in responses])
+    assert W2SLLM(scorer=lengths, **shared).batch(["The movie", "x"]) == by_judge
 
 
 def test_in_a_search(proposer: HuggingFaceProposer) -> None:

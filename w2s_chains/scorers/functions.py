@@ -97,7 +97,9 @@ class RunnableScorer(RememberingScorer):
     return a number, or a text or message that holds only a number. If it fails on a response, that
     response is retried once by itself; the others keep their scores. While models of LangChain
     judge (chains of prompts, models and parsers), other searches go on; a function of yours may use
-    the models of this process, so the engine waits for it.
+    the models of this process, so the engine waits for it. A Runnable with a ``batch`` of its own,
+    such as a local model, gets all responses of a step at once, if there is no ``timeout``, which
+    is that of one response.
 
     Examples:
         >>> judge = PromptTemplate.from_template("Grade from 0 to 9: {response}") | model
@@ -146,32 +148,32 @@ class RunnableScorer(RememberingScorer):
         return f"the Runnable {self.runnable.get_name()}"
 
     def _values(self, hypotheses: Sequence[Hypothesis]) -> list[float | Exception]:
-        calls = [
-            self._threads.start(
-                partial(
-                    self.runnable.invoke,
-                    {"prompt": h.prompt.plain_text, "response": h.response},
-                    {"max_concurrency": self.max_concurrency},
-                )
-            )
-            for h in hypotheses
-        ]
-        try:
-            found = self._all(calls)
-        finally:
-            for call in calls:
-                call.abandon()
+        asks = [{"prompt": h.prompt.plain_text, "response": h.response} for h in hypotheses]
+        config = {"max_concurrency": self.max_concurrency}
+        if asks and self.timeout is None and _batches(self.runnable):
+            every = partial(self.runnable.batch, asks, config, return_exceptions=True)
+            [found] = self._all([self._threads.start(every)])
+            if isinstance(found, BaseException):
+                found = [found] * len(asks)
+            found = as_items(found, len(asks), self._name, "{} scores for {} responses")
+        else:
+            invoke = self.runnable.invoke
+            found = self._all([self._threads.start(partial(invoke, ask, config)) for ask in asks])
         return [self._value(one, h) for one, h in zip(found, hypotheses, strict=True)]
 
     def _all(self, calls: Sequence[ThreadCall[Any]]) -> list[Any]:
         """Return the results, or what each has raised."""
-        settle(calls, release=self.spec is not None or _only_waits(self.runnable))
         late = ScorerError(
             f"{self._name} gave no score within {self.timeout} seconds; raise timeout, or give the "
             "model itself a shorter one with retries"
         )
-        futures = [call.future for call in calls]
-        return [(f.exception() or f.result()) if f.done() else late for f in futures]
+        try:
+            settle(calls, release=self.spec is not None or _only_waits(self.runnable))
+            futures = [call.future for call in calls]
+            return [(f.exception() or f.result()) if f.done() else late for f in futures]
+        finally:
+            for call in calls:
+                call.abandon()
 
     def _value(self, found: Any, hypothesis: Hypothesis) -> float | Exception:
         if isinstance(found, BaseException):
@@ -182,19 +184,32 @@ class RunnableScorer(RememberingScorer):
             return error
 
 
+def _inside(runnable: Any) -> list[Any]:
+    """Return the Runnables that a chain or a binding consists of."""
+    inside = getattr(runnable, "steps", None) or getattr(runnable, "bound", None) or []
+    return cast("list[Any]", inside if isinstance(inside, list) else [inside])
+
+
 def _only_waits(runnable: Any) -> bool:
     """Return whether a Runnable consists of LangChain's prompts, models and parsers alone.
 
     Anything else may use models of this process, which belong to one thread at a time.
     """
-    if steps := getattr(runnable, "steps", None) or getattr(runnable, "bound", None):
-        return all(
-            map(_only_waits, cast("list[Any]", steps if isinstance(steps, list) else [steps]))
-        )
+    if inside := _inside(runnable):
+        return all(map(_only_waits, inside))
     kinds = {"BaseChatModel", "BaseLLM", "BasePromptTemplate", "BaseOutputParser"}
     names = {(base.__module__.partition(".")[0], base.__name__) for base in type(runnable).__mro__}
     foreign = all(package != "w2s_chains" for package, _ in names)
     return foreign and any(package == "langchain_core" and name in kinds for package, name in names)
+
+
+def _batches(runnable: Any) -> bool:
+    """Return whether a Runnable has a way of its own to read many inputs, as local models have."""
+    from langchain_core import runnables
+
+    if inside := _inside(runnable):
+        return any(map(_batches, inside))
+    return type(runnable).batch is not cast("Any", runnables.Runnable).batch
 
 
 def as_number(value: Any, source: str, hypothesis: Hypothesis, text: bool = True) -> float:
