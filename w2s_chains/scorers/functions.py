@@ -186,8 +186,8 @@ class RunnableScorer(RememberingScorer):
 
 def _inside(runnable: Any) -> list[Any]:
     """Return the Runnables that a chain or a binding consists of."""
-    inside = getattr(runnable, "steps", None) or getattr(runnable, "bound", None) or []
-    return cast("list[Any]", inside if isinstance(inside, list) else [inside])
+    inside: Any = getattr(runnable, "steps", None) or getattr(runnable, "bound", None) or []
+    return [*inside] if isinstance(inside, list) else [inside]
 
 
 def _only_waits(runnable: Any) -> bool:
@@ -209,7 +209,8 @@ def _batches(runnable: Any) -> bool:
 
     if inside := _inside(runnable):
         return any(map(_batches, inside))
-    return type(runnable).batch is not cast("Any", runnables.Runnable).batch
+    default: Any = runnables.Runnable
+    return cast("Any", type(runnable)).batch is not default.batch
 
 
 def as_number(value: Any, source: str, hypothesis: Hypothesis, text: bool = True) -> float:
