@@ -18,7 +18,7 @@ TIMEOUT = 60.0
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     beginning = """
-        import atexit, os, threading, time
+        import atexit, os, threading, time, warnings
         from concurrent.futures import CancelledError
         import anyio
         from w2s_chains.backend.remote.event_loop import wait_for
@@ -55,6 +55,7 @@ def test_a_forked_process_has_a_loop_of_its_own() -> None:
     ended = run(
         """
         wait_for(anyio.sleep, 0)
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork
         child = os.fork()
         wait_for(anyio.sleep, 0)
         if child:
