@@ -64,7 +64,7 @@ def drive(
         if isinstance(ask, Expand):
             answer = list(propose(ask))
         elif isinstance(ask, Score):
-            answer = [as_score(value(h), h.response, "value") for h in ask.hypotheses]
+            answer = [as_score(value(h), h, "value") for h in ask.hypotheses]
         else:
             assert isinstance(ask, Commit)
             trace.committed.append(ask.hypothesis.response)

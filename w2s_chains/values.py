@@ -159,7 +159,7 @@ FORM = "{} scores for {} hypotheses"
 """How a message counts the scores and the texts."""
 
 
-def as_scores(found: object, texts: Sequence[str], source: str, form: str = FORM) -> list[float]:
+def as_scores(found: object, texts: Sequence[object], source: str, form: str = FORM) -> list[float]:
     """Check what a scorer, reward or value function returned for some texts.
 
     Any sequence of real numbers is right: a list, an array or tensor of one dimension, a generator.
@@ -167,7 +167,7 @@ def as_scores(found: object, texts: Sequence[str], source: str, form: str = FORM
 
     Args:
         found: What it returned.
-        texts: The texts it was asked about, in order.
+        texts: What it was asked about, in order: texts, or answers that have a ``response``.
         source: Who returned it, for messages: "the scorer Length".
         form: How a message counts the scores and the texts.
 
@@ -194,8 +194,8 @@ def as_items(found: object, count: int, source: str, form: str = FORM) -> list[o
     return items
 
 
-def as_score(value: object, text: str, source: str) -> float:
-    """Check one score.
+def as_score(value: object, text: object, source: str) -> float:
+    """Check one score of a text, or of an answer that has a ``response``.
 
     Raises:
         ScorerError: It is not a real number.
@@ -203,8 +203,9 @@ def as_score(value: object, text: str, source: str) -> float:
     score = as_real(value)
     if score is None:
         told = "NaN" if isinstance(value, float) else shown(value)
+        said: object = getattr(text, "response", text)
         raise ScorerError(
-            f"{source} returned {told} for the text {shown(text)}; a score must be a number"
+            f"{source} returned {told} for the text {shown(said)}; a score must be a number"
         )
     return score
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from w2s_chains.core.prompts import Prompt
 
 FinishReason = Literal["eos", "stop", "length"]
+
+_MODULUS = secrets.randbits(64) | 2**64 | 1
+"""Texts are compared by a hash modulo this number of 65 bits; chance makes no two texts equal."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,7 +37,9 @@ class Hypothesis:
     """A partial answer: an immutable node of the tree of chunks that grows from one prompt.
 
     Nodes are compared by identity, and extended rather than copied or mutated. Caches and scores
-    can thus be stored in weak mappings under the node itself, and are freed with it.
+    can thus be stored in weak mappings under the node itself, and are freed with it. What a search
+    asks at every step (``origin``, ``n_chars``, ``text_from``, ``identity``, ``common_ancestor``)
+    does not walk to the root; ``response``, ``response_ids`` and ``path`` do.
 
     Attributes:
         prompt: The prompt at the root.
@@ -54,6 +60,8 @@ class Hypothesis:
             distribution sampled from and p the same without steering; None without steering, or
             if the proposer does not report it.
         usage: Tokens spent so far on this prompt; shared by the whole tree.
+        depth: Number of chunks from the root to here.
+        n_chars: Length of the whole text from the root to here.
     """
 
     prompt: Prompt
@@ -67,6 +75,33 @@ class Hypothesis:
     n_tokens: int = 0
     drift: float | None = None
     usage: Usage = field(default_factory=Usage)
+    depth: int = field(init=False)
+    n_chars: int = field(init=False)
+    _hash: int = field(init=False)
+    # None for the root, which would otherwise wait for the garbage collector with its cache.
+    _origin: Hypothesis | None = field(init=False)
+    _jump: Hypothesis | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        parent, origin, jump = self.parent, None, None
+        depth = n_chars = hashed = 0
+        if parent is not None:
+            origin, depth = parent.origin, parent.depth + 1
+            n_chars, hashed = parent.n_chars, parent._hash
+            # Jumps of growing lengths (Myers, 1983): any ancestor is O(log depth) steps away.
+            far = parent.jump
+            even = parent.depth - far.depth == far.depth - far.jump.depth
+            jump = far.jump if even else parent
+        if self.text:
+            n_chars += len(self.text)
+            own = int.from_bytes(self.text.encode("utf-32-be", "surrogatepass"))
+            hashed = (hashed * pow(2, 32 * len(self.text), _MODULUS) + own) % _MODULUS
+        put = object.__setattr__
+        put(self, "depth", depth)
+        put(self, "n_chars", n_chars)
+        put(self, "_hash", hashed)
+        put(self, "_origin", origin)
+        put(self, "_jump", jump)
 
     @classmethod
     def root(cls, prompt: Prompt | str) -> Hypothesis:
@@ -106,6 +141,16 @@ class Hypothesis:
         )
 
     @property
+    def origin(self) -> Hypothesis:
+        """The empty answer at the root."""
+        return self if self._origin is None else self._origin
+
+    @property
+    def jump(self) -> Hypothesis:
+        """An ancestor far above; the root's is the root itself."""
+        return self if self._jump is None else self._jump
+
+    @property
     def finished(self) -> bool:
         return self.finish_reason is not None
 
@@ -142,20 +187,42 @@ class Hypothesis:
         return tuple(ids)
 
     @property
-    def identity(self) -> tuple[str, tuple[int, ...], FinishReason | None]:
-        """A key that is equal for identical answers: text, pending tokens and finish reason."""
-        return self.response, self.pending, self.finish_reason
+    def identity(self) -> tuple[int, int, tuple[int, ...], FinishReason | None]:
+        """A key that is equal for identical answers: text, pending tokens and finish reason.
+
+        Keys of other processes are other keys.
+        """
+        return self.n_chars, self._hash, self.pending, self.finish_reason
+
+    def text_from(self, begin: int) -> str:
+        """Return the text from a place in ``response`` to its end."""
+        texts: list[str] = []
+        at = self.n_chars
+        for node in self.ancestors():
+            if at <= begin:
+                break
+            texts.append(node.text)
+            at -= len(node.text)
+        return "".join(reversed(texts))[max(begin - at, 0) :]
 
     def __repr__(self) -> str:
         return f"Hypothesis({self.response!r}, finish_reason={self.finish_reason!r})"
 
 
-def common_ancestor(hypotheses: list[Hypothesis]) -> Hypothesis:
-    """Return the deepest node that is on the path of every hypothesis."""
-    paths = [h.path for h in hypotheses]
-    shared = paths[0][0]
-    for level in zip(*paths, strict=False):
-        if any(node is not level[0] for node in level):
-            break
-        shared = level[0]
+def common_ancestor(hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+    """Return the deepest node that is on the path of every hypothesis of a tree."""
+    shared = hypotheses[0]
+    for hypothesis in hypotheses[1:]:
+        shared = _meeting(shared, hypothesis)
     return shared
+
+
+def _meeting(a: Hypothesis, b: Hypothesis) -> Hypothesis:
+    if a.origin is not b.origin:
+        raise ValueError("the hypotheses do not continue the same root")
+    a, b = (a, b) if a.depth >= b.depth else (b, a)
+    while a.depth > b.depth:
+        a = a.jump if a.jump.depth >= b.depth else a.parent or a
+    while a is not b:  # nodes of one depth jump equally far
+        a, b = (a.jump, b.jump) if a.jump is not b.jump else (a.parent or a, b.parent or b)
+    return a

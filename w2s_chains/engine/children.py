@@ -43,7 +43,7 @@ def _fault(child: object, parent: Hypothesis, max_tokens: int) -> str:
     if not isinstance(child, Hypothesis):
         return f"is {child!r}; return hypotheses: hypothesis.extend(text, ...)"
     # A stop string that began in an earlier chunk takes that chunk's end away, too.
-    origin = parent.path[0] if child.finish_reason == "stop" else parent
+    origin = parent.origin if child.finish_reason == "stop" else parent
     if child is parent or origin not in child.ancestors():
         return (
             f"does not continue {parent!r}: {child!r}; extend the hypotheses of the request, each "
@@ -52,7 +52,7 @@ def _fault(child: object, parent: Hypothesis, max_tokens: int) -> str:
     if child.finished:
         return ""
     uncounted = child.n_tokens <= parent.n_tokens
-    if uncounted and not (child.text and len(child.response) <= LONGEST * max_tokens):
+    if uncounted and not (child.text and child.n_chars <= LONGEST * max_tokens):
         return (
             f"has no new token and is not finished: {shown(child)} ({child.n_tokens} tokens); give "
             "extend() token_ids or n_tokens, and a finish_reason to an answer that has ended"

@@ -258,7 +258,7 @@ class Engine(Forking):
             with self._visit(group, held).begun():
                 found = scorer.score(flat)
             source = f"the scorer {type(scorer).__name__}"
-            scores = as_scores(found, [h.response for h in flat], source)
+            scores = as_scores(found, flat, source)
         except BaseException as error:
             _one_by_one(group, error, partial(self._score, held=held))
             return

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from w2s_chains.core.asks import Ask, Commit, Expand, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
-from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
 from w2s_chains.core.parts import Proposer
 from w2s_chains.engine.children import check_children
 from w2s_chains.engine.job import SearchHandle
@@ -33,7 +33,8 @@ class SearchState:
         # Strategies may be third-party code: what one yields or returns is unchecked.
         self._search: Generator[object, Any, object] | None = None
         self._scores: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
-        self._streamed = ""
+        self._committed = self.job.root
+        self._streamed = 0  # characters
         self._answer: Hypothesis | None = None
         self._children: list[Hypothesis] = []
         self._sampled = 0
@@ -183,21 +184,29 @@ class SearchState:
     # Text is streamed as it is committed.
 
     def _commit(self, hypothesis: Hypothesis) -> None:
-        text = hypothesis.response
-        if not hypothesis.finished:
-            text = text[: len(text) - may_begin_stop(text, self.job.sampling.stop)]
-        self._stream(text)
+        end = hypothesis.n_chars
+        stop = self.job.sampling.stop
+        if stop and not hypothesis.finished:
+            longest = max(map(len, stop))
+            end -= may_begin_stop(hypothesis.text_from(end - longest), stop)
+        self._stream(hypothesis, end)
 
-    def _stream(self, text: str) -> None:
-        if len(text) < len(self._streamed) and self._streamed.startswith(text):
-            return  # an earlier commit was longer
-        if not text.startswith(self._streamed):
-            raise StrategyError(
-                f"strategy {self.job.strategy.type!r} took back committed text: it committed "
-                f"{self._streamed!r} and then {text!r}; commit only what every later answer keeps"
-            )
-        if new := text[len(self._streamed) :]:
-            self._streamed = text
+    def _stream(self, hypothesis: Hypothesis, end: int) -> None:
+        """Stream the text of a hypothesis up to the character ``end``."""
+        if common_ancestor([hypothesis, self._committed]) is not self._committed:
+            text = hypothesis.response[:end]
+            streamed = self._committed.response[: self._streamed]
+            if len(text) < len(streamed) and streamed.startswith(text):
+                return  # an earlier commit was longer
+            if not text.startswith(streamed):
+                raise StrategyError(
+                    f"strategy {self.job.strategy.type!r} took back committed text: it committed "
+                    f"{streamed!r} and then {text!r}; commit only what every later answer keeps"
+                )
+        self._committed = hypothesis
+        if end > self._streamed:
+            new = hypothesis.text_from(self._streamed)[: end - self._streamed]
+            self._streamed = end
             self.running.emit(Committed(text=new))
 
     def _finish(self, answer: object) -> None:
@@ -215,12 +224,13 @@ class SearchState:
             return
         try:
             text = answer.response
-            if not text.startswith(self._streamed):
+            streamed = self._committed.response[: self._streamed]
+            if not text.startswith(streamed):
                 raise StrategyError(
                     f"strategy {self.job.strategy.type!r} took back committed text: it committed "
-                    f"{self._streamed!r} and returned {text!r}"
+                    f"{streamed!r} and returned {text!r}"
                 )
-            self._stream(text)
+            self._stream(answer, len(text))
             kl = self._kl(answer)
         except Exception as error:
             self.fail(error)

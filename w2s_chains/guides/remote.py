@@ -97,7 +97,7 @@ class RemoteGuide(Guide):
             raise
 
     async def _sums(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        roots = dict.fromkeys(h.path[0] for h in hypotheses)
+        roots = dict.fromkeys(h.origin for h in hypotheses)
         new = [root for root in roots if root not in self._prompts]
         for root, (tokens, _) in zip(
             new, await all_of(self._read, map(self._text, new)), strict=True
@@ -107,7 +107,7 @@ class RemoteGuide(Guide):
         values: list[float] = []
         for h, (tokens, logprobs) in zip(hypotheses, readings, strict=True):
             h.usage.guide_tokens += len(tokens)
-            values.append(math.fsum(logprobs[common_prefix(self._prompts[h.path[0]], tokens) :]))
+            values.append(math.fsum(logprobs[common_prefix(self._prompts[h.origin], tokens) :]))
         return values
 
     def _text(self, hypothesis: Hypothesis) -> str:

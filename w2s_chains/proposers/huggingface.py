@@ -208,20 +208,21 @@ class HuggingFaceProposer(LocalModel, Proposer):
         the child's parent is the last ancestor that lies wholly before it. A text that is cut
         inside a token has no token ids.
         """
-        before = parent.response
-        cut = find_stop(stop, before, text)
-        if cut is None:
+        if not stop:
             return None
-        response = before + text
+        before = parent.text_from(parent.n_chars - max(map(len, stop)))
+        found = find_stop(stop, before, text)
+        if found is None:
+            return None
+        cut = parent.n_chars - len(before) + found
         ids = list(ids)
         for anchor in parent.ancestors():
-            kept = len(anchor.response)
-            if kept <= cut and not anchor.pending:
+            if anchor.n_chars <= cut and not anchor.pending:
                 break
             ids = [*(anchor.token_ids or ()), *ids]
         else:
             raise AssertionError("the root lies before every stop string")
-        rest = response[kept:cut]
+        rest = (parent.text_from(anchor.n_chars) + text)[: cut - anchor.n_chars]
         context = self.tokenizer.context(anchor)
         texts = [self.tokenizer.decode_after(context, (), ids[:n]) for n in range(len(ids) + 1)]
         whole = texts.index((rest, ())) if (rest, ()) in texts else None

@@ -261,9 +261,9 @@ class LangChainProposer(Proposer):
             tokens = min(tokens, wanted)
         before = h.response
         if (cut := find_stop(sampling.stop, before, text)) is not None:
-            anchor = next(a for a in h.ancestors() if len(a.response) <= cut)
+            anchor = next(a for a in h.ancestors() if a.n_chars <= cut)
             return anchor.extend(
-                (before + text)[len(anchor.response) : cut],
+                (before + text)[anchor.n_chars : cut],
                 finish_reason="stop",
                 stream=stream,
                 n_tokens=h.n_tokens + tokens - anchor.n_tokens,

@@ -209,7 +209,7 @@ class Continuation:
         """Return prompt and response, as token ids if all of them are known."""
         ids = h.response_ids
         if self.can.token_ids and ids is not None:
-            known = self.model.ids_of(h.path[0])
+            known = self.model.ids_of(h.origin)
             if known is not None:
                 return [*known, *ids]
         return self.model.rendered(h.prompt) + h.response
@@ -240,9 +240,9 @@ class Continuation:
             ids = None  # the last id may be the end token
         before = h.response
         if (cut := find_stop(sampling.stop, before, said)) is not None:
-            anchor = next(a for a in h.ancestors() if len(a.response) <= cut and not a.pending)
+            anchor = next(a for a in h.ancestors() if a.n_chars <= cut and not a.pending)
             return anchor.extend(
-                (before + said)[len(anchor.response) : cut],
+                (before + said)[anchor.n_chars : cut],
                 finish_reason="stop",
                 stream=stream,
                 n_tokens=h.n_tokens + tokens - anchor.n_tokens,

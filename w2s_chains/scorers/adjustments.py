@@ -106,7 +106,7 @@ def own_loglikelihood(proposer: Proposer, hypotheses: Sequence[Hypothesis]) -> l
         ScorerError: The proposer returned something else than one number for each.
     """
     source = f"loglikelihood of the proposer {type(proposer).__name__}"
-    return as_scores(proposer.loglikelihood(hypotheses), [h.response for h in hypotheses], source)
+    return as_scores(proposer.loglikelihood(hypotheses), hypotheses, source)
 
 
 def adjusted(

@@ -108,9 +108,7 @@ class LogRatioScorer(Scorer):
         source = f"the guide pair {type(self.pair).__name__}"
         found: object = self.pair.loglikelihoods(hypotheses)
         pairs = as_items(found, len(hypotheses), source, "{} pairs for {} hypotheses")
-        ratios = [
-            _ratio(pair, h.response, source) for pair, h in zip(pairs, hypotheses, strict=True)
-        ]
+        ratios = [_ratio(pair, h, source) for pair, h in zip(pairs, hypotheses, strict=True)]
         scores = adjusted(
             ratios, hypotheses, self.base, options.base_weight, options.repetition_penalty
         )
@@ -158,11 +156,14 @@ class LogRatioScorer(Scorer):
         return self.score(texts)
 
 
-def _ratio(pair: object, text: str, source: str) -> float:
+def _ratio(pair: object, hypothesis: Hypothesis, source: str) -> float:
     if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:
         raise ScorerError(
-            f"{source} returned {shown(cast('object', pair))} for the text {shown(text)}; it must "
+            f"{source} returned {shown(cast('object', pair))} for the text "
+            f"{shown(hypothesis.response)}; it must "
             "return (log p_tuned, log p_untuned)"
         )
-    tuned, untuned = (as_score(value, text, source) for value in cast("Sequence[object]", pair))
+    tuned, untuned = (
+        as_score(value, hypothesis, source) for value in cast("Sequence[object]", pair)
+    )
     return tuned - untuned

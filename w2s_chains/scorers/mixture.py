@@ -202,14 +202,13 @@ class MixtureScorer(Scorer):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
-        texts = [h.response for h in hypotheses]
         asked = [part for part in self.parts if part.weight]
         pairs = [pair for part in asked if (pair := Scorer.of(part.scorer).pair) is not None]
         for pair in pairs[:1]:
             BaseGuidePair.of(pair).read_together(pairs, hypotheses)
         for part in asked:
             name = f"the scorer {type(part.scorer).__name__} in a mixture"
-            own = as_scores(part.scorer.score(hypotheses), texts, name)
+            own = as_scores(part.scorer.score(hypotheses), hypotheses, name)
             total = [t + part.weight * value for t, value in zip(total, own, strict=True)]
         options = self.options
         return adjusted(

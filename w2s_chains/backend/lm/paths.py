@@ -47,7 +47,7 @@ class Paths:
 
     def unread_prompts(self, hypotheses: Sequence[Hypothesis]) -> dict[Hypothesis, Reading]:
         """Return the readings of prompts, which come before those of answers."""
-        roots = dict.fromkeys(h.path[0] for h in hypotheses if h not in self._segments)
+        roots = dict.fromkeys(h.origin for h in hypotheses if h not in self._segments)
         return {
             root: Reading(
                 segment=Segment(None, 0, self._known(self.tokenizer.prompt_ids(root.prompt))),
