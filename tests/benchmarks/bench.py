@@ -46,7 +46,7 @@ from w2s_chains import (
     SearchStrategy,
 )
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.sampling import Chooser
+from w2s_chains.backend.lm.logits import Chooser
 from w2s_chains.backend.loading.embedded import embedded_path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

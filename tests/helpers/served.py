@@ -43,6 +43,10 @@ def digest(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=6).digest(), "little")
 
 
+def greedy(body: Mapping[str, Any]) -> bool:
+    return body["temperature"] == 0 or body.get("top_k") == 1 or body.get("min_p") == 1
+
+
 class Words:
     """A model that is a hash function: every token is a word, a function of text and seed."""
 
@@ -58,7 +62,7 @@ class Words:
         assert isinstance(ids, str)
         text = ""
         for n in range(body["max_tokens"]):
-            noise = (body["seed"], index) if body["temperature"] and body.get("top_k") != 1 else ()
+            noise = () if greedy(body) else (body["seed"], index)
             drawn = digest(ids + text, noise)
             if self.ends and drawn % 10 == 0:
                 return Continued(text=text, finish_reason="stop", count=n)
@@ -86,7 +90,7 @@ class Tiny:
         with self._lock:
             for _ in range(body["max_tokens"]):
                 logits = self.model(torch.tensor([[*given, *new]])).logits[0, -1]
-                if body["temperature"] == 0 or body.get("top_k") == 1:
+                if greedy(body):
                     token = int(logits.argmax())
                 else:
                     chances = (logits / body["temperature"]).softmax(-1)

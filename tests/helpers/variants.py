@@ -63,6 +63,7 @@ def variants(llm: W2SLLM | ChatW2S, pair: GuidePair) -> dict[str, dict[str, Any]
         "temperature": {"temperature": 0.0},
         "top_p": {"top_p": 0.4},
         "top_k": {"top_k": 3},
+        "min_p": {"min_p": 0.2},
         "repetition_penalty": {"repetition_penalty": 2.0},
         "stop": {"stop": ("e", "a")},
         "other stop": {"stop": ("e",)},

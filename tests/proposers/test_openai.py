@@ -40,10 +40,13 @@ def test_every_sampling_field_is_sent() -> None:
             "temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
             "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0,
         }  # fmt: skip
-        sampling = SamplingParams(temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.2)
+        sampling = SamplingParams(
+            temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2
+        )
         ask(proposer, "x", chunk_tokens=5, sampling=sampling)
         body = server.bodies[-1]
         assert (body["temperature"], body["top_p"], body["top_k"]) == (0.5, 0.9, 7)
+        assert body["min_p"] == 0.1
         assert body["repetition_penalty"] == body["repeat_penalty"] == 1.2
 
 

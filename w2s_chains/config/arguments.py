@@ -66,6 +66,7 @@ class GuidedArguments(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int | None
+    min_p: float
     repetition_penalty: float
     stop: str | Sequence[str] | None
     seed: int | None

@@ -50,9 +50,9 @@ class Finished:
             negative for a single answer; selection contributes an upper bound
             (``search.kl_bounds``). The value is thus 0 for plain sampling, an estimate for emulated
             fine-tuning and an upper bound for searches. None if no valid number exists: the
-            strategy has no proven bound, steering is combined with ``top_p``, ``top_k`` or
-            temperature 0 (the steered model may then sample tokens that the filtered frozen model
-            cannot), or the proposer does not report the drift caused by steering.
+            strategy has no proven bound, steering is combined with ``top_p``, ``top_k``, ``min_p``
+            or temperature 0 (the steered model may then sample tokens that the filtered frozen
+            model cannot), or the proposer does not report the drift caused by steering.
     """
 
     text: str

@@ -44,6 +44,7 @@ Real = BeforeValidator(number)
 MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
 Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real]
 TopP = Annotated[float, Field(gt=0.0, le=1.0), Real]
+MinP = Annotated[float, Field(ge=0.0, le=1.0), Real]
 TopK = Annotated[int, Field(ge=1), Whole]
 RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real]
 Seed = Annotated[int, AfterValidator(_as_seed), Whole]
@@ -110,6 +111,8 @@ class SamplingParams(Config):
         temperature: Divides the logits; 0 decodes greedily.
         top_p: Nucleus sampling: keep the smallest set of tokens with at least this probability.
         top_k: Keep the k most likely tokens; None keeps all.
+        min_p: Keep the tokens that are at least this fraction as likely as the likeliest one
+            (Nguyen et al., 2024); 0 keeps all.
         repetition_penalty: Values above 1 make tokens of the prompt and the answer less likely
             (Keskar et al., 2019).
         stop: Strings that end the answer; they are not part of it.
@@ -121,9 +124,15 @@ class SamplingParams(Config):
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     top_k: TopK | None = None
+    min_p: MinP = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
     stop: Stop = ()
     seed: Seed | None = None
+
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens can never be sampled, however likely steering makes them."""
+        return self.top_p < 1 or self.top_k is not None or self.min_p > 0 or not self.temperature
 
 
 DEFAULT_SAMPLING = SamplingParams()

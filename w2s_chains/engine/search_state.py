@@ -254,9 +254,8 @@ class SearchState:
         bound = self.job.strategy.kl_bound(self._round_of.get(answer, 0))
         if not self._steered or bound is None:
             return bound
-        sampling, drift = self.job.sampling, answer.drift
-        filtered = sampling.top_p < 1 or sampling.top_k is not None or not sampling.temperature
-        if filtered or drift is None or not math.isfinite(drift):
+        drift = answer.drift
+        if self.job.sampling.filters or drift is None or not math.isfinite(drift):
             return None
         return bound + drift
 

@@ -34,6 +34,7 @@ from w2s_chains.core.sampling import (
     Branches,
     Constraint,
     MaxTokens,
+    MinP,
     RepetitionPenalty,
     SamplingParams,
     Seed,
@@ -95,6 +96,7 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     top_k: TopK | None = None
+    min_p: MinP = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
     stop: Stop = ()
     seed: Seed | None = None
@@ -201,10 +203,8 @@ class GuidedModel(OldWays, BaseLanguageModel[Any]):
                 be written.
         """
         generation = GenerationConfig(**self._sampling().model_dump(), n=self.n)
-        config = describe(
-            self.proposer, self.guides, self.scorer, self.strategy, generation, self.config_type
-        )
-        return write_config(config, path)
+        parts = (self.proposer, self.guides, self.scorer, self.strategy)
+        return write_config(describe(*parts, generation, self.config_type), path)
 
     # Properties that LangChain reads.
 

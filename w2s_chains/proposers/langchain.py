@@ -34,8 +34,10 @@ _ARGUMENTS: Mapping[str, Sequence[str]] = {
     "temperature": ("temperature",),
     "top_p": ("top_p",),
     "top_k": ("top_k",),
+    "min_p": ("min_p",),
 }
 """The names that models use for our settings; a field of that name shows that it is accepted."""
+_SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _FINISHED = ("finish_reason", "stop_reason", "done_reason")
 _AT_LENGTH = ("length", "max_tokens")
 _REFUSED = ("content_filter", "safety", "recitation", "refusal")
@@ -143,7 +145,7 @@ class LangChainProposer(Proposer):
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise ConfigError if a setting would have no effect on this model."""
-        for name in ("temperature", "top_p", "top_k", "repetition_penalty"):
+        for name in _SETTINGS:
             value = getattr(sampling, name)
             if value != getattr(DEFAULT_SAMPLING, name) and name not in self._named:
                 raise ConfigError(
@@ -222,7 +224,7 @@ class LangChainProposer(Proposer):
         seed, _ = noise_key(request.seed, repr(h.prompt), stream, h.n_tokens)
         values = {
             name: getattr(sampling, name)
-            for name in ("temperature", "top_p", "top_k", "repetition_penalty")
+            for name in _SETTINGS
             if getattr(sampling, name) != getattr(DEFAULT_SAMPLING, name)
         } | {"max_tokens": wanted, "seed": seed & 0x7FFFFFFF}
         text, told = self._call(

@@ -203,18 +203,19 @@ class OpenAIProposer(Proposer):
         if self._by_messages(can) and request.may_be_whole:
             request = replace(request, chunk_tokens=None)
         where, sampling = self._server.name, request.sampling
-        wanted = {"top_k": sampling.top_k is not None}
-        for name in (name for name in can.unknown if wanted.get(name)):
+        wanted = {"top_k": sampling.top_k, "min_p": sampling.min_p or None}
+        for name in (name for name in can.unknown if wanted.get(name) is not None):
             raise ServerError(
                 f"whether {where} keeps to {name} could not be found out, and the request needs "
                 f"it: {can.unknown[name]}",
                 passing=True,
             )
-        if sampling.top_k is not None and not can.top_k:
-            raise ConfigError(
-                f"{where} does not keep to top_k={sampling.top_k}; leave top_k out, or use another "
-                "server"
-            )
+        for name, value in wanted.items():
+            if value is not None and not getattr(can, name):
+                raise ConfigError(
+                    f"{where} does not keep to {name}={value}; leave {name} out, or use another "
+                    "server"
+                )
         if sampling.repetition_penalty != 1 and not can.repetition_penalty:
             raise ConfigError(
                 f"{where} takes no repetition_penalty={sampling.repetition_penalty}; leave it out, "

@@ -185,6 +185,8 @@ class Continuation:
         }
         if sampling.top_k is not None:
             body["top_k"] = sampling.top_k
+        if sampling.min_p:
+            body["min_p"] = sampling.min_p
         if sampling.repetition_penalty != 1:
             names = ("repetition_penalty", "repeat_penalty")
             body |= dict.fromkeys(names, sampling.repetition_penalty)

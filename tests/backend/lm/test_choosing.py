@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -15,8 +16,7 @@ from transformers import (
 
 from w2s_chains import SamplingParams
 from w2s_chains.backend.lm.kv import Segment
-from w2s_chains.backend.lm.logits import log_exponential
-from w2s_chains.backend.lm.sampling import Chooser, Draw
+from w2s_chains.backend.lm.logits import Chooser, Draw, log_exponential
 
 CPU = torch.device("cpu")
 
@@ -75,6 +75,29 @@ def test_top_k_then_top_p_like_transformers(top_k: int) -> None:
     )
     ours = shaped(logits, [[0]] * 5, top_k=top_k, top_p=0.7)
     assert ours.isfinite().tolist() == theirs.isfinite().tolist()
+
+
+@pytest.mark.parametrize("min_p", [0.01, 0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("others", [{}, {"top_k": 4, "top_p": 0.9}])
+def test_min_p_like_transformers(min_p: float, others: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 12)
+    warpers = [TopKLogitsWarper(4), TopPLogitsWarper(0.9)] if others else []
+    theirs = LogitsProcessorList([*warpers, MinPLogitsWarper(min_p)])(
+        cast(Any, torch.zeros(5, 1)), logits.clone()
+    )
+    ours = shaped(logits, [[0]] * 5, min_p=min_p, **others)
+    assert ours.isfinite().tolist() == theirs.isfinite().tolist()
+    assert torch.equal(ours[ours.isfinite()], logits[ours.isfinite()])
+    assert ours.isfinite().sum(1).min() >= 1
+
+
+def test_min_p_keeps_the_edge_and_comes_after_the_temperature() -> None:
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+    assert shaped(logits, [[0]], min_p=0.5).isfinite().tolist() == [[True, True, False, False]]
+    cold = shaped(logits, [[0]], min_p=0.5, temperature=0.5)
+    assert cold.isfinite().tolist() == [[True, False, False, False]]
+    assert shaped(logits, [[0]], min_p=0.0).isfinite().all()
 
 
 @pytest.mark.parametrize("multiplier", [0, 2, 2**16, -(2**31)])

@@ -15,16 +15,16 @@ def test_what_a_server_can_do_is_found_out_once() -> None:
         proposer = connect(server)
         can = proposer.capabilities
         assert (can.completions, can.n, can.seed, can.token_ids) == (True, False, True, False)
-        assert (can.top_k, can.echo, can.logprobs) == (False, False, False)
+        assert (can.top_k, can.min_p, can.echo, can.logprobs) == (False, False, False, False)
         assert len(server.bodies) < 15
         probed = len(server.bodies)
         ask(proposer, "x", chunk_tokens=2)
         ask(proposer, "y", chunk_tokens=2)
         assert len(server.bodies) == probed + 2
         assert "top_k" not in server.bodies[-1]
-        for wrong in (SamplingParams(top_k=5), SamplingParams(repetition_penalty=1.1)):
+        for wrong in ({"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.1}):
             with pytest.raises(ConfigError, match="leave"):
-                ask(proposer, "x", sampling=wrong)
+                ask(proposer, "x", sampling=SamplingParams.model_validate(wrong))
 
 
 def test_a_server_without_seeds_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,7 @@ class Capabilities:
         logprobs: It returns log-probabilities of the tokens that it samples.
         echo: It also returns log-probabilities of a prompt, and they are correct.
         top_k: It obeys top_k.
+        min_p: It obeys min_p.
         repetition_penalty: It accepts a repetition penalty; whether it obeys was not tried.
         filters_off: Fields that make it sample from the whole distribution.
         probe_ids: Its token ids of ``PROBE``, if it returns them.
@@ -57,6 +58,7 @@ class Capabilities:
     logprobs: bool = False
     echo: bool = False
     top_k: bool = False
+    min_p: bool = False
     repetition_penalty: bool = False
     filters_off: Mapping[str, Any]
     probe_ids: tuple[int, ...] = ()
@@ -105,7 +107,7 @@ async def _probe_completions(server: Server) -> Capabilities:
     ids = first.choices[0].prompt_token_ids
     unknown: dict[str, str] = {}
     ask = partial(_try, server, unknown)
-    continued, same, again, other, two, top, scored = await all_of(
+    continued, same, again, other, two, top, likely, scored = await all_of(
         lambda one: ask(*one),
         (
             ("token_ids", {**body, "prompt": ids} if ids else None),
@@ -114,6 +116,7 @@ async def _probe_completions(server: Server) -> Capabilities:
             ("seed", {**hot, "seed": 2}),
             ("n", {**hot, "n": 2}),
             ("top_k", {**hot, "top_k": 1} if "top_k" in body else None),
+            ("min_p", {**hot, "min_p": 1.0} if "min_p" in body else None),
             ("logprobs", {**body, "logprobs": 1}),
         ),
     )
@@ -128,6 +131,7 @@ async def _probe_completions(server: Server) -> Capabilities:
         logprobs=logprobs,
         echo=logprobs and await _echoes(server, unknown, body, scored),
         top_k=top is not None and _text(top) == _text(first),
+        min_p=likely is not None and _text(likely) == _text(first),
         repetition_penalty="repetition_penalty" in body,
         filters_off={name: body[name] for name in _FILTERS_OFF[0] if name in body},
         probe_ids=tuple(ids or ()),
