@@ -3,6 +3,7 @@ from .comparison import compare as compare
 from .core.asks import Ask as Ask
 from .core.asks import Commit as Commit
 from .core.asks import Expand as Expand
+from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
@@ -72,10 +73,13 @@ from .search import EmulatedFineTuning as EmulatedFineTuning
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy
+from .search import TokenSearch as TokenSearch
 from .search import commit as commit
 from .search import common_ancestor as common_ancestor
 from .search import distinct as distinct
+from .search import drawn as drawn
 from .search import expand as expand
+from .search import random_stream as random_stream
 from .search import score as score
 from .search import top as top
 from .testing import drive as drive

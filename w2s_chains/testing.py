@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.sampling import random_stream
 from w2s_chains.values import as_score
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def drive(
     propose: Callable[[Expand], Sequence[Hypothesis]],
     value: Callable[[Hypothesis], float],
     prompt: str = "",
+    seed: int = 0,
 ) -> Trace:
     """Run a search and answer its asks with plain functions.
 
@@ -46,6 +48,7 @@ def drive(
         propose: Returns the children for an ``Expand``.
         value: Returns the score of a hypothesis.
         prompt: The prompt to answer.
+        seed: Seeds the strategy's own random numbers.
 
     Raises:
         ScorerError: ``value`` returned something else than a number.
@@ -53,6 +56,7 @@ def drive(
     root = Hypothesis.root(prompt)
     trace = Trace(answer=root)
     search = strategy.search(root)
+    numbers = random_stream(seed, root.prompt)
     answer: object = None
     while True:
         try:
@@ -65,6 +69,8 @@ def drive(
             answer = list(propose(ask))
         elif isinstance(ask, Score):
             answer = [as_score(value(h), h, "value") for h in ask.hypotheses]
+        elif isinstance(ask, RandomStream):
+            answer = numbers
         else:
             assert isinstance(ask, Commit)
             trace.committed.append(ask.hypothesis.response)

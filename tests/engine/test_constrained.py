@@ -25,6 +25,7 @@ from w2s_chains import (
     Sampling,
     SamplingParams,
     SearchStrategy,
+    TokenSearch,
 )
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ STRATEGIES: list[SearchStrategy] = [
     Sampling(),
     EmulatedFineTuning(),
     BestOfN(n=3),
+    TokenSearch(candidates=3, tau=0.5),
     ChunkBeamSearch(width=2, successors=2, chunk_tokens=1),
     ChunkBeamSearch(width=2, successors=2, chunk_tokens=5),
 ]

@@ -23,6 +23,7 @@ from w2s_chains import (
     Hypothesis,
     Sampling,
     SearchStrategy,
+    TokenSearch,
 )
 from w2s_chains.backend.lm.kv import Segment
 
@@ -36,9 +37,12 @@ STRATEGIES = [
     BestOfN(n=3),
     Sampling(),
     EmulatedFineTuning(beta=0.7),
+    TokenSearch(candidates=4, tau=0.5),
 ]
 every_strategy = pytest.mark.parametrize(
-    "strategy", STRATEGIES, ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft"]
+    "strategy",
+    STRATEGIES,
+    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens"],
 )
 
 

@@ -1,4 +1,4 @@
-"""The asks that a strategy yields and the engine answers: ``Expand``, ``Score``, ``Commit``."""
+"""The asks of a strategy: ``Expand``, ``Score``, ``Commit`` and ``RandomStream``."""
 
 from __future__ import annotations
 
@@ -63,4 +63,13 @@ class Commit:
     hypothesis: Hypothesis
 
 
-Ask = Expand | Score | Commit
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RandomStream:
+    """Ask for random numbers of the strategy's own. The answer is a ``random.Random``.
+
+    It depends on the prompt and the seed alone, so that an answer never depends on others. A search
+    that asks again gets the same object.
+    """
+
+
+Ask = Expand | Score | Commit | RandomStream

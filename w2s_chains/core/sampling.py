@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
@@ -145,6 +146,11 @@ def _digest(*parts: object) -> bytes:
 def fork(stream: int, *at: int) -> int:
     """Return a new random stream that branches off ``stream``, as 63 bits."""
     return int.from_bytes(_digest(stream, *at), "little") >> 1
+
+
+def random_stream(seed: int, prompt: object) -> random.Random:
+    """Return random numbers for a strategy: a function of the seed and the prompt's ``repr``."""
+    return random.Random(int.from_bytes(_digest("strategy", seed, prompt), "little"))
 
 
 def noise_key(*place: object) -> tuple[int, int]:

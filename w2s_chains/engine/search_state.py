@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
 from w2s_chains.core.parts import Proposer
+from w2s_chains.core.sampling import random_stream
 from w2s_chains.engine.children import check_children
 from w2s_chains.engine.job import SearchHandle
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError, ordinary
@@ -42,6 +43,7 @@ class SearchState:
         self._round_of: WeakKeyDictionary[Hypothesis, int] = WeakKeyDictionary()
         self._steered = False
         self._progress = 0
+        self._numbers = random_stream(self.job.seed, self.job.root.prompt)
         try:
             self._search = self.job.strategy.search(self.job.root)
         except BaseException as error:
@@ -62,13 +64,16 @@ class SearchState:
                 ask: object = self._search.send(answer)
                 if isinstance(ask, Expand | Score):
                     break
-                if not isinstance(ask, Commit):
+                if isinstance(ask, Commit):
+                    self._commit(ask.hypothesis)
+                    answer = None
+                elif isinstance(ask, RandomStream):
+                    answer = self._numbers
+                else:
                     raise StrategyError(
                         f"strategy {self.job.strategy.type!r} asked for {ask!r}; it may yield "
-                        "Expand, Score or Commit"
+                        "Expand, Score, Commit or RandomStream"
                     )
-                self._commit(ask.hypothesis)
-                answer = None
         except StopIteration as stop:
             self._finish(stop.value)
         except BaseException as error:

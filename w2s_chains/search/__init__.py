@@ -14,16 +14,20 @@ from w2s_chains.search.base import (
     SearchStrategy,
     commit,
     distinct,
+    drawn,
     expand,
+    random_stream,
     score,
     top,
 )
 from w2s_chains.search.best_of_n import BestOfN
 from w2s_chains.search.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "chunk_beam": ChunkBeamSearch,
+    "token_search": TokenSearch,
     "best_of_n": BestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
@@ -53,11 +57,14 @@ __all__ = [
     "Sampling",
     "Search",
     "SearchStrategy",
+    "TokenSearch",
     "build_strategy",
     "commit",
     "common_ancestor",
     "distinct",
+    "drawn",
     "expand",
+    "random_stream",
     "score",
     "top",
 ]

@@ -1,17 +1,20 @@
-"""``SearchStrategy``, the base of all strategies; its asks ``expand``, ``score`` and ``commit``.
+"""``SearchStrategy``, the base of all strategies, and its asks as functions.
 
-``distinct`` and ``top`` filter and rank hypotheses.
+``expand``, ``score``, ``commit`` and ``random_stream`` ask; ``distinct`` and ``top`` filter and
+rank hypotheses, and ``drawn`` draws one.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Self
 
 from pydantic import model_validator
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
 from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import MOST_BRANCHES
@@ -76,8 +79,8 @@ class SearchStrategy(Plugin, ABC):
         """Search for the best answer below ``root``, an empty hypothesis.
 
         Yields:
-            ``Expand`` (answered by the list of children), ``Score`` (by a list of floats) or
-            ``Commit`` (by None).
+            ``Expand`` (answered by the list of children), ``Score`` (by a list of floats),
+            ``Commit`` (by None) or ``RandomStream`` (by a ``random.Random``).
 
         Returns:
             The best answer; every committed text must be a prefix of it.
@@ -116,6 +119,12 @@ def commit(hypothesis: Hypothesis) -> Generator[Ask, None, None]:
     yield Commit(hypothesis=hypothesis)
 
 
+def random_stream() -> Generator[Ask, random.Random, random.Random]:
+    """Ask for random numbers, which depend on the prompt and the seed alone."""
+    numbers = yield RandomStream()
+    return numbers
+
+
 def distinct(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
     """Drop duplicates: keep the first of identical hypotheses, in order."""
     first: dict[object, Hypothesis] = {}
@@ -128,3 +137,15 @@ def top(hypotheses: Sequence[Hypothesis], scores: Sequence[float], width: int) -
     """Return the ``width`` best-scored hypotheses, best first; ties keep their order."""
     ranked = sorted(range(len(hypotheses)), key=lambda i: -scores[i])
     return [hypotheses[i] for i in ranked[:width]]
+
+
+def drawn(
+    hypotheses: Sequence[Hypothesis], log_weights: Sequence[float], numbers: random.Random
+) -> Hypothesis:
+    """Draw a hypothesis with probability proportional to exp(log_weight)."""
+    largest = max(log_weights)
+    if math.isinf(largest):  # only the infinitely good, or all if all are infinitely bad
+        weights = [float(value == largest) for value in log_weights]
+    else:
+        weights = [math.exp(value - largest) for value in log_weights]
+    return numbers.choices(hypotheses, weights)[0]

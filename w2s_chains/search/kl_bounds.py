@@ -25,7 +25,11 @@ def chunk_beam(width: int, successors: int, chunks: int) -> float:
 
     With width 1, every chunk is the best of K samples given the text before it. By the chain rule,
     KL(Q || P) <= E[T] (ln K - (K - 1) / K), where T is the number of chunks. This search is the
-    blockwise best-of-K of Mudgal et al. (2024), "Controlled Decoding from Language Models".
+    blockwise best-of-K of Mudgal et al. (2024), "Controlled Decoding from Language Models". The
+    bound holds for any other choice among K samples, too, such as a draw by softmax(score / tau):
+    whatever chooses, Q(A) <= 1 - (1 - P(A))^K for every set A of chunks, with equality for the best
+    of K and its sets of best chunks. So the density of best-of-K majorizes that of any choice, and
+    KL, the mean of a convex function of the density, is largest for it.
 
     A wider beam looks ahead before it selects, so no chunk is a best-of-K. But an answer y must be
     a node of the tree. The first round samples W K chunks. Each kept node is expanded once, into K

@@ -1,0 +1,72 @@
+"""``TokenSearch``: choose every token among a few candidates, at the price of sampling."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Literal
+
+from pydantic import Field
+
+from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.sampling import Branches
+from w2s_chains.search.base import (
+    Search,
+    SearchStrategy,
+    commit,
+    distinct,
+    drawn,
+    expand,
+    random_stream,
+    score,
+    top,
+)
+from w2s_chains.search.kl_bounds import chunk_beam
+
+
+class TokenSearch(SearchStrategy):
+    """Sample K candidates for the next token, keep one, and go on.
+
+    All candidates come from one distribution, so the large model reads one row per token of the
+    answer, as plain sampling does; the guides may have any vocabulary. This is chunk beam search
+    (Zhou et al., 2024, Algorithm 1) with W = 1 and L = 1, and with ``tau`` a softer one: the
+    survivor is drawn by softmax(score / tau) among the candidates (sampling-importance-resampling),
+    which for large K samples from p_base * (p_tuned / p_untuned)^(1 / tau) at every token.
+
+    Attributes:
+        candidates: Number K of tokens to sample and to score.
+        tau: Temperature of the choice, in nats; 0 keeps the candidate with the best score. Small
+            values follow the score, large ones the frozen model.
+    """
+
+    type: Literal["token_search"] = "token_search"
+    candidates: Branches = 8
+    tau: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+    @property
+    def branches(self) -> int:
+        return self.candidates
+
+    def kl_bound(self, rounds: int) -> float:
+        return chunk_beam(1, self.candidates, rounds)
+
+    def search(self, root: Hypothesis) -> Search:
+        answer = root
+        numbers = yield from random_stream()
+        while not answer.finished:
+            children = yield from expand([answer], self.candidates, 1)
+            count = Counter(child.identity for child in children)
+            pool = distinct(children)
+            scores = yield from score(pool)
+            if self.tau:
+                # A token that was sampled twice has two chances.
+                weights = [
+                    math.log(count[candidate.identity]) + value / self.tau
+                    for candidate, value in zip(pool, scores, strict=True)
+                ]
+                answer = drawn(pool, weights, numbers)
+            else:
+                [answer] = top(pool, scores, 1)
+            del children, pool  # free rejected branches and their caches
+            yield from commit(answer)
+        return answer
