@@ -267,7 +267,7 @@ class SearchState:
 
 def may_begin_stop(text: str, stop: Sequence[str]) -> int:
     """Return the length of the longest suffix of ``text`` that begins a stop string."""
-    longest = max((len(s) for s in stop), default=1) - 1
+    longest = max(map(len, stop), default=0)
     for size in range(min(longest, len(text)), 0, -1):
         if any(len(s) > size and s.startswith(text[-size:]) for s in stop):
             return size

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Unpack, cast
 
 from langchain_core.callbacks import (
@@ -26,6 +27,7 @@ from langchain_core.outputs import (
     ChatResult,
     LLMResult,
 )
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from w2s_chains.config.arguments import ChatArguments, ProposerLike
@@ -35,6 +37,7 @@ from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
 from w2s_chains.errors import PromptError
 from w2s_chains.langchain.generation import answer_info, by_prompt, closing_in_loop
+from w2s_chains.langchain.messages import check_blocks
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import AnyTool, CallReader, read_whole
 from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
@@ -198,6 +201,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """Generate like LangChain, but batch the model calls of all conversations."""
+        check_blocks(chain.from_iterable(messages))
         single = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
         if len(messages) < 2:
             return single(messages, run_id=run_id)
@@ -211,7 +215,19 @@ class ChatW2S(ToolCalling, BaseChatModel):
             run=[run for result in results for run in result.run or ()],
         )
 
+    async def agenerate(
+        self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any
+    ) -> LLMResult:
+        """Generate like LangChain."""
+        check_blocks(chain.from_iterable(messages))
+        return await super().agenerate(messages, *args, **kwargs)
+
     # One conversation.
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        value: PromptValue = super()._convert_input(model_input)
+        check_blocks(value.to_messages())
+        return value
 
     def _generate(
         self,

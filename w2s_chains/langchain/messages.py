@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -19,7 +19,7 @@ from langchain_core.messages import (
 from pydantic_core import to_jsonable_python
 
 from w2s_chains.core.prompts import Message, Prompt, Tool, ToolCall
-from w2s_chains.errors import PromptError
+from w2s_chains.errors import PromptError, shown
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),
@@ -75,6 +75,22 @@ def to_prompt(
     return Prompt(
         messages=tuple(map(_to_message, messages)), tools=tuple(tools), answer_schema=answer_schema
     )
+
+
+def check_blocks(messages: Iterable[BaseMessage]) -> None:
+    """Refuse content blocks that LangChain itself stumbles over, before it looks at them.
+
+    Raises:
+        PromptError: A block has a ``type`` that is not text.
+    """
+    for message in messages:
+        for block in message.content if isinstance(message.content, list) else ():
+            kind: Any = block.get("type", "") if isinstance(block, Mapping) else ""
+            if not isinstance(kind, str):
+                raise PromptError(
+                    f"a {type(message).__name__} has a content block of type {shown(kind)}; a type "
+                    "is text, such as 'text'"
+                )
 
 
 def _to_message(message: BaseMessage) -> Message:

@@ -51,6 +51,8 @@ def test_the_penalty_lowers_negative_and_positive_logits_of_what_was_said() -> N
     logits = torch.tensor([[2.0, -2.0, 1.0, -1.0], [2.0, -2.0, 1.0, -1.0]])
     found = shaped(logits, [[0, 1], [3, 3]], repetition_penalty=2.0)
     assert found.tolist() == [[1.0, -4.0, 1.0, -1.0], [2.0, -2.0, 1.0, -2.0]]
+    small = shaped(torch.tensor([[0.5, -0.5, 0.0, 3.0]]), [[0, 1, 2]], repetition_penalty=2.0)
+    assert small.tolist() == [[0.25, -1.0, 0.0, 3.0]]
     said: Any = torch.tensor([[0, 1], [3, 3]])
     theirs = RepetitionPenaltyLogitsProcessor(2.0)(said, logits.clone())
     assert found.tolist() == theirs.tolist()
@@ -75,6 +77,27 @@ def test_top_k_then_top_p_like_transformers(top_k: int) -> None:
     )
     ours = shaped(logits, [[0]] * 5, top_k=top_k, top_p=0.7)
     assert ours.isfinite().tolist() == theirs.isfinite().tolist()
+
+
+def test_equal_tokens_are_kept_from_the_lowest_id_on() -> None:
+    kept = shaped(torch.zeros(2, 5000), [[0]] * 2, top_k=3).isfinite()
+    assert [row.nonzero().flatten().tolist() for row in kept] == [[0, 1, 2]] * 2
+
+
+def test_a_row_without_a_nucleus_keeps_its_tail_beside_one_that_has_one() -> None:
+    """Rounded sums of many probabilities exceed 1 before the last token."""
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(1, 50_000)).expand(2, -1)
+    ranked = logits[:1].sort(descending=True).values.softmax(1)
+    assert (ranked.cumsum(1) - ranked >= 1).sum() > 1000, "control: the sums are rounded up"
+    params = [SamplingParams(top_p=p) for p in (1.0, 0.5)]
+    draws = [
+        Draw(parents=(cast("Segment", _Path(0)),), steps=1, sampling=p, place=(0,), n_tokens=0)
+        for p in params
+    ]
+    whole, nucleus = Chooser(draws, 1, CPU)._shaped(logits, [], None).isfinite().sum(1).tolist()
+    assert whole == 50_000
+    assert nucleus < 25_000
 
 
 @pytest.mark.parametrize("min_p", [0.01, 0.1, 0.25, 0.5, 1.0])

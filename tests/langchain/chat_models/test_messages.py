@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import re
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -292,3 +293,20 @@ def test_injected_control_tokens_change_no_turns(chat: ChatW2S) -> None:
     ):  # fmt: skip
         counts = [list(text.prompt_ids(to_prompt(build(s)))).count(start) for s in (evil, "x")]
         assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("kind", [[], {}, 3, None])
+async def test_types_of_blocks_that_are_no_text_are_refused(chat: ChatW2S, kind: Any) -> None:
+    """LangChain looks for them in sets, and raises a TypeError of its own."""
+    odd = [HumanMessage([{"type": kind, "text": "x"}])]
+    told = f"a HumanMessage has a content block of type {re.escape(repr(kind))}"
+    with pytest.raises(PromptError, match=told):
+        chat.invoke(odd)
+    with pytest.raises(PromptError, match=told):
+        await chat.ainvoke(odd)
+    with pytest.raises(PromptError, match=told):
+        next(chat.stream(odd))
+    with pytest.raises(PromptError, match=told):
+        chat.generate([odd])
+    with pytest.raises(PromptError, match=told):
+        await chat.agenerate([odd])
