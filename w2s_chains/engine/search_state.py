@@ -198,9 +198,10 @@ class SearchState:
 
     def _stream(self, hypothesis: Hypothesis, end: int) -> None:
         """Stream the text of a hypothesis up to the character ``end``."""
-        if common_ancestor([hypothesis, self._committed]) is not self._committed:
+        last = self._committed
+        if hypothesis.origin is not last.origin or common_ancestor([hypothesis, last]) is not last:
             text = hypothesis.response[:end]
-            streamed = self._committed.response[: self._streamed]
+            streamed = last.response[: self._streamed]
             if len(text) < len(streamed) and streamed.startswith(text):
                 return  # an earlier commit was longer
             if not text.startswith(streamed):

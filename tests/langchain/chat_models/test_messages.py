@@ -298,7 +298,7 @@ def test_injected_control_tokens_change_no_turns(chat: ChatW2S) -> None:
 @pytest.mark.parametrize("kind", [[], {}, 3, None])
 async def test_types_of_blocks_that_are_no_text_are_refused(chat: ChatW2S, kind: Any) -> None:
     """LangChain looks for them in sets, and raises a TypeError of its own."""
-    odd = [HumanMessage([{"type": kind, "text": "x"}])]
+    odd: list[BaseMessage] = [HumanMessage([{"type": kind, "text": "x"}])]
     told = f"a HumanMessage has a content block of type {re.escape(repr(kind))}"
     with pytest.raises(PromptError, match=told):
         chat.invoke(odd)
