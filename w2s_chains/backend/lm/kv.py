@@ -121,15 +121,6 @@ class Segment:
         runs = [segment.ids[: end - segment.start] for segment, end in self.path()]
         return [token for run in reversed(runs) for token in run]
 
-    def loglikelihood(self, first: int) -> float:
-        """Sum log p over the positions from ``first`` to ``end``, in nats."""
-        total = 0.0
-        for segment, end in self.path():
-            if end <= first:
-                break
-            total += sum(segment.logprobs[max(first - segment.start, 0) : end - segment.start])
-        return total
-
     def kv_slices(self, upto: int) -> Iterator[tuple[int, int, Segment]]:
         """Yield (begin, end, segment) of the keys and values that cover positions [0, upto)."""
         segment: Segment | None = self

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary, WeakSet
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.kv import Segment
@@ -27,6 +28,10 @@ class Paths:
         self.tokenizer = tokenizer
         self._segments: WeakKeyDictionary[Hypothesis, Segment] = WeakKeyDictionary()
         self._end_logprobs: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
+        self._by_ids: WeakSet[Hypothesis] = (
+            WeakSet()
+        )  # read by token ids, all the way from the root
+        self._summed: WeakKeyDictionary[Segment, _Sums] = WeakKeyDictionary()
 
     def __contains__(self, hypothesis: Hypothesis) -> bool:
         return hypothesis in self._segments
@@ -38,6 +43,10 @@ class Paths:
         """Store a segment that was read while a chunk was sampled."""
         self._segments[hypothesis] = segment
         self._end_logprobs[hypothesis] = end_logprob
+        if hypothesis.parent is None or (
+            hypothesis.parent in self._by_ids and self._own(hypothesis)
+        ):
+            self._by_ids.add(hypothesis)
 
     def read(
         self, hypotheses: Sequence[Hypothesis], *, scored: bool
@@ -68,19 +77,42 @@ class Paths:
     def _reading(self, hypothesis: Hypothesis, scored: bool) -> Reading:
         known = next(h for h in hypothesis.ancestors() if h in self._segments)
         parent = self._segments[known]
-        ids = self._ids(hypothesis)
-        limit = self.lm.max_positions
-        if limit is not None and len(ids) > limit:
+        shared, ids = parent.end, self._ids_after(known, hypothesis)
+        if ids is None:
+            whole = self.tokenizer.ids_with_response(hypothesis.prompt, hypothesis.response)
+            shared = common_prefix(parent.path_ids(), whole)
+            ids = whole[shared:]
+        else:
+            self._by_ids.add(hypothesis)
+        length, limit = shared + len(ids), self.lm.max_positions
+        if limit is not None and length > limit:
             raise PromptError(
-                f"prompt and answer have {len(ids)} tokens for the model "
+                f"prompt and answer have {length} tokens for the model "
                 f"{self.tokenizer.name!r}, which has {limit} positions; shorten the "
                 "prompt or lower max_tokens"
             )
-        self.lm.check_border(len(self.tokenizer.prompt_ids(hypothesis.prompt)), len(ids))
-        shared = common_prefix(parent.path_ids(), ids)
-        segment = Segment(parent if shared else None, shared, self._known(ids[shared:]))
+        self.lm.check_border(len(self.tokenizer.prompt_ids(hypothesis.prompt)), length)
+        segment = Segment(parent if shared else None, shared, self._known(ids))
         end_id = self.tokenizer.end_id if hypothesis.ended else None
         return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
+
+    def _ids_after(self, known: Hypothesis, hypothesis: Hypothesis) -> tuple[int, ...] | None:
+        """Return the tokens that follow ``known``; None if some are not of this vocabulary."""
+        runs: list[tuple[int, ...]] = []
+        for node in hypothesis.ancestors():
+            if node is known:
+                break
+            if not self._own(node):
+                return None
+            runs.append(node.token_ids or ())
+        if known not in self._by_ids:
+            return None
+        return tuple(token for run in reversed(runs) for token in run)
+
+    def _own(self, hypothesis: Hypothesis) -> bool:
+        """Return whether a chunk has token ids of this model's vocabulary."""
+        ids, vocabulary = hypothesis.token_ids, hypothesis.vocabulary
+        return ids is not None and vocabulary == self.tokenizer.vocabulary
 
     def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Return the tokens; raise PromptError if the model has no embedding for one of them."""
@@ -92,15 +124,6 @@ class Paths:
             )
         return ids
 
-    def _ids(self, hypothesis: Hypothesis) -> tuple[int, ...]:
-        """Return all tokens of prompt and response in this model's vocabulary."""
-        ids = (
-            hypothesis.response_ids if hypothesis.vocabulary == self.tokenizer.vocabulary else None
-        )
-        if ids is None:
-            return self.tokenizer.ids_with_response(hypothesis.prompt, hypothesis.response)
-        return (*self.tokenizer.prompt_ids(hypothesis.prompt), *ids)
-
     def loglikelihood(self, hypothesis: Hypothesis) -> float:
         """Return log p(response | prompt) of a hypothesis that was read with scores, in nats.
 
@@ -110,21 +133,67 @@ class Paths:
         Raises:
             ScorerError: The model gave logits that are NaN or infinite.
         """
-        segment = self._segments[hypothesis]
-        first = self._first_scored(hypothesis)
-        value = segment.loglikelihood(first) + self._end_logprobs.get(hypothesis, 0.0)
+        value = self._sums(hypothesis).total + self._end_logprobs.get(hypothesis, 0.0)
         if math.isnan(value):
             raise ScorerError(self.lm.no_numbers)
         return value
 
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
         """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
-        count = self._segments[hypothesis].end - self._first_scored(hypothesis) + hypothesis.ended
+        first = self._sums(hypothesis).first
+        count = self._segments[hypothesis].end - first + hypothesis.ended
         return self.loglikelihood(hypothesis) / count if count else 0.0
 
-    def _first_scored(self, hypothesis: Hypothesis) -> int:
-        path = self._segments[hypothesis].path_ids()
-        return common_prefix(self.tokenizer.prompt_ids(hypothesis.prompt), path)
+    def _sums(self, hypothesis: Hypothesis) -> _Sums:
+        """Return the sums of a hypothesis' segment; those above it are summed once."""
+        segment = self._segments[hypothesis]
+        unsummed: list[Segment] = []
+        node: Segment | None = segment
+        while node is not None and node not in self._summed:
+            unsummed.append(node)
+            node = node.parent
+        if unsummed:
+            prompt = self.tokenizer.prompt_ids(hypothesis.prompt)
+            for node in reversed(unsummed):
+                self._summed[node] = _sum(node, prompt, self._summed)
+        return self._summed[segment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Sums of a segment's log-probabilities with all before them, from left to right.
+
+    Attributes:
+        first: The first position that counts: the texts of prompt and path differ there.
+        running: Sum over the positions from ``first`` to each of the segment's tokens.
+        total: The last of them.
+    """
+
+    first: int
+    running: tuple[float, ...]
+    total: float
+
+
+def _sum(segment: Segment, prompt: Sequence[int], summed: Mapping[Segment, _Sums]) -> _Sums:
+    """Sum up a segment, whose parents are in ``summed``."""
+    start, parent = segment.start, segment.parent
+    above = None if parent is None else summed[parent]
+    # Does the path differ from the prompt, or go on after it, above this segment already?
+    if above is not None and (above.first < start or above.first == start == len(prompt)):
+        first = above.first
+    else:
+        first = common_prefix(prompt, segment.path_ids())
+    total = 0.0
+    if first < start:
+        while parent is not None and start <= parent.start:
+            parent = parent.parent
+        assert parent is not None, "what lies before a segment belongs to its parents"
+        total = summed[parent].running[start - parent.start - 1]
+    running: list[float] = []
+    for position, value in enumerate(segment.logprobs or [0.0] * len(segment.ids), start):
+        total += value if position >= first else 0.0
+        running.append(total)
+    return _Sums(first, tuple(running), total)
 
 
 def read_together(
