@@ -36,7 +36,7 @@ from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
 from w2s_chains.errors import PromptError
-from w2s_chains.langchain.generation import answer_info, by_prompt, closing_in_loop
+from w2s_chains.langchain.generation import ClosingInLoop, answer_info, by_prompt
 from w2s_chains.langchain.messages import check_blocks
 from w2s_chains.langchain.structured_output import ToolCalling
 from w2s_chains.langchain.tools import AnyTool, CallReader, read_whole
@@ -325,7 +325,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         """Stream text as it is committed; it is never taken back."""
         config, run = streamed_run(self, config)
         stream: Any = super().astream(input, config, stop=stop, **kwargs)
-        async with closing_in_loop(stream):
+        async with ClosingInLoop(stream):
             with known_runs([run]):
                 first = await anext(stream, None)
             if first is not None:

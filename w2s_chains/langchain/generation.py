@@ -161,7 +161,7 @@ class Searches(EventStream):
                 await self._told.tell_async(index, event)
 
 
-class closing_in_loop(aclosing[Any]):  # noqa: N801  # it reads like aclosing
+class ClosingInLoop(aclosing[Any]):
     """Close an async generator on leaving, unless its event loop is gone.
 
     LangChain's streams tell their handlers when they are closed, which needs a loop. One that is

@@ -19,7 +19,7 @@ from w2s_chains.config.arguments import Arguments, ProposerLike
 from w2s_chains.config.sections import ModelType
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.langchain.base import GuidedModel
-from w2s_chains.langchain.generation import answer_info, by_prompt, closing_in_loop
+from w2s_chains.langchain.generation import ClosingInLoop, answer_info, by_prompt
 from w2s_chains.langchain.tracing import current_runs, known_runs
 
 _OPTIONS = frozenset({"tags", "metadata", "run_name", "run_id"})
@@ -208,7 +208,7 @@ class W2SLLM(GuidedModel, BaseLLM):
     ) -> AsyncIterator[str]:
         """Stream text as it is committed; it is never taken back."""
         stream: Any = super().astream(input, config, stop=stop, **kwargs)
-        async with closing_in_loop(stream):
+        async with ClosingInLoop(stream):
             async for piece in stream:
                 yield piece
 

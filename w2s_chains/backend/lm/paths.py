@@ -28,9 +28,8 @@ class Paths:
         self.tokenizer = tokenizer
         self._segments: WeakKeyDictionary[Hypothesis, Segment] = WeakKeyDictionary()
         self._end_logprobs: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
-        self._by_ids: WeakSet[Hypothesis] = (
-            WeakSet()
-        )  # read by token ids, all the way from the root
+        # Read by token ids, all the way from the root.
+        self._by_ids: WeakSet[Hypothesis] = WeakSet()
         self._summed: WeakKeyDictionary[Segment, _Sums] = WeakKeyDictionary()
 
     def __contains__(self, hypothesis: Hypothesis) -> bool:

@@ -133,11 +133,8 @@ class _Bounded(ImmutableSandboxedEnvironment):
         sides = (left, right)
         numbers = [one for one in sides if isinstance(one, int)]
         if operator == "%" and isinstance(left, str):
-            _charge(
-                _growth(
-                    "format", left, [*cast("Any", right)] if isinstance(right, tuple) else [right]
-                )
-            )
+            arguments = [*cast("Any", right)] if isinstance(right, tuple) else [right]
+            _charge(_growth("format", left, arguments))
         elif len(numbers) == 2 and operator != "%":
             digits = max(1, abs(right)) if operator == "**" else _size(right)
             _charge((_size(left) * digits) ** (1 + (operator == "**")) // STEP)
