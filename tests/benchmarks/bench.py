@@ -46,7 +46,7 @@ from w2s_chains import (
     SearchStrategy,
 )
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.logits import Chooser
+from w2s_chains.backend.lm.choosing import Chooser
 from w2s_chains.backend.loading.embedded import embedded_path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -191,11 +191,7 @@ class Subject:
     def kv_bytes(self, work: Work) -> int:
         """Keys and values of W*K whole paths in all three models."""
         tokens = work.prompts * work.strategy.branches * (work.prompt + work.new)
-        return tokens * sum(
-            len(plane.layers) * plane.heads * (plane.key_dim + plane.value_dim) * 4
-            for part in self.parts
-            for plane in part.lm.planes
-        )
+        return tokens * sum(part.lm.bytes_per_token for part in self.parts)
 
     def model_bytes(self) -> int:
         models = (self.models.proposer, self.models.tuned, self.models.untuned)

@@ -22,7 +22,7 @@ from w2s_chains import (
     Sampling,
     SamplingParams,
 )
-from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.core.events import Committed, Failed, Finished, Progressed, Scored
 from w2s_chains.engine.search_state import may_begin_stop
 from w2s_chains.errors import CancelledError, ProposerError, ScorerError, StrategyError

@@ -36,7 +36,10 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("backend.loading", "from a model's name to a model in memory"),
     ],
     [("backend.lm", "a causal language model, and what it has read")],
-    [("backend.constrained", "sampling that keeps to a form")],
+    [
+        ("backend.kv", "keys and values: where they lie, and batches of them"),
+        ("backend.constrained", "sampling that keeps to a form"),
+    ],
     [
         ("backend.text", "templates, chat, tokenizers, stop strings"),
         ("backend.remote", "models behind HTTP"),
@@ -67,10 +70,6 @@ ALLOWED = {
 FAMILIES = {
     "torch": ("torch", "transformers", "tokenizers", "peft"),
     "langchain": ("langchain", "langchain_core", "langgraph", "langsmith"),
-}
-
-MANY_FILES = {
-    "backend/lm": "one model and its caches: a tenth file would be a second subject",
 }
 
 

@@ -25,7 +25,7 @@ from w2s_chains import (
     SearchStrategy,
     TokenSearch,
 )
-from w2s_chains.backend.lm.kv import Segment
+from w2s_chains.backend.kv.segment import Segment
 
 PROMPT = "The movie was great"
 PROMPTS = [f"{'The film is ' * (i % 4)}number {i}" for i in range(16)]

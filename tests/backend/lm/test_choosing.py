@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from w2s_chains import SamplingParams
-from w2s_chains.backend.lm.kv import Segment
-from w2s_chains.backend.lm.logits import Chooser, Draw, log_exponential
+from w2s_chains.backend.kv.segment import Segment
+from w2s_chains.backend.lm.choosing import Draw, Shaper
+from w2s_chains.backend.lm.logits import log_exponential
 
 CPU = torch.device("cpu")
 
@@ -44,7 +45,7 @@ def shaped(logits: torch.Tensor, paths: list[list[int]], **sampling: Any) -> tor
         )
         for ids in paths
     ]
-    return Chooser(draws, 1, CPU)._shaped(logits, [], None)
+    return Shaper(draws, CPU).shaped(logits, [], None)
 
 
 def test_the_penalty_lowers_negative_and_positive_logits_of_what_was_said() -> None:
@@ -95,7 +96,7 @@ def test_a_row_without_a_nucleus_keeps_its_tail_beside_one_that_has_one() -> Non
         Draw(parents=(cast("Segment", _Path(0)),), steps=1, sampling=p, place=(0,), n_tokens=0)
         for p in params
     ]
-    whole, nucleus = Chooser(draws, 1, CPU)._shaped(logits, [], None).isfinite().sum(1).tolist()
+    whole, nucleus = Shaper(draws, CPU).shaped(logits, [], None).isfinite().sum(1).tolist()
     assert whole == 50_000
     assert nucleus < 25_000
 

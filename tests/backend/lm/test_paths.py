@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.helpers import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.core.hypothesis import FinishReason
 from w2s_chains.errors import UnsupportedModelError
 

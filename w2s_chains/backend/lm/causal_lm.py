@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from w2s_chains.backend.kv.batch import Batch, Memory, Path
+from w2s_chains.backend.kv.store import Plane
+from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
 from w2s_chains.backend.lm.exactness import check_exact, rope_border
-from w2s_chains.backend.lm.kv import Batch, Plane, Segment, best_width
 from w2s_chains.backend.lm.logits import no_numbers
 from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
@@ -77,6 +79,7 @@ class CausalLM:
         model: The transformers model; shared by all views.
         adapters: The LoRA adapters that are loaded into it; shared likewise.
         adapter: The adapter of this view; None for the base model.
+        memory: The keys and values of all texts that were read; shared likewise.
         takes_positions: Whether the model takes position ids; others count columns themselves.
         can_branch: Whether siblings may share a row.
         first_position: The model's number for the position of a text's first token.
@@ -112,7 +115,7 @@ class CausalLM:
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.first_position = 0
         self.border = rope_border(model.config)
-        self.planes = self._find_planes()
+        self.memory = Memory(self._find_planes())
         self.counters = Counters()
         self.can_branch = check_exact(self)
         self.counters = Counters()
@@ -143,13 +146,7 @@ class CausalLM:
     @property
     def bytes_per_token(self) -> int:
         """Size of one token's keys and values."""
-        return sum(
-            len(plane.layers)
-            * plane.heads
-            * (plane.key_dim + plane.value_dim)
-            * plane.dtype.itemsize
-            for plane in self.planes
-        )
+        return sum(plane.bytes_per_token for plane in self.memory.planes)
 
     @property
     def vocabulary_size(self) -> int:
@@ -208,7 +205,7 @@ class CausalLM:
 
     def gather(
         self,
-        paths: Sequence[tuple[Segment | None, int]],
+        paths: Sequence[Path],
         *,
         width: int,
         steps: int,
@@ -226,17 +223,15 @@ class CausalLM:
         limit, border = self.max_positions, self.border
         if border is not None and steps <= border and all(upto < border for _, upto in paths):
             limit = border  # not even padding may cross it
-        batch = Batch(
-            self.planes,
+        return self.memory.gather(
             paths,
             width=width,
             steps=steps,
+            adapters=[self.adapter] * len(paths) if adapters is None else list(adapters),
+            limit=limit,
             device=self.device,
             dtype=self.dtype,
-            limit=limit,
         )
-        batch.adapters = [self.adapter] * len(paths) if adapters is None else list(adapters)
-        return batch
 
     def forward(self, batch: Batch, ids: Tensor, last_only: bool = False) -> Tensor:
         """Read the next columns of a batch.
@@ -283,7 +278,9 @@ class CausalLM:
         Returns:
             The siblings of each row, and the width of a row.
         """
-        width = best_width(map(len, families), steps, past) if self.can_branch else 1
+        # With one step all branches are one column.
+        shares = self.can_branch or steps == 1
+        width = best_width(map(len, families), steps, past) if shares else 1
         return [own[at : at + width] for own in families for at in range(0, len(own), width)], width
 
     def in_batches(

@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.lm.kv import Batch, Plane, Segment
+from w2s_chains.backend.kv.batch import Batch, Path
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.errors import UnsupportedModelError, W2SError, brief
 
@@ -40,7 +41,6 @@ _LARGEST_GAP = 2**29
 """Most bytes of keys and values, masked ones between a branch and its past included."""
 _WINDOW = re.compile(r"(^|_)(window|window_size|chunk_size|block_size)$")
 """Config fields that may limit how far back a layer looks, whatever its cache says."""
-Path = tuple[Segment | None, int]
 
 
 class Reader(Protocol):
@@ -50,12 +50,13 @@ class Reader(Protocol):
     device: torch.device
     takes_positions: bool
     first_position: int
-    planes: list[Plane]
 
     @property
     def name(self) -> str: ...
     @property
     def rows(self) -> int: ...
+    @property
+    def bytes_per_token(self) -> int: ...
     @property
     def vocabulary_size(self) -> int: ...
 
@@ -200,7 +201,7 @@ def _prefixes(lm: Reader, ids: Tensor) -> tuple[Sequence[Path], Tensor]:
     found: list[Path] = []
     for row, count in enumerate((_CUT, _CUT // 2)):
         segment = Segment(None, 0, to_lists(ids[row, : count + 1]))
-        segment.kv = batch.slice(row, 0, count)
+        batch.keep([(segment, row, 0, count)])
         found.append((segment, count))
     return found, logits
 
@@ -223,8 +224,7 @@ def _branches(
         return False
     gap = window_of(lm.model.config)
     columns = _CUT + 1 + 2 * (gap + 2)
-    size = columns * sum(plane.bytes_per_token for plane in lm.planes)
-    if gap and size > _LARGEST_GAP:
+    if gap and columns * lm.bytes_per_token > _LARGEST_GAP:
         return False
     runs = [lambda: _at_once(lm, ids, prefixes), lambda: _by_column(lm, ids, prefixes, gap)]
     try:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary, WeakSet
 
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.kv import Segment
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.core.hypothesis import Hypothesis

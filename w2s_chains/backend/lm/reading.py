@@ -6,11 +6,13 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from w2s_chains.backend.kv.batch import Batch, Branch
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.kv import Batch, Segment
 from w2s_chains.backend.lm.logits import log_softmax_at, to_lists
 
 _LOGITS_PER_PASS = 2**25
@@ -90,25 +92,26 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
         steps=steps,
         adapters=[own[0].adapter for own in rows],
     )
-    tokens = torch.zeros((len(rows), width, steps + 1), dtype=torch.long)
+    tokens = np.zeros((len(rows), width, steps + 1), np.int64)
     for row, own in enumerate(rows):
         for branch, r in enumerate(own):
             known = r.tokens()
-            tokens[row, branch, : len(known)] = torch.tensor(known)
-    logprobs: list[list[list[float]]] = to_lists(
-        _read_tokens(lm, batch, tokens.to(lm.device), readings[0].scored)
-    )
+            tokens[row, branch, : len(known)] = known
+    fed = torch.as_tensor(tokens).to(lm.device)
+    logprobs: list[list[list[float]]] = to_lists(_read_tokens(lm, batch, fed, readings[0].scored))
+    kept: list[Branch] = []
     for row, own in enumerate(rows):
         for branch, r in enumerate(own):
             values = logprobs[row][branch][: r.count]
             if r.end_id is not None:
                 r.end_logprob = values.pop()
             else:
-                r.segment.kv = batch.slice(row, branch, r.count)
+                kept.append((r.segment, row, branch, r.count))
             if r.scored:
                 # The model gives no probability to the token at position 0.
                 unpredicted = [0.0] if r.segment.start == 0 else []
                 r.segment.logprobs = tuple(unpredicted + values)
+    batch.keep(kept)
     lm.counters.tokens_read -= sum(  # padding
         width * (steps - 1) - sum(max(r.count, 1) - 1 for r in own) for own in rows
     )

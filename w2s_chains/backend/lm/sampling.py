@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from w2s_chains.backend.kv.batch import Branch
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.kv import Batch, Segment
-from w2s_chains.backend.lm.logits import Chooser, Draw, tiles, to_lists
+from w2s_chains.backend.lm.choosing import Chooser, Draw
+from w2s_chains.backend.lm.logits import tiles, to_lists
 from w2s_chains.errors import ProposerError
 
 if TYPE_CHECKING:
@@ -75,36 +77,49 @@ def _sample_batch(
     models: Sequence[CausalLM], draws: Sequence[Draw], end_ids: Sequence[int]
 ) -> list[Drawn]:
     steps = max(draw.steps for draw in draws)
-    families: dict[tuple[int, ...], list[int]] = {}
+    families: dict[tuple[object, ...], list[int]] = {}
     for i, draw in enumerate(draws):
-        families.setdefault(tuple(id(segment) for segment in draw.parents), []).append(i)
+        families.setdefault(draw.distribution, []).append(i)
     past = max(draw.parents[0].end for draw in draws)
     narrowest = next((model for model in models if not model.can_branch), models[0])
     rows, width = narrowest.in_rows(families.values(), steps, past)
     # Every branch of every row samples; where a row has too few draws, its last one is repeated.
     slots = [own[min(branch, len(own) - 1)] for own in rows for branch in range(width)]
     place = {i: divmod(slot, width) for slot, i in reversed(list(enumerate(slots)))}
+    in_order = [draws[i] for i in slots]
 
-    batches: list[Batch] = []
-    logits: list[Tensor] = []
-    for m, model in enumerate(models):
-        parents = [draws[own[0]].parents[m] for own in rows]
-        batches.append(
-            model.gather([(own, own.end - 1) for own in parents], width=width, steps=steps)
-        )
-        last = torch.tensor([[own.ids[-1]] for own in parents], device=model.device)
-        logits.append(model.forward(batches[m], last)[:, 0].repeat_interleave(width, dim=0))
-
+    parents = [[draws[own[0]].parents[m] for own in rows] for m in range(len(models))]
+    batches = [
+        model.gather([(own, own.end - 1) for own in above], width=width, steps=steps)
+        for model, above in zip(models, parents, strict=True)
+    ]
+    logits = [
+        model.forward(batch, torch.tensor([[own.ids[-1]] for own in above], device=model.device))
+        for model, batch, above in zip(models, batches, parents, strict=True)
+    ]  # [B, 1, V] each
     device = logits[0].device  # differs from the model's if layers are spread over devices
-    parts = tiles(logits[0])
-    choosers = [Chooser([draws[i] for i in slots[part]], steps, device) for part in parts]
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
     sampled: list[Tensor] = []
     logprobs: list[Tensor] = []
+    choosers: list[Chooser] = []
     for step in range(steps):
+        tables = [own.flatten(0, 1) for own in logits]
+        parts = tiles(tables[0])
+        if step < 2:  # first one row of logits for all branches, then one for each
+            each = 1 if step else width
+            states = [state for choose in choosers for state in choose.states]
+            known = [in_order[at : at + each] for at in range(0, len(slots), each)]
+            following = range(1, steps) if step else [0]
+            choosers = [Chooser(known[part], following, device) for part in parts]
+            if step:
+                for choose in choosers:
+                    choose.states, states = (
+                        states[: len(choose.states)],
+                        states[len(choose.states) :],
+                    )
         chosen = [
-            choose([table[part] for table in logits], step, [ids[part] for ids in sampled])
+            choose([table[part] for table in tables], step, [ids[part] for ids in sampled])
             for part, choose in zip(parts, choosers, strict=True)
         ]
         ids = torch.cat([own for own, _ in chosen])  # [B * width]
@@ -114,7 +129,7 @@ def _sample_batch(
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
         logits = [
-            model.forward(batch, ids.view(-1, width).to(model.device)).flatten(0, 1)
+            model.forward(batch, ids.view(-1, width).to(model.device))
             for model, batch in zip(models, batches, strict=True)
         ]
     taken: list[list[int]] = to_lists(torch.stack(sampled, dim=1))  # [B * width, steps]
@@ -122,12 +137,18 @@ def _sample_batch(
     likely: list[list[list[float]]] = to_lists(torch.stack(logprobs, dim=2))
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
+    kept: list[list[Branch]] = [[] for _ in models]
     for i, draw in enumerate(draws):
         row, branch = place[i]
         slot = row * width + branch
         own = [values[slot] for values in likely]
-        one = _drawn(draw, (row, branch), taken[slot], own, set(end_ids), models, batches)
+        one = _drawn(draw, taken[slot], own, set(end_ids), models)
+        if not one.ended:
+            for segment, branches in zip(one.segments, kept, strict=True):
+                branches.append((segment, row, branch, len(segment.ids)))
         drawn.append(replace(one, state=states[slot]))
+    for batch, branches in zip(batches, kept, strict=True):
+        batch.keep(branches)
     return drawn
 
 
@@ -138,12 +159,10 @@ def _may_look(device: torch.device, step: int) -> bool:
 
 def _drawn(
     draw: Draw,
-    place: tuple[int, int],
     ids: list[int],
     values: list[list[float]],
     end_ids: set[int],
     models: Sequence[CausalLM],
-    batches: Sequence[Batch],
 ) -> Drawn:
     """Make the child from one branch: its tokens up to the end token, as segments."""
     ids = ids[: draw.steps]
@@ -152,11 +171,9 @@ def _drawn(
     *logprobs, drifts = [own[: count + ended] for own in values]
     _check_numbers(models, logprobs, drifts)
     segments: list[Segment] = []
-    for parent, batch, own in zip(draw.parents, batches, logprobs, strict=True):
+    for parent, own in zip(draw.parents, logprobs, strict=True):
         segment = Segment(parent, parent.end, ids[:count])
         segment.logprobs = tuple(own[:count])
-        if not ended:
-            segment.kv = batch.slice(*place, count)
         segments.append(segment)
     return Drawn(
         segments=tuple(segments),

@@ -1,0 +1,119 @@
+"""Slots hold what was put into them, serve again when they are free, and go with their store."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s_chains.backend.kv.store import Plane, Slots, Store
+
+PLANES = [
+    Plane(
+        layers=layers,
+        heads=2,
+        key_dim=key_dim,
+        value_dim=3,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    for layers, key_dim in (((0, 2), 4), ((1,), 5))
+]
+
+
+def put(store: Store, value: float, count: int) -> Slots:
+    [slots] = store.take([count])
+    kv = [plane.zeros(1, count) for plane in PLANES]
+    for keys, values in kv:
+        keys += value
+        values -= value
+    store.put(slots.ids, kv, np.arange(count))
+    return slots
+
+
+def held(store: Store, slots: Slots) -> set[float]:
+    found: set[float] = set()
+    for keys, values in store.gather(slots.ids[None]):
+        found |= {*keys.flatten().tolist(), *(-values).flatten().tolist()}
+    return found
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=30))
+def test_what_is_held_stays_while_others_come_and_go(steps: list[tuple[int, bool]]) -> None:
+    store = Store(PLANES)
+    kept: dict[int, Slots] = {}
+    for i, (count, drop) in enumerate(steps, 1):
+        if drop and kept:
+            del kept[next(iter(kept))]
+        kept[i] = put(store, i, count)
+        assert store.used == sum(len(own.ids) for own in kept.values())
+    taken = [slot for own in kept.values() for slot in own.ids.tolist()]
+    assert len(set(taken)) == len(taken)
+    assert 0 not in taken
+    for i, own in kept.items():
+        assert held(store, own) == {float(i)}
+
+
+def test_slots_serve_again_so_that_a_store_does_not_grow_for_ever() -> None:
+    store = Store(PLANES)
+    kept = [put(store, 1, 100) for _ in range(4)]
+    capacity = store.capacity
+    for _ in range(100):  # now here, now there, whatever was beside it
+        kept.pop(0 if len(kept) % 2 else -1)
+        kept.append(put(store, 2, 100))
+    assert store.capacity == capacity
+    assert store.capacity < 2 * 400 + 256
+    kept.clear()
+    assert store.used == 0
+
+
+def test_columns_without_a_token_are_zero() -> None:
+    store = Store(PLANES)
+    slots = put(store, 7, 2)
+    keys, _ = store.gather(np.array([[0, slots.ids[0]], [slots.ids[1], 0]]))[0]
+    assert keys[:, :, 0, 0].eq(0).all()
+    assert keys[:, :, 1, 1].eq(0).all()
+    assert keys[:, :, 0, 1].eq(7).all()
+    assert keys.shape == (2, 2, 2, 2, 4)
+
+
+def test_a_store_goes_with_its_last_slots_on_any_thread() -> None:
+    gc.disable()
+    try:
+        store = Store(PLANES)
+        slots = [put(store, 1, 3), put(store, 2, 3)]
+        alive = weakref.ref(store)
+        del store
+        dropping = threading.Thread(target=slots.pop)
+        dropping.start()
+        dropping.join()
+        assert alive() is not None
+        slots.clear()
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_memory_that_does_not_suffice_leaves_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(PLANES)
+    kept = put(store, 1, 10)
+    empty = Plane.empty
+
+    def exhausted(self: Plane, *shape: int) -> object:
+        if self is PLANES[1]:
+            raise torch.OutOfMemoryError("no memory")
+        return empty(self, *shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plane, "empty", exhausted)
+        with pytest.raises(torch.OutOfMemoryError):
+            store.take([10_000])
+    assert held(store, kept) == {1.0}
+    assert held(store, put(store, 2, 5_000)) == {2.0}
+    assert held(store, kept) == {1.0}

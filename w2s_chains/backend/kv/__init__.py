@@ -1,0 +1,1 @@
+"""Keys and values: where they lie, runs of tokens that know it, and batches that gather them."""

@@ -1,0 +1,284 @@
+"""``Batch``: paths side by side, gathered from the store, and the branches that grow from each.
+
+A batch gathers paths with one indexed copy, aligned at their ends (padding on the left), with room
+for the branches that grow from each: one column that all branches of a row share, then one column
+for each branch in turn.
+
+    row 0   . . . p p p p a a | s | A B | A B | A B         width 2
+    row 1   p p p p b b b b b | s | A B | A B | A B
+                               fork
+
+The shared column holds the last token of the path, which is not read yet. A branch sees the path,
+the shared column and its own columns, so siblings share one copy of their past, in memory and in
+attention.
+
+A row without columns of several branches is a path again. If all rows are, and the next paths are
+just these, the batch goes on as it is, and nothing is copied (``Memory.gather``).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from w2s_chains.backend.kv.segment import Segment
+from w2s_chains.backend.kv.store import Ints, Plane, Store
+
+Path = tuple[Segment | None, int]
+"""A segment, and the number of positions of its path."""
+
+Branch = tuple[Segment, int, int, int]
+"""A segment that was read as a branch: its row, the number of the branch, and the number of tokens
+that the model has read, the shared one included."""
+
+_LEAST_ROOM = 16
+"""Columns beyond those that are asked for, so that a batch can go on."""
+
+_LAST = 2
+"""Batches that may go on: one model may be both the proposer and the guides."""
+
+
+class _Layer(CacheLayerMixin):
+    """One layer's cache in a batch: writes new columns in place, returns all that are filled."""
+
+    is_sliding = False
+
+    def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
+        cast(Any, super()).__init__()  # its options have no types
+        # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
+        # Python's garbage collector runs.
+        self.batch: Batch = weakref.proxy(batch)
+        self.keys, self.values = keys, values  # [B, H, columns, D]
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Do nothing: the batch has allocated the memory."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        begin, end = self.batch.filled, self.batch.filled + key_states.shape[-2]
+        self.keys[:, :, begin:end] = key_states
+        self.values[:, :, begin:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.batch.filled + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.batch.filled
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class Batch:
+    """Paths side by side, and the branches that grow from each.
+
+    Attributes:
+        adapters: The adapter of each row, as in ``CausalLM.adapter``. [B]
+        past: Number of tokens of each row's path. [B]
+        width: Branches per row.
+        fork: First column that belongs to a branch; the shared column lies before it.
+        filled: Columns in use.
+        kv: Keys and values per plane: [layers, heads, B, columns, dim].
+        cache: The cache that transformers reads and writes.
+    """
+
+    width: int
+    fork: int
+
+    def __init__(
+        self,
+        store: Store,
+        paths: Sequence[Path],
+        *,
+        width: int,
+        steps: int,
+        adapters: Sequence[str | None],
+        limit: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
+
+        Args:
+            store: Where the segments' keys and values lie.
+            paths: One per row.
+            width: Branches per row.
+            steps: Tokens that each branch reads, the shared one included.
+            adapters: The adapter of each row.
+            limit: Positions that the model has. Rows with fewer steps than others read padding
+                beyond their end, which must not lie beyond the model's.
+            device: Device of the model's input.
+            dtype: Dtype of the model's attention scores.
+        """
+        self.adapters = adapters
+        self.past = [upto for _, upto in paths]
+        self.filled = max(self.past)
+        self._store = store
+        self._dtype = dtype
+        self._tips: list[weakref.ref[Segment]] = []  # what the batch can go on with
+        columns = self._begin(width, steps, limit)
+        if width == 1 or steps == 1:
+            columns += _LEAST_ROOM + self.filled // 8
+        self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
+        self._columns = torch.arange(columns, device=device)
+        self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
+        self.kv = store.gather(self._table(paths, columns))
+        layers: dict[int, _Layer] = {}
+        for plane, (keys, values) in zip(store.planes, self.kv, strict=True):
+            for i, layer in enumerate(plane.layers):
+                layers[layer] = _Layer(self, keys[i].transpose(0, 1), values[i].transpose(0, 1))
+        self.cache = Cache(layers=[layers[i] for i in sorted(layers)])
+
+    def _begin(self, width: int, steps: int, limit: int | None) -> int:
+        """Begin branches after the columns in use; return the number of columns with them."""
+        self.width = width
+        self.fork = self.filled + 1
+        self._limit = limit if limit is not None and self.filled + steps > limit else None
+        return self.fork + width * (steps - 1)
+
+    def _table(self, paths: Sequence[Path], columns: int) -> Ints:
+        """Return the slot of each column, 0 for those without a token: [B, columns]."""
+        table = np.zeros((len(paths), columns), np.int64)
+        for own, (segment, upto) in zip(table, paths, strict=True):
+            shift = self.filled - upto
+            for begin, slots in () if segment is None else segment.slots(upto):
+                own[shift + begin : shift + begin + len(slots)] = slots
+        return table
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    def positions(self, count: int) -> Tensor:
+        """Return the positions of the next ``count`` columns: [B, count]."""
+        columns = self._columns[self.filled : self.filled + count]
+        if self.width > 1 and self.filled + count > self.fork:
+            branching = self.fork + (columns - self.fork) // self.width
+            columns = torch.where(columns < self.fork, columns, branching)
+        positions = columns[None, :] - self._shift[:, None]
+        return positions if self._limit is None else positions.clamp(max=self._limit - 1)
+
+    def attention_mask(self, count: int) -> Tensor:
+        """Return the attention mask of the next ``count`` columns, as transformers expects it.
+
+        Returns:
+            Without branches 1 for each column that holds a token, else 0 [B, columns]; the model
+            itself adds the causal mask. With branches a float mask that is added to the attention
+            scores [B, 1, count, columns].
+        """
+        end = self.filled + count
+        if self.width == 1 or end <= self.fork:
+            return self._mask[:, :end]
+        seen, asking = self._columns[:end], self._columns[self.filled : end, None]
+        related = (seen < self.fork) | ((seen - asking) % self.width == 0)  # [count, columns]
+        visible = self._mask[:, None, None, :end].bool() & (related & (seen <= asking))
+        blocked = torch.finfo(self._dtype).min
+        return torch.zeros_like(visible, dtype=self._dtype).masked_fill_(~visible, blocked)
+
+    def keep(self, branches: Sequence[Branch]) -> None:
+        """Put keys and values of branches into the store, and let their segments know where.
+
+        Branches of a row share the slot of the shared column.
+        """
+        rows = list(dict.fromkeys(row for _, row, _, count in branches if count))
+        counts = [1] * len(rows) + [max(count - 1, 0) for *_, count in branches]
+        slots = self._store.take(counts)
+        width, columns = self.width, len(self._columns)
+        shared = dict(zip(rows, slots, strict=False))
+        taken = [np.array([row * columns + self.fork - 1 for row in rows], np.int64)]
+        for (segment, row, branch, count), own in zip(branches, slots[len(rows) :], strict=True):
+            begin = row * columns + self.fork + branch
+            taken.append(np.arange(begin, begin + width * len(own.ids), width))
+            segment.kv = (shared[row], own) if count else ()
+        if slots:
+            ids = np.concatenate([own.ids for own in slots])
+            self._store.put(ids, self.kv, np.concatenate(taken))
+        fed = self.filled - self.fork + 1
+        if self.width == 1 or fed == 1:
+            for segment, row, _, count in branches:
+                if count == fed:
+                    segment.tip = (self, row)
+                    self._tips.append(weakref.ref(segment))
+
+    def holds(self, paths: Sequence[Path], adapters: Sequence[str | None], columns: int) -> bool:
+        """Return whether the rows are just these paths, with room for that many columns more."""
+        return (
+            len(paths) == len(self)
+            and all(
+                segment is not None and segment.tip == (self, row) and upto == self.past[row] + fed
+                for fed in [self.filled - self.fork + 1]
+                for row, (segment, upto) in enumerate(paths)
+            )
+            and self.adapters == adapters
+            and self.filled + columns <= len(self._columns)
+        )
+
+    def go_on(self, paths: Sequence[Path], width: int, steps: int, limit: int | None) -> Batch:
+        """Begin new branches after the columns in use; the rows hold these paths."""
+        self.let_go()
+        self.past = [upto for _, upto in paths]
+        self._begin(width, steps, limit)
+        return self
+
+    def let_go(self) -> None:
+        """Forget the paths that could go on here, which hold the batch."""
+        for tip in self._tips:
+            if segment := tip():
+                segment.tip = None
+        self._tips.clear()
+
+
+class Memory:
+    """The keys and values of a model: the store while it is in use, and the last batches."""
+
+    def __init__(self, planes: Sequence[Plane]) -> None:
+        self.planes = planes
+        self._store: weakref.ref[Store] | None = None
+        self._last: list[weakref.ref[Batch]] = []
+
+    def gather(
+        self,
+        paths: Sequence[Path],
+        *,
+        width: int,
+        steps: int,
+        adapters: Sequence[str | None],
+        limit: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Batch:
+        """Go on with a batch whose rows are these paths, else gather them.
+
+        ``Batch`` documents the arguments.
+        """
+        columns = 1 + width * (steps - 1)
+        last = [batch for ref in self._last if (batch := ref())]
+        for batch in last:
+            if batch.holds(paths, adapters, columns):
+                return batch.go_on(paths, width, steps, limit)
+        if len(last) == _LAST:
+            last.pop(0).let_go()  # before more memory is taken
+        store = (self._store and self._store()) or Store(self.planes)
+        batch = Batch(
+            store,
+            paths,
+            width=width,
+            steps=steps,
+            adapters=adapters,
+            limit=limit,
+            device=device,
+            dtype=dtype,
+        )
+        self._store = weakref.ref(store)
+        self._last = [*map(weakref.ref, last), weakref.ref(batch)]
+        return batch

@@ -1,0 +1,155 @@
+"""``Store``: the keys and values of a model in slots, one per token, where they never move.
+
+A slot is free again when the last segment that refers to it goes, and a store goes with its last
+segment; nothing is released by hand. Any free slot serves any token, so nothing is fragmented.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Layers whose keys and values have the same shape, dtype and device, stored as one tensor."""
+
+    layers: tuple[int, ...]
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_token(self) -> int:
+        dims = self.key_dim + self.value_dim
+        return len(self.layers) * self.heads * dims * self.dtype.itemsize
+
+    def empty(self, *shape: int) -> KV:
+        """Allocate keys and values: [layers, heads, *shape, dim]."""
+        keys, values = (
+            torch.empty(
+                (len(self.layers), self.heads, *shape, dim), dtype=self.dtype, device=self.device
+            )
+            for dim in (self.key_dim, self.value_dim)
+        )
+        return keys, values
+
+    def zeros(self, *shape: int) -> KV:
+        """Allocate keys and values that are 0, like ``empty``."""
+        keys, values = self.empty(*shape)
+        return keys.zero_(), values.zero_()
+
+
+KV = tuple[Tensor, Tensor]
+"""Keys and values of one plane: [layers, heads, slots, dim], or [layers, heads, B, columns, dim]"""
+
+Ints = NDArray[np.int64]
+
+
+class Store:
+    """Keys and values in slots, for all segments of a model; grows when no slot is free.
+
+    Slot 0 holds zeros, which stand for padding: masked columns are multiplied by 0, and 0 * NaN is
+    NaN.
+    """
+
+    __slots__ = ("__weakref__", "_count", "_free", "_kv", "_returned", "planes")
+
+    def __init__(self, planes: Sequence[Plane]) -> None:
+        self.planes = planes
+        self._kv = [plane.zeros(1) for plane in planes]
+        self._free: Ints = np.empty(0, np.int64)  # the first ``_count`` of these are free
+        self._count = 0
+        # Slots come back on whatever thread drops them; appending is atomic.
+        self._returned: deque[Ints] = deque()
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, slot 0 included."""
+        return self._kv[-1][0].shape[2]
+
+    @property
+    def used(self) -> int:
+        """The number of slots in use."""
+        self._collect()
+        return self.capacity - 1 - self._count
+
+    def take(self, counts: Sequence[int]) -> list[Slots]:
+        """Reserve runs of slots of these lengths."""
+        self._collect()
+        total = sum(counts)
+        if self._count < total:
+            self._grow(total - self._count)
+        self._count -= total
+        taken = self._free[self._count : self._count + total].copy()
+        ends = np.cumsum(counts).tolist()
+        return [
+            Slots(self, taken[end - count : end]) for count, end in zip(counts, ends, strict=True)
+        ]
+
+    def _collect(self) -> None:
+        while self._returned:
+            self._release(self._returned.popleft())
+
+    def _release(self, slots: Ints) -> None:
+        self._free[self._count : self._count + len(slots)] = slots
+        self._count += len(slots)
+
+    def _grow(self, count: int) -> None:
+        """Add at least ``count`` slots, and half as many as there are."""
+        before = self.capacity
+        size = before + max(count, before // 2, 256)
+        # Plane by plane: while one is copied, the old and the new one are held. Planes that have
+        # grown before memory ran out are large enough for the next try, which has fewer rows.
+        for i, plane in enumerate(self.planes):
+            if self._kv[i][0].shape[2] < size:
+                larger = plane.empty(size)
+                for old, new in zip(self._kv[i], larger, strict=True):
+                    new[:, :, : old.shape[2]] = old
+                self._kv[i] = larger
+        self._free = np.concatenate((self._free[: self._count], np.empty(size, np.int64)))
+        self._release(np.arange(before, size))
+
+    def gather(self, index: Ints) -> list[KV]:
+        """Copy the slots of a table [B, columns]: [layers, heads, B, columns, dim] per plane."""
+        if not index.any():
+            return [plane.zeros(*index.shape) for plane in self.planes]
+        flat = torch.as_tensor(index.ravel())
+
+        def copied(own: Tensor, source: Tensor) -> Tensor:
+            return own.index_select(2, source).view(*own.shape[:2], *index.shape, own.shape[3])
+
+        return [
+            (copied(keys, source), copied(values, source))
+            for keys, values in self._kv
+            for source in [flat.to(keys.device)]
+        ]
+
+    def put(self, slots: Ints, kv: Sequence[KV], columns: Ints) -> None:
+        """Copy columns of a batch, counted through all rows, into slots."""
+        both = torch.as_tensor(np.stack((slots, columns)))
+        for mine, theirs in zip(self._kv, kv, strict=True):
+            to, source = both.to(mine[0].device)
+            for own, batch in zip(mine, theirs, strict=True):
+                own.index_copy_(2, to, batch.flatten(2, 3).index_select(2, source))
+
+
+class Slots:
+    """Slots of a store, free again when this object goes."""
+
+    __slots__ = ("_store", "ids")
+
+    def __init__(self, store: Store, ids: Ints) -> None:
+        self._store = store
+        self.ids = ids
+
+    def __del__(self) -> None:
+        self._store._returned.append(self.ids)  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,320 @@
+"""``Draw``, one child to be sampled, and ``Chooser``, which picks the next tokens of all draws.
+
+Siblings share the logits after their parent. So what shapes a distribution (penalties, grammars,
+temperature and filters) is computed once per row of logits, and only the noise for each sibling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from w2s_chains.backend.kv.segment import Segment
+from w2s_chains.backend.lm.logits import log_exponential, tiles
+from w2s_chains.core.sampling import SamplingParams, noise_key
+
+if TYPE_CHECKING:
+    from w2s_chains.backend.constrained.grammar import GrammarState
+
+_GREEDY_BELOW = 1e-6
+"""Below this temperature we take the best token: noise would vanish in float32, and at far lower
+temperatures the logits would overflow."""
+_LEAST = -1e4
+"""The log-probability with which a guide steers away from a token that it excludes, in nats."""
+_ALL = 2**24
+"""A number of tokens that is all of them, and that float32 can hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One child to be sampled.
+
+    Attributes:
+        parents: The parent's segment in the proposer, then in each steering model.
+        steps: Most tokens to sample.
+        sampling: Temperature and filters.
+        place: Seeds the random numbers, together with the token's number in the answer.
+        n_tokens: Tokens of the answer so far.
+        state: Grammar state that limits the tokens; None allows all. The answer it holds to fits
+            into ``sampling.max_tokens``.
+        weights: Weight of each steering model's log-probabilities.
+        known: Tokens of the vocabulary; later rows of the model's table are padding.
+        rank: The first token is the one with this place, from 0, in the order in which tokens are
+            drawn without replacement; None draws it independently of the siblings.
+        parent_place: Seeds the noise of draws without replacement, which siblings share.
+    """
+
+    parents: tuple[Segment, ...]
+    steps: int
+    sampling: SamplingParams
+    place: tuple[object, ...]
+    n_tokens: int
+    state: GrammarState | None = None
+    weights: tuple[float, ...] = ()
+    known: int = _ALL
+    rank: int | None = None
+    parent_place: tuple[object, ...] = ()
+
+    @property
+    def cost(self) -> int:
+        return self.parents[0].end + self.steps
+
+    @property
+    def distribution(self) -> tuple[object, ...]:
+        """A key that draws share if their first tokens have the same distribution."""
+        kept = id(self.sampling), id(self.state), self.rank is None
+        return (*map(id, self.parents), *kept, *self.weights)
+
+    @property
+    def first_place(self) -> tuple[object, ...]:
+        """What seeds the noise of the first token."""
+        return self.place if self.rank is None else self.parent_place
+
+
+class Shaper:
+    """Makes the distributions that tokens are sampled from, each row by its own parameters."""
+
+    def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
+        params = [draw.sampling for draw in draws]
+        self.greedy = [p.temperature < _GREEDY_BELOW for p in params]
+        rows = [
+            [1.0 if cold else p.temperature for cold, p in zip(self.greedy, params, strict=True)],
+            [p.top_p for p in params],
+            [float(min(p.top_k or _ALL, _ALL)) for p in params],
+            [math.log(p.min_p) if p.min_p else float("-inf") for p in params],
+            [p.repetition_penalty for p in params],
+            *zip(*(draw.weights for draw in draws), strict=True),
+        ]
+        # One copy to the device. Each is a column: [B, 1]
+        packed = torch.tensor(rows, device=device)[:, :, None]
+        self._temperature, self._top_p, self._top_k, self._least, self._penalty = packed[:5]
+        self._weights = packed[5:]
+        self._ranks = any(p.top_p < 1 or p.top_k is not None for p in params)
+        self._limits = any(p.min_p for p in params)
+        self._penalises = any(p.repetition_penalty != 1 for p in params)
+        if self._penalises:
+            paths = [draw.parents[0].path_ids() for draw in draws]
+            longest = max(len(path) for path in paths)
+            # Pad with a token of the path itself: repetitions make no difference to the penalty.
+            self._seen = torch.tensor(
+                [path + path[:1] * (longest - len(path)) for path in paths], device=device
+            )
+
+    def steered(self, base: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Add each steering model's weighted log-probabilities: [B, V]."""
+        for weight, own in zip(self._weights, known, strict=True):
+            # A token that both guides exclude must not become inf - inf.
+            base = base + weight * own.to(base.device).clamp(min=_LEAST)
+        return base
+
+    def shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
+        """Return the logits to sample from: penalised, masked, tempered and filtered: [B, V]."""
+        if self._penalises:
+            logits = self._penalised(logits, sampled)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        logits = logits / self._temperature
+        kept = self._ranked(logits) if self._ranks else logits
+        if not self._limits:
+            return kept
+        # p >= min_p * max p, in logarithms; no rounding may exclude the likeliest token itself.
+        far = logits < logits.amax(1, keepdim=True) + self._least
+        return kept.masked_fill(far, float("-inf"))
+
+    def _penalised(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
+        seen = torch.cat([self._seen, *(ids[:, None] for ids in sampled)], dim=1)
+        old = logits.gather(1, seen)
+        new = torch.where(old < 0, old * self._penalty, old / self._penalty)
+        return logits.scatter(1, seen, new)
+
+    def _ranked(self, logits: Tensor) -> Tensor:
+        """Keep the tokens that ``top_k`` and ``top_p`` keep."""
+        ranked, order = logits.sort(dim=1, descending=True, stable=True)
+        rank = torch.arange(logits.shape[1], device=logits.device)[None, :]
+        ranked = ranked.masked_fill(rank >= self._top_k, float("-inf"))
+        probabilities = ranked.softmax(1)
+        before = probabilities.cumsum(1) - probabilities
+        # Rows with top_p = 1 keep all tokens: a rounded sum must not cut their tail.
+        ranked = ranked.masked_fill((before >= self._top_p) & (self._top_p < 1), float("-inf"))
+        return torch.empty_like(logits).scatter_(1, order, ranked)
+
+
+class Chooser:
+    """Chooses tokens: for each row of logits the next token of each of its draws.
+
+    Attributes:
+        states: The grammar state of each draw after the tokens chosen so far. [B * width]
+    """
+
+    def __init__(
+        self, rows: Sequence[Sequence[Draw]], steps: Sequence[int], device: torch.device
+    ) -> None:
+        """Prepare some steps.
+
+        Args:
+            rows: The draws of each row of logits, equally many, which share their distribution.
+            steps: Numbers of the tokens to choose, counted from the parent.
+            device: Device of the logits.
+        """
+        first = [own[0] for own in rows]
+        self._draws = [draw for own in rows for draw in own]
+        self._width = len(rows[0])
+        self._known = min(draw.known for draw in first)
+        self._shaper = Shaper(first, device)
+        self.states = [draw.state for draw in self._draws]
+        # Rows whose first tokens are drawn without replacement, and all other draws.
+        self._without = [row for row, draw in enumerate(first) if draw.rank is not None]
+        self._with = [slot for slot, draw in enumerate(self._draws) if draw.rank is None]
+        greedy = self._shaper.greedy
+        self._cold = torch.tensor(greedy, device=device)[:, None] if any(greedy) else None
+        self._keys: dict[int, Tensor] = {}
+        if not all(greedy):
+            keys = [
+                [
+                    noise_key(*(draw.place if step else draw.first_place), draw.n_tokens + step)
+                    for draw in self._draws
+                ]
+                for step in steps
+            ]
+            packed = torch.tensor(keys, dtype=torch.int32, device=device)  # [steps, B * width, 2]
+            self._keys = dict(zip(steps, packed, strict=True))
+
+    def __call__(
+        self, tables: Sequence[Tensor], step: int, sampled: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Choose the next tokens.
+
+        Args:
+            tables: Logits of each model. [B, V] each
+            step: Number of the token, counted from the parent.
+            sampled: Tokens chosen since the parent. [B] each
+
+        Returns:
+            The tokens [B * width]; and a table [models + 1, B * width] of their log-probabilities
+            under each model, at temperature 1 and unfiltered, with a last row of what steering
+            added to the log-probability that they were sampled with.
+        """
+        # Models may pad the same vocabulary to different sizes: use the part that all have.
+        size = min(self._known, *(table.shape[1] for table in tables))
+        known = [table.log_softmax(1)[:, :size] for table in tables]
+        base = tables[0][:, :size]
+        live = [
+            slot
+            for slot, (state, draw) in enumerate(zip(self.states, self._draws, strict=True))
+            if state is not None and not state.ended and step < draw.steps
+        ]
+        allowed = self._allowed(base) if live else None
+        logits = self._shaper.shaped(self._shaper.steered(base, known[1:]), sampled, allowed)
+        ids = self._pick(logits, step, live)
+        at = ids.view(-1, self._width)
+        likely = [own.gather(1, at.to(own.device)).to(ids.device) for own in known]
+        drift = torch.zeros_like(likely[0])
+        if len(tables) > 1:
+            base = self._shaper.shaped(base, sampled, allowed)
+            drift = logits.log_softmax(1).gather(1, at) - base.log_softmax(1).gather(1, at)
+        return ids, torch.stack([*likely, drift]).flatten(1)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        from w2s_chains.backend.constrained.grammar import allowed
+
+        return allowed(self.states[:: self._width], logits.shape[1], logits.device)
+
+    def _pick(self, logits: Tensor, step: int, live: Sequence[int]) -> Tensor:
+        """Pick the best tokens after adding noise; draws ``live`` also follow their grammar."""
+        without = () if step else self._without
+        slots = self._with if without else range(len(self._draws))
+        picked = [
+            self._independent(logits, slots[part], step, live) for part in tiles(logits, len(slots))
+        ]
+        if not without:
+            return torch.cat(picked)
+        ids = logits.new_empty(len(self._draws), dtype=torch.long)
+        if slots:
+            ids[torch.tensor(slots, device=ids.device)] = torch.cat(picked)
+        for part in tiles(logits, len(without)):
+            rows = without[part]
+            ids.view(-1, self._width)[rows] = self._distinct(logits, rows, live)
+        return ids
+
+    def _independent(
+        self, logits: Tensor, slots: Sequence[int], step: int, live: Sequence[int]
+    ) -> Tensor:
+        """Pick a token for each of some draws, whatever their siblings get."""
+        rows = [slot // self._width for slot in slots]
+        scores = self._noised(logits, rows, slots, step)
+        ids = scores.argmax(1)
+        held = set(live)
+        if following := [i for i, slot in enumerate(slots) if slot in held]:
+            chosen = self._follow(scores[following], [slots[i] for i in following], step)
+            ids[following] = torch.tensor(chosen, device=ids.device)
+        return ids
+
+    def _distinct(self, logits: Tensor, rows: Sequence[int], live: Sequence[int]) -> Tensor:
+        """Pick other tokens for all siblings, without replacement (Kool et al., 2019): [b, width].
+
+        Where fewer tokens can be sampled than there are siblings, the first ones are taken again.
+        """
+        slots = [row * self._width for row in rows]
+        draws = [self._draws[slot : slot + self._width] for slot in slots]
+        scores = self._noised(logits, rows, slots, 0)
+        ranks = torch.tensor([[draw.rank or 0 for draw in own] for own in draws])
+        best = scores.topk(min(int(ranks.max()) + 1, scores.shape[1]), dim=1)
+        count = best.values.isfinite().sum(1, keepdim=True).clamp(min=1)
+        ids = best.indices.gather(1, ranks.to(count.device) % count)
+        held = set(live)
+        for i, slot in enumerate(slots):
+            if slot in held:
+                ids[i] = torch.tensor(self._distinct_live(scores[i], slot), device=ids.device)
+        return ids
+
+    def _distinct_live(self, scores: Tensor, slot: int) -> list[int]:
+        """Pick other tokens for all siblings of a row whose grammar goes on."""
+        siblings = range(slot, slot + self._width)
+        ranks = [self._draws[sibling].rank or 0 for sibling in siblings]
+        state = self.states[slot]
+        found: list[tuple[int, GrammarState | None]] = []
+        while len(found) <= max(ranks) and (not found or bool(scores.isfinite().any())):
+            [token] = self._follow(scores[None], [slot], 0)
+            if token in [known for known, _ in found]:
+                break
+            found.append((token, self.states[slot]))
+            self.states[slot] = state
+            scores[token] = float("-inf")
+        taken = [found[rank % len(found)] for rank in ranks]
+        for sibling, (_, after) in zip(siblings, taken, strict=True):
+            self.states[sibling] = after
+        return [token for token, _ in taken]
+
+    def _noised(
+        self, logits: Tensor, rows: Sequence[int], slots: Sequence[int], step: int
+    ) -> Tensor:
+        """Add the noise of some draws to the logits of their rows: the best token is a sample."""
+        every = len(rows) == len(logits) and self._width == 1
+        own = logits if every else logits[torch.tensor(rows, device=logits.device)]
+        if step not in self._keys:
+            return own
+        keys = self._keys[step]
+        if len(slots) < len(keys):
+            keys = keys[torch.tensor(slots, device=keys.device)]
+        noise = log_exponential(keys, logits.shape[1])
+        if self._cold is not None:
+            noise.masked_fill_(self._cold if every else self._cold[rows], 0.0)
+        return own - noise
+
+    def _follow(self, scores: Tensor, slots: Sequence[int], step: int) -> list[int]:
+        """Pick the best tokens that the grammars of some draws allow, and go on in them."""
+        from w2s_chains.backend.constrained.grammar import choose
+
+        states = [state for slot in slots if (state := self.states[slot])]
+        left = [
+            self._draws[slot].sampling.max_tokens - self._draws[slot].n_tokens for slot in slots
+        ]
+        chosen, after = choose(scores, states, [own - step for own in left])
+        for slot, state in zip(slots, after, strict=True):
+            self.states[slot] = state
+        return chosen
