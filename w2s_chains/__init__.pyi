@@ -3,6 +3,8 @@ from .comparison import compare as compare
 from .core.asks import Ask as Ask
 from .core.asks import Commit as Commit
 from .core.asks import Expand as Expand
+from .core.asks import Expands as Expands
+from .core.asks import Until as Until
 from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
 from .core.contracts import BaseGuidePair as BaseGuidePair
@@ -79,6 +81,7 @@ from .search import common_ancestor as common_ancestor
 from .search import distinct as distinct
 from .search import drawn as drawn
 from .search import expand as expand
+from .search import expand_all as expand_all
 from .search import random_stream as random_stream
 from .search import score as score
 from .search import top as top

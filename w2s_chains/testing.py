@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.values import as_score
@@ -31,7 +31,9 @@ class Trace:
 
     @property
     def expansions(self) -> list[Expand]:
-        return [ask for ask in self.asks if isinstance(ask, Expand)]
+        """All ``Expand`` asks, also those that were asked at once."""
+        several = [ask.asks if isinstance(ask, Expands) else (ask,) for ask in self.asks]
+        return [ask for asks in several for ask in asks if isinstance(ask, Expand)]
 
 
 def drive(
@@ -67,6 +69,8 @@ def drive(
         trace.asks.append(ask)
         if isinstance(ask, Expand):
             answer = list(propose(ask))
+        elif isinstance(ask, Expands):
+            answer = [list(propose(own)) for own in ask.asks]
         elif isinstance(ask, Score):
             answer = [as_score(value(h), h, "value") for h in ask.hypotheses]
         elif isinstance(ask, RandomStream):

@@ -116,8 +116,8 @@ def calls(strategy: str, chunks: int) -> int:
         state = SearchState(SearchHandle(job))
         while not state.over:
             if isinstance(state.ask, Expand):
-                request = state.request()
-                state.take_children(request, Letters().propose([request])[0])
+                requests = state.requests()
+                state.take_children(requests, Letters().propose(requests))
             else:
                 assert job.scorer is not None
                 state.take_scores(job.scorer.score(state.unscored()))

@@ -1,4 +1,4 @@
-"""The asks of a strategy: ``Expand``, ``Score``, ``Commit`` and ``RandomStream``."""
+"""The asks of a strategy: ``Expand``, ``Expands``, ``Score``, ``Commit`` and ``RandomStream``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ from dataclasses import dataclass
 
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams, fork
 
 
 def never() -> bool:
     """Return False: the default for asks that nobody can cancel."""
     return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Until:
+    """Where a chunk ends before it has ``chunk_tokens`` tokens; it has at least one.
+
+    Attributes:
+        strings: It ends with the token in which one of these strings ends, such as ".".
+        entropy: It ends before a token whose distribution under the frozen model, at temperature 1
+            and unfiltered, has more entropy than this, in nats.
+    """
+
+    strings: tuple[str, ...] = ()
+    entropy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,6 +39,12 @@ class Expand:
         hypotheses: The hypotheses to continue, all unfinished.
         successors: Number of children per hypothesis (K).
         chunk_tokens: Maximum tokens per child (L); None continues until the answer is finished.
+        first: Number of the first child. Children are a function of their number, so a hypothesis
+            that has K of them gets further ones with ``first=K``.
+        distinct: Whether the children of a hypothesis begin with different tokens, drawn without
+            replacement (Gumbel top-k, Kool et al., 2019); at temperature 0 these are the likeliest
+            ones. Where the filters leave fewer tokens, the first children come again.
+        until: Where a child ends earlier; None ends it by its number of tokens alone.
         may_be_whole: Whether chunks only serve streaming. If so, a proposer that can only return
             whole answers may return one.
         steering: Sample every token from softmax(log p_base + steering * (log p_tuned -
@@ -40,6 +60,9 @@ class Expand:
     hypotheses: tuple[Hypothesis, ...]
     successors: int = 1
     chunk_tokens: int | None = None
+    first: int = 0
+    distinct: bool = False
+    until: Until | None = None
     may_be_whole: bool = False
     steering: float = 0.0
     sampling: SamplingParams = DEFAULT_SAMPLING
@@ -47,6 +70,31 @@ class Expand:
     guides: BaseGuidePair | None = None
     constraint: Constraint | None = None
     cancelled: Callable[[], bool] = never
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The abilities of a proposer that this ask needs (``Proposer.abilities``)."""
+        used = {"distinct": self.distinct, "until": self.until is not None}
+        return frozenset(name for name, wanted in used.items() if wanted)
+
+    def streams(self, hypothesis: Hypothesis) -> list[int]:
+        """Return the random streams of a hypothesis' children (``Hypothesis.stream``)."""
+        numbers = range(self.first, self.first + self.successors)
+        return [
+            hypothesis.stream if i == 0 else fork(hypothesis.stream, i, hypothesis.n_tokens)
+            for i in numbers
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Expands:
+    """Several ``Expand`` asks at once. The answer is a list with the children of each.
+
+    Hypotheses with different numbers of successors, or chunks of different lengths, thus grow in
+    one round.
+    """
+
+    asks: tuple[Expand, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,4 +120,4 @@ class RandomStream:
     """
 
 
-Ask = Expand | Score | Commit | RandomStream
+Ask = Expand | Expands | Score | Commit | RandomStream

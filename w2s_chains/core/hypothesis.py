@@ -56,6 +56,10 @@ class Hypothesis:
             the others fork it, so a path of first successors samples the same text for any
             chunk length.
         n_tokens: Tokens on the path from the root, including this chunk.
+        logprobs: log p of each token of this chunk under the frozen model, at temperature 1 and
+            unfiltered, in nats, the end token's included; None if the proposer does not report it.
+        entropies: Entropy of the distribution of each of these tokens, in nats, if chunks end by
+            entropy (``Until``); else None.
         drift: Sum of log q(token) - log p(token) over the path, in nats, where q is the
             distribution sampled from and p the same without steering; None without steering, or
             if the proposer does not report it.
@@ -73,6 +77,8 @@ class Hypothesis:
     vocabulary: str | None = None
     stream: int = 0
     n_tokens: int = 0
+    logprobs: tuple[float, ...] | None = None
+    entropies: tuple[float, ...] | None = None
     drift: float | None = None
     usage: Usage = field(default_factory=Usage)
     depth: int = field(init=False)
@@ -118,6 +124,8 @@ class Hypothesis:
         vocabulary: str | None = None,
         stream: int | None = None,
         n_tokens: int | None = None,
+        logprobs: tuple[float, ...] | None = None,
+        entropies: tuple[float, ...] | None = None,
         drift: float | None = None,
     ) -> Hypothesis:
         """Return a child of this hypothesis; the class documents the arguments.
@@ -136,6 +144,8 @@ class Hypothesis:
             vocabulary=vocabulary,
             stream=self.stream if stream is None else stream,
             n_tokens=self.n_tokens + (len(token_ids or ()) if n_tokens is None else n_tokens),
+            logprobs=logprobs,
+            entropies=entropies,
             drift=drift,
             usage=self.usage,
         )

@@ -42,6 +42,9 @@ class Proposer(Contract):
             chunk at once, for proposers that cannot resume an answer or that pay per call.
         tokenizer: Its tokenizer, a ``PromptTokenizer``; None if it is not available here.
         call_format: How its chat template writes a tool call.
+        abilities: What it can do beyond sampling independent children of a number of tokens:
+            "first" (further children, ``Expand.first``; the engine samples the earlier ones again
+            where it is missing), "distinct" and "until" (the fields of ``Expand``).
     """
 
     required = "propose"
@@ -50,6 +53,7 @@ class Proposer(Contract):
     slice_tokens: int | None = 16
     tokenizer: Any = None
     call_format: CallFormat = DEFAULT_CALLS
+    abilities: frozenset[str] = frozenset()
 
     @abstractmethod
     def propose(self, requests: Sequence[Expand]) -> Sequence[list[Hypothesis] | Exception]:

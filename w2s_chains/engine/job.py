@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -70,6 +70,7 @@ class Job:
                 "whole answers only (partial: false); use strategy 'best_of_n', or set partial to "
                 "true"
             )
+        check_abilities(self.strategy.needs, self)
         if self.strategy.token_steering:
             proposer.check_steering(self.guides)
         if self.constraint is not None:
@@ -77,6 +78,32 @@ class Job:
         proposer.check(self.root.prompt, self.sampling)
         if scorer is not None:
             scorer.check(self.root.prompt, self.sampling)
+
+
+_ABILITIES = {
+    "distinct": "draws candidates without replacement",
+    "until": "ends chunks at a place in the text",
+}
+
+
+def check_abilities(needs: Collection[str], job: Job) -> None:
+    """Refuse a proposer that lacks an ability.
+
+    Raises:
+        ConfigError: It lacks one of ``needs``.
+    """
+    if "until" in needs and job.constraint is not None:
+        raise ConfigError(
+            f"strategy {job.strategy.type!r} ends chunks at a place in the text, which an answer "
+            "that has to have a form (tool call or structured output) does not allow; use another "
+            "strategy"
+        )
+    for missing in sorted(set(needs) - Proposer.of(job.proposer).abilities):
+        raise ConfigError(
+            f"strategy {job.strategy.type!r} {_ABILITIES.get(missing, f'needs {missing!r}')}, "
+            f"which the proposer {type(job.proposer).__name__} cannot; use a HuggingFaceProposer, "
+            "or another strategy"
+        )
 
 
 def check_constraint(constraint: Constraint, proposer: Proposer, sampling: SamplingParams) -> None:

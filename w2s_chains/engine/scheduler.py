@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
-from w2s_chains.core.asks import Expand, Score
+from w2s_chains.core.asks import Expand, Expands, Score
 from w2s_chains.core.events import Event
+from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
 from w2s_chains.engine.visits import Turns, Visit, asks_itself
@@ -194,11 +195,11 @@ class Engine(Forking):
                     search.running.cancel()
                 if search.running.cancelled and not search.over:
                     search.fail(CancelledError("the search was cancelled"))
-            for kind, of, answer in (
-                (Score, _scorer_of, self._score),
-                (Expand, _proposer_of, self._propose),
+            for kinds, of, answer in (
+                ((Score,), _scorer_of, self._score),
+                ((Expand, Expands), _proposer_of, self._propose),
             ):
-                for group in _by(_waiting(here, kind), of):
+                for group in _by(_waiting(here, kinds), of):
                     answer(group, group)
                     if self._left != left:
                         return  # meanwhile another thread may have led the others on
@@ -230,24 +231,27 @@ class Engine(Forking):
         return Visit(self, group, leave, come_back)
 
     def _propose(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
-        requests = [search.request() for search in group]
+        requests = [search.requests() for search in group]
+        flat = [request for own in requests for request in own]
         proposer = group[0].job.proposer
         try:
             with self._visit(group, held).begun():
-                answers = proposer.propose(requests)
-            if len(answers) != len(requests):
+                answers = proposer.propose(flat)
+            if len(answers) != len(flat):
                 raise ProposerError(
                     f"the proposer {type(proposer).__name__} answered {len(answers)} of "
-                    f"{len(requests)} requests; it must answer each of them"
+                    f"{len(flat)} requests; it must answer each of them"
                 )
         except BaseException as error:
             _one_by_one(group, error, partial(self._propose, held=held))
             return
-        for search, request, answer in zip(group, requests, answers, strict=True):
-            if isinstance(answer, Exception):
-                search.fail(answer)
+        following = iter(answers)
+        for search, own in zip(group, requests, strict=True):
+            taken = [next(following) for _ in own]
+            if errors := [answer for answer in taken if isinstance(answer, Exception)]:
+                search.fail(errors[0])
             else:
-                search.take_children(request, answer)
+                search.take_children(own, cast("list[list[Hypothesis]]", taken))
 
     def _score(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
         scorer = group[0].job.scorer
@@ -280,8 +284,8 @@ def _scorer_of(search: SearchState) -> int:
     return id(search.job.scorer)
 
 
-def _waiting(live: Iterable[SearchState], kind: type) -> list[SearchState]:
-    return [search for search in live if isinstance(search.ask, kind)]
+def _waiting(live: Iterable[SearchState], kinds: tuple[type, ...]) -> list[SearchState]:
+    return [search for search in live if isinstance(search.ask, kinds)]
 
 
 def _by(

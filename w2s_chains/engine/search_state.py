@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.core.parts import Proposer
 from w2s_chains.core.sampling import random_stream
-from w2s_chains.engine.children import check_children
-from w2s_chains.engine.job import SearchHandle
-from w2s_chains.errors import ConfigError, ProposerError, StrategyError, ordinary
+from w2s_chains.engine.growth import Growth
+from w2s_chains.engine.job import SearchHandle, check_abilities
+from w2s_chains.errors import ConfigError, ProposerError, StrategyError, W2SError, ordinary
 
 
 class SearchState:
@@ -37,8 +35,7 @@ class SearchState:
         self._committed = self.job.root
         self._streamed = 0  # characters
         self._answer: Hypothesis | None = None
-        self._children: list[Hypothesis] = []
-        self._sampled = 0
+        self._growths: list[Growth] = []
         self._rounds = 0
         self._round_of: WeakKeyDictionary[Hypothesis, int] = WeakKeyDictionary()
         self._steered = False
@@ -62,7 +59,7 @@ class SearchState:
                 )
             while True:
                 ask: object = self._search.send(answer)
-                if isinstance(ask, Expand | Score):
+                if isinstance(ask, Expand | Expands | Score):
                     break
                 if isinstance(ask, Commit):
                     self._commit(ask.hypothesis)
@@ -72,7 +69,7 @@ class SearchState:
                 else:
                     raise StrategyError(
                         f"strategy {self.job.strategy.type!r} asked for {ask!r}; it may yield "
-                        "Expand, Score, Commit or RandomStream"
+                        "Expand, Expands, Score, Commit or RandomStream"
                     )
         except StopIteration as stop:
             self._finish(stop.value)
@@ -81,25 +78,38 @@ class SearchState:
         else:
             self._ask(ask)
 
-    def _ask(self, ask: Expand | Score) -> None:
+    def _ask(self, ask: Expand | Expands | Score) -> None:
         self.ask = ask
-        if isinstance(ask, Expand):
-            self._children, self._sampled = [], 0
+        if not isinstance(ask, Score):
+            asks = ask.asks if isinstance(ask, Expands) else (ask,)
+            try:
+                self._check_asks(asks)
+            except W2SError as error:
+                self.fail(error)
+                return
             self._rounds += 1
-            self._steered |= ask.steering != 0
-            if any(h.finished for h in ask.hypotheses) or not ask.hypotheses:
-                self.fail(StrategyError("a strategy may expand only hypotheses that can go on"))
-            elif ask.successors < 1 or (ask.chunk_tokens is not None and ask.chunk_tokens < 1):
-                self.fail(
-                    StrategyError(
-                        f"a strategy asked for {ask.successors} successors of {ask.chunk_tokens} "
-                        "tokens; both must be at least 1"
-                    )
-                )
+            self._steered |= any(own.steering != 0 for own in asks)
+            self._growths = [Growth(own, self.job) for own in asks]
         elif self.job.scorer is None:
             self.fail(ConfigError("the strategy asks for scores, but there is no scorer"))
         elif not self.unscored():
             self.take_scores([])
+
+    def _check_asks(self, asks: Sequence[Expand]) -> None:
+        """Refuse asks that no proposer could answer, or not this one."""
+        if not asks:
+            raise StrategyError("a strategy asked for no children at all; give Expands some asks")
+        for ask in asks:
+            if any(h.finished for h in ask.hypotheses) or not ask.hypotheses:
+                raise StrategyError("a strategy may expand only hypotheses that can go on")
+            if ask.successors < 1 or (ask.chunk_tokens is not None and ask.chunk_tokens < 1):
+                raise StrategyError(
+                    f"a strategy asked for {ask.successors} successors of {ask.chunk_tokens} "
+                    "tokens; both must be at least 1"
+                )
+            if ask.first < 0:
+                raise StrategyError(f"a strategy asked for children from number {ask.first} on")
+            check_abilities(ask.needs, self.job)
 
     def fail(self, error: BaseException) -> None:
         self._end(Failed(error=ordinary(error)))
@@ -114,50 +124,32 @@ class SearchState:
 
     # Children are sampled slice by slice.
 
-    def request(self) -> Expand:
-        """Return the request for the next slice of the children."""
-        ask = self.ask
-        assert isinstance(ask, Expand)
-        longest = Proposer.of(self.job.proposer).slice_tokens
-        if ask.chunk_tokens is not None:
-            left = ask.chunk_tokens - self._sampled
-            longest = left if longest is None else min(longest, left)
-        first = not self._sampled
-        return replace(
-            ask,
-            hypotheses=ask.hypotheses if first else tuple(self._unfinished()),
-            successors=ask.successors if first else 1,
-            chunk_tokens=longest,
-            sampling=self.job.sampling,
-            seed=self.job.seed,
-            guides=self.job.guides if ask.steering else None,
-            constraint=self.job.constraint,
-            cancelled=lambda: self.running.cancelled,
-        )
+    def requests(self) -> list[Expand]:
+        """Return the requests for the next slices of the children."""
+        cancelled = lambda: self.running.cancelled  # noqa: E731
+        return [own.request(cancelled) for own in self._growths if not own.complete]
 
-    def _unfinished(self) -> list[Hypothesis]:
-        return [child for child in self._children if not child.finished]
-
-    def take_children(self, request: Expand, children: Sequence[Hypothesis]) -> None:
-        """Take the answer to ``request``; resume the strategy when its children are complete."""
-        ask = self.ask
-        assert isinstance(ask, Expand)
+    def take_children(
+        self, requests: Sequence[Expand], answers: Sequence[Sequence[Hypothesis]]
+    ) -> None:
+        """Take the answers to ``requests``; resume the strategy when all children are complete."""
+        growing = [own for own in self._growths if not own.complete]
         try:
-            check_children(request, children, type(self.job.proposer).__name__)
+            for own, request, children in zip(growing, requests, answers, strict=True):
+                own.take(request, children)
         except ProposerError as error:
             self.fail(error)
             return
-        if self._sampled:
-            longer = iter(children)
-            self._children = [c if c.finished else next(longer) for c in self._children]
-        else:
-            self._children = list(children)
-        self._sampled += request.chunk_tokens or 0
-        self._report(max(child.n_tokens for child in self._children))
-        if not self._unfinished() or self._sampled == ask.chunk_tokens:
-            complete, self._children = self._children, []
-            self._round_of.update(dict.fromkeys(complete, self._rounds))
-            self.resume(complete)
+        self._report(max(child.n_tokens for own in self._growths for child in own.children))
+        if all(own.complete for own in self._growths):
+            complete = [own.children for own in self._growths]
+            several = isinstance(self.ask, Expands)
+            del growing
+            self._growths = []
+            self._round_of.update(
+                dict.fromkeys((child for own in complete for child in own), self._rounds)
+            )
+            self.resume(complete if several else complete[0])
 
     def _report(self, tokens: int) -> None:
         """Report progress: the length of the longest partial answer."""

@@ -37,6 +37,8 @@ class HuggingFaceProposer(LocalModel, Proposer):
     The prompt and every accepted token are read once, however many hypotheses share them.
     """
 
+    abilities = frozenset({"first", "distinct", "until"})
+
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         super()._adopt(lm, tokenizer, spec)
         if tokenizer.chat is not None:
@@ -119,53 +121,59 @@ class HuggingFaceProposer(LocalModel, Proposer):
         for h, count in self.paths.read(hypotheses, scored=True):
             h.usage.prompt_tokens += count + 1 if h.parent is None else 0
         rows = [
-            (request, h, index)
+            (request, h, i, stream)
             for request in requests
             for h in request.hypotheses
-            for index in range(request.successors)
+            for i, stream in enumerate(request.streams(h), request.first)
         ]
-        streams = [h.stream if i == 0 else fork(h.stream, i, h.n_tokens) for _, h, i in rows]
-        draws = [
-            self._draw(request, h, stream, pair)
-            for (request, h, _), stream in zip(rows, streams, strict=True)
-        ]
+        draws = [self._draw(*row, pair) for row in rows]
         models = [self.lm, *(pair.models if pair else ())]
         drawn = sample(models, draws, self.tokenizer.end_ids)
         children = [
-            self._child(request.sampling, h, stream, one, pair)
-            for (request, h, _), stream, one in zip(rows, streams, drawn, strict=True)
+            self._child(request, h, stream, one, pair)
+            for (request, h, _, stream), one in zip(rows, drawn, strict=True)
         ]
         flat = iter(children)
         return [[next(flat) for _ in r.hypotheses for _ in range(r.successors)] for r in requests]
 
-    def _draw(self, request: Expand, h: Hypothesis, stream: int, pair: SteeringPair | None) -> Draw:
+    def _draw(
+        self, request: Expand, h: Hypothesis, number: int, stream: int, pair: SteeringPair | None
+    ) -> Draw:
+        salt = _salt(request.seed, *self.tokenizer.prompt_ids(h.prompt))
         left = request.sampling.max_tokens - h.n_tokens
         return Draw(
             parents=(self.paths[h], *(pair.segments(h) if pair else ())),
             steps=left if request.chunk_tokens is None else min(request.chunk_tokens, left),
             sampling=request.sampling,
-            place=(_salt(request.seed, *self.tokenizer.prompt_ids(h.prompt)), stream),
+            place=(salt, stream),
             n_tokens=h.n_tokens,
             state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
             known=self.tokenizer.size,
+            rank=number if request.distinct else None,
+            parent_place=(salt, h.stream),
+            until=request.until,
         )
 
     def _child(
         self,
-        sampling: SamplingParams,
+        request: Expand,
         parent: Hypothesis,
         stream: int,
         drawn: Drawn,
         pair: SteeringPair | None,
     ) -> Hypothesis:
         own, *guiding = drawn.segments
+        sampling = request.sampling
         parent.usage.proposed_tokens += len(own.ids) + drawn.ended
         parent.usage.guide_tokens += sum(len(segment.ids) for segment in guiding)
+        if request.until is not None and request.until.strings:
+            drawn = self._until(request.until.strings, parent, drawn)
+            own, *guiding = drawn.segments
         text, pending = self.tokenizer.decode_after(
             self.tokenizer.context(parent), parent.pending, own.ids
         )
-        drift = None if pair is None else (parent.drift or 0.0) + drawn.drift
+        drift = None if pair is None else (parent.drift or 0.0) + sum(drawn.drifts)
         if stopped := self._stopped(sampling.stop, parent, text, own.ids, drift):
             return stopped
         full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
@@ -184,6 +192,8 @@ class HuggingFaceProposer(LocalModel, Proposer):
             ),
             vocabulary=self.tokenizer.vocabulary,
             stream=stream,
+            logprobs=own.logprobs + (() if drawn.end_logprob is None else (drawn.end_logprob,)),
+            entropies=drawn.entropies,
             drift=drift,
         )
         if child.finished:
@@ -194,6 +204,15 @@ class HuggingFaceProposer(LocalModel, Proposer):
         if pair is not None and not child.ended:
             pair.keep(child, guiding)
         return child
+
+    def _until(self, strings: Sequence[str], parent: Hypothesis, drawn: Drawn) -> Drawn:
+        """Cut a chunk after the first token in which one of the strings ends."""
+        context, ids = self.tokenizer.context(parent), drawn.segments[0].ids
+        for count in range(1, len(ids)):
+            text, _ = self.tokenizer.decode_after(context, parent.pending, ids[:count])
+            if any(string in text for string in strings):
+                return drawn.cut(count)
+        return drawn
 
     def _stopped(
         self,

@@ -22,7 +22,7 @@ from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams, fork, noise_key
+from w2s_chains.core.sampling import DEFAULT_SAMPLING, SamplingParams, noise_key
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError
 from w2s_chains.proposers.config import ProposerConfig
 
@@ -186,9 +186,9 @@ class LangChainProposer(Proposer):
 
     def _start(self, request: Expand) -> list[ThreadCall[Hypothesis]]:
         children: list[Callable[[], Hypothesis]] = [
-            partial(self._child, request, h, h.stream if i == 0 else fork(h.stream, i, h.n_tokens))
+            partial(self._child, request, h, stream)
             for h in request.hypotheses
-            for i in range(request.successors)
+            for stream in request.streams(h)
         ]
         return [self._threads.start(child) for child in children]
 

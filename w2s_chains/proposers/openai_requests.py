@@ -17,7 +17,7 @@ from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import fork, noise_key
+from w2s_chains.core.sampling import noise_key
 from w2s_chains.errors import ServerError
 
 _REPLACEMENT = "\ufffd"
@@ -100,8 +100,7 @@ class Continuation:
             ServerError: The server does not return them.
             PromptError: The prompt cannot be rendered.
         """
-        count = self.request.successors
-        streams = [h.stream if i == 0 else fork(h.stream, i, h.n_tokens) for i in range(count)]
+        streams = self.request.streams(h)
         if self.request.sampling.temperature == 0:
             del streams[1:]
         together = await self._sample(h, streams) if self.can.n and len(streams) > 1 else []
@@ -111,7 +110,7 @@ class Continuation:
         wanted = self._wanted(h)
         if self.request.chunk_tokens is None or wanted > _STOP_TOKENS:
             pieces = await all_of(lambda piece: self._whole(piece, h.n_tokens + wanted), pieces)
-        return [pieces[i % len(pieces)] for i in range(count)]
+        return [pieces[i % len(pieces)] for i in range(self.request.successors)]
 
     def _wanted(self, h: Hypothesis) -> int:
         left = self.request.sampling.max_tokens - h.n_tokens

@@ -1,7 +1,7 @@
 """``SearchStrategy``, the base of all strategies, and its asks as functions.
 
-``expand``, ``score``, ``commit`` and ``random_stream`` ask; ``distinct`` and ``top`` filter and
-rank hypotheses, and ``drawn`` draws one.
+``expand``, ``expand_all``, ``score``, ``commit`` and ``random_stream`` ask; ``distinct`` and
+``top`` filter and rank hypotheses, and ``drawn`` draws one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from w2s_chains.core.asks import Ask, Commit, Expand, RandomStream, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score, Until
 from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import MOST_BRANCHES
@@ -40,6 +40,11 @@ class SearchStrategy(Plugin, ABC):
                 f"{MOST_BRANCHES:,}, so lower width or successors"
             )
         return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The abilities of a proposer that the search relies on (``Proposer.abilities``)."""
+        return frozenset()
 
     @property
     def token_steering(self) -> float:
@@ -79,14 +84,15 @@ class SearchStrategy(Plugin, ABC):
         """Search for the best answer below ``root``, an empty hypothesis.
 
         Yields:
-            ``Expand`` (answered by the list of children), ``Score`` (by a list of floats),
-            ``Commit`` (by None) or ``RandomStream`` (by a ``random.Random``).
+            ``Expand`` (answered by the list of children), ``Expands`` (by one such list per ask),
+            ``Score`` (by a list of floats), ``Commit`` (by None) or ``RandomStream`` (by a
+            ``random.Random``).
 
         Returns:
             The best answer; every committed text must be a prefix of it.
 
-        Children depend only on their hypothesis and the seed. Expanding a hypothesis twice returns
-        the same children, so ask for all of them at once.
+        Children depend only on their hypothesis, their number and the seed. Expanding a hypothesis
+        twice returns the same children; ask for further ones by ``first``.
         """
 
 
@@ -96,6 +102,10 @@ def expand(
     chunk_tokens: int | None,
     steering: float = 0.0,
     may_be_whole: bool = False,
+    *,
+    first: int = 0,
+    distinct: bool = False,
+    until: Until | None = None,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
     """Ask for ``successors`` children of each hypothesis; ``Expand`` documents the arguments."""
     children = yield Expand(
@@ -104,7 +114,18 @@ def expand(
         chunk_tokens=chunk_tokens,
         may_be_whole=may_be_whole,
         steering=steering,
+        first=first,
+        distinct=distinct,
+        until=until,
     )
+    return children
+
+
+def expand_all(
+    asks: Iterable[Expand],
+) -> Generator[Ask, list[list[Hypothesis]], list[list[Hypothesis]]]:
+    """Ask for children of several kinds in one round; return those of each ask."""
+    children = yield Expands(asks=tuple(asks))
     return children
 
 

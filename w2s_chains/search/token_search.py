@@ -35,28 +35,37 @@ class TokenSearch(SearchStrategy):
 
     Attributes:
         candidates: Number K of tokens to sample and to score.
+        distinct: Draw the candidates without replacement (Gumbel top-k, Kool et al., 2019), so that
+            all K differ. Among few likely tokens there are unlikely ones, so set the sampling
+            parameter ``min_p`` (0.05 to 0.1) as well. Needs a proposer that can draw them.
         tau: Temperature of the choice, in nats; 0 keeps the candidate with the best score. Small
             values follow the score, large ones the frozen model.
     """
 
     type: Literal["token_search"] = "token_search"
     candidates: Branches = 8
+    distinct: bool = False
     tau: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
     @property
     def branches(self) -> int:
         return self.candidates
 
-    def kl_bound(self, rounds: int) -> float:
-        return chunk_beam(1, self.candidates, rounds)
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"distinct"} if self.distinct else ())
+
+    def kl_bound(self, rounds: int) -> float | None:
+        # Without replacement, an unlikely token may be among the candidates every time.
+        return None if self.distinct else chunk_beam(1, self.candidates, rounds)
 
     def search(self, root: Hypothesis) -> Search:
         answer = root
         numbers = yield from random_stream()
         while not answer.finished:
-            children = yield from expand([answer], self.candidates, 1)
-            count = Counter(child.identity for child in children)
+            children = yield from expand([answer], self.candidates, 1, distinct=self.distinct)
             pool = distinct(children)
+            count = Counter(h.identity for h in (pool if self.distinct else children))
             scores = yield from score(pool)
             if self.tau:
                 # A token that was sampled twice has two chances.

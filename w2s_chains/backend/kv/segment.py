@@ -51,6 +51,13 @@ class Segment:
     def kv_start(self) -> int:
         return max(self.start - 1, 0)
 
+    def cut(self, count: int) -> Segment:
+        """Return the segment of the first ``count`` tokens, which shares its slots."""
+        segment = Segment(self.parent, self.start, self.ids[:count])
+        segment.logprobs = self.logprobs[:count]
+        segment.kv = self.kv
+        return segment
+
     def path(self) -> Iterator[tuple[Segment, int]]:
         """Yield (segment, end) from here to the root; the path leaves the segment at ``end``."""
         segment: Segment | None = self

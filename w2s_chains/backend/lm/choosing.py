@@ -16,6 +16,7 @@ from torch import Tensor
 
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import log_exponential, tiles
+from w2s_chains.core.asks import Until
 from w2s_chains.core.sampling import SamplingParams, noise_key
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Draw:
         rank: The first token is the one with this place, from 0, in the order in which tokens are
             drawn without replacement; None draws it independently of the siblings.
         parent_place: Seeds the noise of draws without replacement, which siblings share.
+        until: Where the chunk ends earlier, if anywhere.
     """
 
     parents: tuple[Segment, ...]
@@ -59,6 +61,13 @@ class Draw:
     known: int = _ALL
     rank: int | None = None
     parent_place: tuple[object, ...] = ()
+    until: Until | None = None
+
+    @property
+    def most_entropy(self) -> float:
+        """The most entropy of a token that does not begin another chunk, in nats."""
+        limit = None if self.until is None else self.until.entropy
+        return math.inf if limit is None else limit
 
     @property
     def cost(self) -> int:
@@ -170,6 +179,7 @@ class Chooser:
         # Rows whose first tokens are drawn without replacement, and all other draws.
         self._without = [row for row, draw in enumerate(first) if draw.rank is not None]
         self._with = [slot for slot, draw in enumerate(self._draws) if draw.rank is None]
+        self._watches_entropy = any(math.isfinite(draw.most_entropy) for draw in self._draws)
         greedy = self._shaper.greedy
         self._cold = torch.tensor(greedy, device=device)[:, None] if any(greedy) else None
         self._keys: dict[int, Tensor] = {}
@@ -195,9 +205,10 @@ class Chooser:
             sampled: Tokens chosen since the parent. [B] each
 
         Returns:
-            The tokens [B * width]; and a table [models + 1, B * width] of their log-probabilities
-            under each model, at temperature 1 and unfiltered, with a last row of what steering
-            added to the log-probability that they were sampled with.
+            The tokens [B * width]; and a table [models + 2, B * width]: their log-probabilities
+            under each model, at temperature 1 and unfiltered; what steering added to the
+            log-probability that they were sampled with; and the entropy of the first model's
+            distribution, in nats, or 0 if no draw has a limit for it.
         """
         # Models may pad the same vocabulary to different sizes: use the part that all have.
         size = min(self._known, *(table.shape[1] for table in tables))
@@ -217,7 +228,12 @@ class Chooser:
         if len(tables) > 1:
             base = self._shaper.shaped(base, sampled, allowed)
             drift = logits.log_softmax(1).gather(1, at) - base.log_softmax(1).gather(1, at)
-        return ids, torch.stack([*likely, drift]).flatten(1)
+        entropy = torch.zeros_like(drift)
+        if self._watches_entropy:
+            # A token of probability 0 adds nothing: 0 * -inf would be NaN.
+            own = known[0].exp() * known[0].clamp(min=_LEAST)
+            entropy = entropy - own.sum(1, keepdim=True)
+        return ids, torch.stack([*likely, drift, entropy]).flatten(1)
 
     def _allowed(self, logits: Tensor) -> Tensor:
         from w2s_chains.backend.constrained.grammar import allowed

@@ -30,20 +30,31 @@ class Drawn:
             ``Draw.parents``.
         end_logprob: log p(end token) after them under the first model, in nats; None if no end
             token was sampled.
-        drift: Sum over the tokens of log q(token) - log p(token), in nats: q is the distribution
-            they were sampled from, p the same without steering. 0 without steering.
+        drifts: log q(token) - log p(token) of each token, in nats: q is the distribution that it
+            was sampled from, p the same without steering. 0 without steering.
         state: Grammar state after the tokens; None allows all.
+        entropies: Entropy of the distribution of each token, in nats; None without a limit for it.
     """
 
     segments: tuple[Segment, ...]
     end_logprob: float | None
-    drift: float = 0.0
+    drifts: tuple[float, ...]
     state: GrammarState | None = None
+    entropies: tuple[float, ...] | None = None
 
     @property
     def ended(self) -> bool:
         """Whether an end token was sampled."""
         return self.end_logprob is not None
+
+    def cut(self, count: int) -> Drawn:
+        """Return the child that has only the first ``count`` of the tokens."""
+        return Drawn(
+            segments=tuple(segment.cut(count) for segment in self.segments),
+            end_logprob=None,
+            drifts=self.drifts[:count],
+            entropies=self.entropies and self.entropies[:count],
+        )
 
 
 @torch.inference_mode()
@@ -100,6 +111,7 @@ def _sample_batch(
     device = logits[0].device  # differs from the model's if layers are spread over devices
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
+    most_entropy = torch.tensor([draw.most_entropy for draw in in_order], device=device)
     sampled: list[Tensor] = []
     logprobs: list[Tensor] = []
     choosers: list[Chooser] = []
@@ -124,8 +136,10 @@ def _sample_batch(
         ]
         ids = torch.cat([own for own, _ in chosen])  # [B * width]
         sampled.append(ids)
-        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 1, B * width]
+        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 2, B * width]
         ended |= torch.isin(ids, ends)
+        if step:
+            ended |= logprobs[-1][-1] > most_entropy
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
         logits = [
@@ -133,7 +147,7 @@ def _sample_batch(
             for model, batch in zip(models, batches, strict=True)
         ]
     taken: list[list[int]] = to_lists(torch.stack(sampled, dim=1))  # [B * width, steps]
-    # [models + 1, B * width, steps]
+    # [models + 2, B * width, steps]
     likely: list[list[list[float]]] = to_lists(torch.stack(logprobs, dim=2))
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
@@ -143,7 +157,7 @@ def _sample_batch(
         slot = row * width + branch
         own = [values[slot] for values in likely]
         one = _drawn(draw, taken[slot], own, set(end_ids), models)
-        if not one.ended:
+        if not one.ended or draw.until is not None:  # which may cut the end off
             for segment, branches in zip(one.segments, kept, strict=True):
                 branches.append((segment, row, branch, len(segment.ids)))
         drawn.append(replace(one, state=states[slot]))
@@ -164,11 +178,15 @@ def _drawn(
     end_ids: set[int],
     models: Sequence[CausalLM],
 ) -> Drawn:
-    """Make the child from one branch: its tokens up to the end token, as segments."""
+    """Make the child from one branch: its tokens up to the end of the chunk, as segments."""
+    limit = draw.most_entropy
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
-    *logprobs, drifts = [own[: count + ended] for own in values]
+    uncertain = (i for i, value in enumerate(values[-1][: count + ended]) if i and value > limit)
+    if (cut := next(uncertain, None)) is not None:
+        count, ended = cut, False
+    *logprobs, drifts, entropies = [own[: count + ended] for own in values]
     _check_numbers(models, logprobs, drifts)
     segments: list[Segment] = []
     for parent, own in zip(draw.parents, logprobs, strict=True):
@@ -178,7 +196,8 @@ def _drawn(
     return Drawn(
         segments=tuple(segments),
         end_logprob=logprobs[0][count] if ended else None,
-        drift=sum(drifts),
+        drifts=tuple(drifts),
+        entropies=None if math.isinf(limit) else tuple(entropies),
     )
 
 
