@@ -21,10 +21,10 @@ from w2s_chains.search.base import (
     score,
     top,
 )
-from w2s_chains.search.best_of_n import BestOfN
-from w2s_chains.search.chunk_beam import ChunkBeamSearch
-from w2s_chains.search.sampling import EmulatedFineTuning, Sampling
-from w2s_chains.search.token_search import TokenSearch
+from w2s_chains.search.answers.best_of_n import BestOfN
+from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
+from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.steps.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "chunk_beam": ChunkBeamSearch,

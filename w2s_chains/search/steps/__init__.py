@@ -1,0 +1,1 @@
+"""Strategies that choose at every step of an answer."""
