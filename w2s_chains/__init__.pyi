@@ -4,9 +4,9 @@ from .core.asks import Ask as Ask
 from .core.asks import Commit as Commit
 from .core.asks import Expand as Expand
 from .core.asks import Expands as Expands
-from .core.asks import Until as Until
 from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
+from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
 from .core.events import Committed as Committed

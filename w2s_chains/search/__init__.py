@@ -9,6 +9,8 @@ from typing import Annotated
 from w2s_chains.core.configs import built
 from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.core.slots import Slot
+from w2s_chains.search.answers.best_of_n import BestOfN
+from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -21,9 +23,7 @@ from w2s_chains.search.base import (
     score,
     top,
 )
-from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
-from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
 from w2s_chains.search.steps.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
