@@ -72,6 +72,7 @@ from .scorers import ScorerConfig as ScorerConfig
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
+from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy

@@ -21,6 +21,7 @@ from w2s_chains import (
     HuggingFaceGuide,
     HuggingFaceProposer,
     Hypothesis,
+    ParticleFilter,
     Sampling,
     SearchStrategy,
     TokenSearch,
@@ -38,11 +39,12 @@ STRATEGIES = [
     Sampling(),
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
+    ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
     STRATEGIES,
-    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens"],
+    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens", "particles"],
 )
 
 

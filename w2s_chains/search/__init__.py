@@ -23,6 +23,7 @@ from w2s_chains.search.base import (
 )
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
+from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
 from w2s_chains.search.steps.token_search import TokenSearch
 
@@ -32,6 +33,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "best_of_n": BestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
+    "particle_filter": ParticleFilter,
 }
 """The built-in strategies by type."""
 
@@ -55,6 +57,7 @@ __all__ = [
     "BestOfN",
     "ChunkBeamSearch",
     "EmulatedFineTuning",
+    "ParticleFilter",
     "Sampling",
     "Search",
     "SearchStrategy",
