@@ -87,7 +87,6 @@ SEARCHES = [
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
     ParticleFilter(particles=3, chunk_tokens=1, tau=0.1, resample_below=1.0),
-    ParticleFilter(particles=5, chunk_tokens=1, resample_below=0.0),
 ]
 
 
