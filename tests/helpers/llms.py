@@ -12,6 +12,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 
 from w2s_chains import (
+    CARDS,
     W2SLLM,
     BestOfN,
     ChatW2S,
@@ -40,11 +41,22 @@ STRATEGIES = [
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
     ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
+    CARDS(goal=4.0, goal_tokens=12, entropy=4.5, chunk_tokens=6, attempts=5, wave=2),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
     STRATEGIES,
-    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens", "particles"],
+    ids=[
+        "beam",
+        "finished",
+        "steered",
+        "best-of-n",
+        "sampling",
+        "eft",
+        "tokens",
+        "particles",
+        "cards",
+    ],
 )
 
 

@@ -22,6 +22,7 @@ from w2s_chains.search.base import (
     top,
 )
 from w2s_chains.search.answers.best_of_n import BestOfN
+from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
@@ -34,6 +35,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
     "particle_filter": ParticleFilter,
+    "cards": CARDS,
 }
 """The built-in strategies by type."""
 
@@ -51,6 +53,7 @@ build_strategy = partial(built, STRATEGY)
 
 
 __all__ = [
+    "CARDS",
     "STRATEGIES",
     "STRATEGY",
     "AnyStrategy",
