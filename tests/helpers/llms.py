@@ -13,6 +13,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from w2s_chains import (
     CARDS,
+    MCTS,
     W2SLLM,
     BestOfN,
     ChatW2S,
@@ -42,6 +43,7 @@ STRATEGIES = [
     TokenSearch(candidates=4, tau=0.5),
     ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
     CARDS(goal=4.0, goal_tokens=12, entropy=4.5, chunk_tokens=6, attempts=5, wave=2),
+    MCTS(iterations=3, successors=2, chunk_tokens=4, exploration=0.5),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -56,6 +58,7 @@ every_strategy = pytest.mark.parametrize(
         "tokens",
         "particles",
         "cards",
+        "mcts",
     ],
 )
 

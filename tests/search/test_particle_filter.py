@@ -28,12 +28,12 @@ from w2s_chains import (
 from w2s_chains.core.asks import Ask, Expands, RandomStream, Score
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.search import build_strategy
+from w2s_chains.search.base import relative
 from w2s_chains.search.steps import particle_filter
 from w2s_chains.search.steps.particle_filter import (
     Particles,
     effective_size,
     log_mean,
-    relative,
     systematic,
 )
 from w2s_chains.testing import Trace, drive

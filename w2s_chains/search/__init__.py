@@ -24,6 +24,7 @@ from w2s_chains.search.base import (
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
+from w2s_chains.search.steps.mcts import MCTS
 from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
 from w2s_chains.search.steps.token_search import TokenSearch
@@ -36,6 +37,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "emulated_fine_tuning": EmulatedFineTuning,
     "particle_filter": ParticleFilter,
     "cards": CARDS,
+    "mcts": MCTS,
 }
 """The built-in strategies by type."""
 
@@ -54,6 +56,7 @@ build_strategy = partial(built, STRATEGY)
 
 __all__ = [
     "CARDS",
+    "MCTS",
     "STRATEGIES",
     "STRATEGY",
     "AnyStrategy",

@@ -21,6 +21,7 @@ from w2s_chains.search.base import (
     drawn,
     expand_all,
     random_stream,
+    relative,
     score,
     top,
 )
@@ -160,14 +161,6 @@ def _scores(particles: Sequence[Hypothesis]) -> Generator[Ask, Any, list[float]]
     found = yield from score(pool)
     known = {h.identity: value for h, value in zip(pool, found, strict=True)}
     return [known[h.identity] for h in particles]
-
-
-def relative(log_weights: Sequence[float]) -> list[float]:
-    """Return weights relative to the largest one; equal ones if all are zero."""
-    largest = max(log_weights)
-    if math.isinf(largest):  # only the infinitely good, or all if all are infinitely bad
-        return [float(value == largest) for value in log_weights]
-    return [math.exp(value - largest) for value in log_weights]
 
 
 def effective_size(weights: Sequence[float]) -> float:
