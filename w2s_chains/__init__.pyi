@@ -69,9 +69,12 @@ from .scorers import RewardModelConfig as RewardModelConfig
 from .scorers import RewardModelScorer as RewardModelScorer
 from .scorers import RunnableScorer as RunnableScorer
 from .scorers import ScorerConfig as ScorerConfig
+from .search import CARDS as CARDS
+from .search import MCTS as MCTS
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
+from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy

@@ -12,6 +12,8 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 
 from w2s_chains import (
+    CARDS,
+    MCTS,
     W2SLLM,
     BestOfN,
     ChatW2S,
@@ -21,6 +23,7 @@ from w2s_chains import (
     HuggingFaceGuide,
     HuggingFaceProposer,
     Hypothesis,
+    ParticleFilter,
     Sampling,
     SearchStrategy,
     TokenSearch,
@@ -38,11 +41,25 @@ STRATEGIES = [
     Sampling(),
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
+    ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
+    CARDS(goal=4.0, goal_tokens=12, entropy=4.5, chunk_tokens=6, attempts=5, wave=2),
+    MCTS(iterations=3, successors=2, chunk_tokens=4, exploration=0.5),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
     STRATEGIES,
-    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens"],
+    ids=[
+        "beam",
+        "finished",
+        "steered",
+        "best-of-n",
+        "sampling",
+        "eft",
+        "tokens",
+        "particles",
+        "cards",
+        "mcts",
+    ],
 )
 
 

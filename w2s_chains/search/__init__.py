@@ -23,7 +23,10 @@ from w2s_chains.search.base import (
     score,
     top,
 )
+from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
+from w2s_chains.search.steps.mcts import MCTS
+from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.steps.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
@@ -32,6 +35,9 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "best_of_n": BestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
+    "particle_filter": ParticleFilter,
+    "cards": CARDS,
+    "mcts": MCTS,
 }
 """The built-in strategies by type."""
 
@@ -49,12 +55,15 @@ build_strategy = partial(built, STRATEGY)
 
 
 __all__ = [
+    "CARDS",
+    "MCTS",
     "STRATEGIES",
     "STRATEGY",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",
     "EmulatedFineTuning",
+    "ParticleFilter",
     "Sampling",
     "Search",
     "SearchStrategy",
