@@ -40,5 +40,5 @@ class HuggingFaceGuide(LocalModel, Guide):
             PromptError: A text is longer than the model's context.
         """
         for rows in self.paths.read(hypotheses, scored=True):
-            rows.hypothesis.usage.add_guide(rows.count, rows.flops_per_token)
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
         return [self.paths.loglikelihood(h) for h in hypotheses]

@@ -243,7 +243,7 @@ class GuidePair(BaseGuidePair):
         guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
         paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
         for rows in read_together(paths, hypotheses, scored=True):
-            rows.hypothesis.usage.add_guide(rows.count, rows.flops_per_token)
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

@@ -118,11 +118,12 @@ class HuggingFaceProposer(LocalModel, Proposer):
         if requests[0].steering:
             pair = require_steering(requests[0].guides, self.tokenizer.vocabulary)
             pair.read(hypotheses)
-        for h, count, _ in self.paths.read(hypotheses, scored=True):
-            if h.parent is None:
-                h.usage.prompt_tokens += count + 1
+        for read in self.paths.read(hypotheses, scored=True):
+            usage = read.hypothesis.usage
+            if read.hypothesis.parent is None:
+                usage.prompt_tokens += read.number + 1
             else:  # its text is not this proposer's own
-                h.usage.read_tokens += count
+                usage.read_tokens += read.number
         rows = [
             (request, h, i, stream)
             for request in requests

@@ -27,7 +27,7 @@ class SteeringPair:
     def read(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Make both guides read what they have not read yet, so that sampling can go on."""
         for rows in read_together((self.tuned, self.untuned), hypotheses, scored=True):
-            rows.hypothesis.usage.add_guide(rows.count, rows.flops_per_token)
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
 
     def count(self, hypothesis: Hypothesis, rows: int) -> None:
         """Count rows that both guides read while children of a hypothesis were sampled."""

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from w2s_chains.backend.kv.segment import Segment
@@ -17,14 +17,15 @@ from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import PromptError, ScorerError
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RowsRead:
     """What a model has read for one hypothesis: rows, each of them one token at one position.
 
     The token before several siblings is read once for all of them, and counts for the first.
     """
 
     hypothesis: Hypothesis
-    count: int
+    number: int
     flops_per_token: float
 
 
@@ -60,9 +61,7 @@ class Paths:
         ):
             self._by_ids.add(hypothesis)
 
-    def read(
-        self, hypotheses: Sequence[Hypothesis], *, scored: bool
-    ) -> list[Rows]:
+    def read(self, hypotheses: Sequence[Hypothesis], *, scored: bool) -> list[RowsRead]:
         """Read what has not been read yet: ``read_together`` for these paths alone."""
         return read_together([self], hypotheses, scored=scored)
 
@@ -225,7 +224,7 @@ def _sum(segment: Segment, prompt: Sequence[int], summed: Mapping[Segment, _Sums
 
 def read_together(
     many: Sequence[Paths], hypotheses: Sequence[Hypothesis], *, scored: bool
-) -> list[Rows]:
+) -> list[RowsRead]:
     """Read what has not been read yet: first the prompts, each of them once, then the answers.
 
     Args:
@@ -244,7 +243,7 @@ def read_together(
     models: dict[int, list[Paths]] = {}
     for paths in many:
         models.setdefault(id(paths.lm.model), []).append(paths)
-    rows: list[Rows] = []
+    rows: list[RowsRead] = []
     for readers in models.values():
         for prompts in (True, False):
             wanted = [
@@ -263,6 +262,6 @@ def read_together(
                 count = reading.count - (again and reading.count > 0)
                 if reading.count:
                     begun.add(reading.family)
-                rows.append(Rows(h, count, paths.flops_per_token))
+                rows.append(RowsRead(h, count, paths.flops_per_token))
                 paths.keep(h, reading.segment, reading.end_logprob)
     return rows
