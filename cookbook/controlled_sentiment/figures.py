@@ -47,6 +47,8 @@ def main_figure(rows: Rows) -> Figure:
         tidy(axes)
     panels[0].set_yticks(range(len(names)), [label(rows, name) for name in names])
     panels[0].invert_yaxis()
+    title = f"in brackets: {costs_of(rows)[1]} per answer"
+    panels[0].set_title(title, x=0, ha="right", fontsize=9)
     return figure
 
 
@@ -121,8 +123,8 @@ def colour_of(name: str) -> str:
 
 def label(rows: Rows, name: str) -> str:
     """Return a config's name with what the large model read per answer, if the rows tell."""
-    column, title = costs_of(rows)
-    return f"{name}  ({np.mean([getattr(row, column) for row in rows[name]]):.0f} {title})"
+    counts = [getattr(row, costs_of(rows)[0]) for row in rows[name]]
+    return f"{name}  ({np.mean(counts):.0f})"
 
 
 def costs_of(rows: Rows) -> tuple[str, str]:

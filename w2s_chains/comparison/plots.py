@@ -85,7 +85,8 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
     axes.set_xlabel(_ROWS if summary.counts_rows else _CANDIDATES)
     axes.set_ylabel(f"{reward}, mean and 95% interval")
     without = f"; {left_out} configs without a count of rows" if left_out else ""
-    axes.set_title(f"{reward}: what it costs ({summary.prompts} prompts{without})", loc="left")
+    what = "what it costs" if summary.counts_rows else "of how many candidates"
+    axes.set_title(f"{reward}: {what} ({summary.prompts} prompts{without})", loc="left")
     tidy(axes)
     return figure
 
