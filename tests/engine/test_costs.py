@@ -400,4 +400,5 @@ def test_flops_of_a_model_of_unknown_size_are_unknown(
         assert answer.guide_tokens > 0
         assert answer.guide_flops_ratio is None
     [answer] = run(job(Here(), scorer, BestOfN(n=2)))
-    assert answer.guide_flops_ratio is None
+    assert answer.read_tokens is answer.guide_flops_ratio is None, "the proposer counts nothing"
+    assert answer.rounds == 1

@@ -57,7 +57,7 @@ class Row(_AboutAnswer):
         kl: Its mean over answers estimates KL(config || frozen model), in nats; see ``Finished``.
         rewards: One value per reward; None if it failed, and ``errors`` says why.
         read_tokens: Rows that the proposer read to grow the tree, in all branches: the cost; None
-            in rows of older versions, which did not count them.
+            in rows of older versions and from proposers that do not count them.
         rounds: Number of ``Expand`` asks, one after another; None in rows of older versions.
         proposed_tokens: Candidates considered: tokens sampled by the proposer, in all branches.
         guide_tokens: Rows that both guides read together, prompt included. Older versions counted

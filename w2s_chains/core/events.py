@@ -42,7 +42,8 @@ class Finished:
         finish_reason: Why it ended.
         completion_tokens: The proposer's tokens in the answer; None if it returns only text.
         prompt_tokens: Tokens of the prompt, which the proposer prefills once.
-        read_tokens: Rows that the proposer read to grow the tree of this prompt: the search's cost.
+        read_tokens: Rows that the proposer read to grow the tree of this prompt: the search's cost;
+            None if the proposer counts none.
         rounds: Number of ``Expand`` asks, each of which waited for the answer to the one before.
         proposed_tokens: Candidates considered: tokens sampled for this prompt, in all branches.
         guide_tokens: Rows that both guides read for this prompt; see ``Usage``.
@@ -64,7 +65,7 @@ class Finished:
     finish_reason: FinishReason | None
     completion_tokens: int | None
     prompt_tokens: int
-    read_tokens: int
+    read_tokens: int | None
     rounds: int
     proposed_tokens: int
     guide_tokens: int
