@@ -144,6 +144,11 @@ def guides_of(scorer: LogRatioScorer) -> list[HuggingFaceGuide]:
     return both_guides(scorer.pair)
 
 
+def rows(answer: Finished) -> int:
+    assert answer.read_tokens is not None
+    return answer.read_tokens
+
+
 def costs(answer: Finished) -> dict[str, Any]:
     names = ("prompt_tokens", "read_tokens", "rounds", "proposed_tokens", "guide_tokens")
     return {name: getattr(answer, name) for name in names} | {
@@ -166,7 +171,7 @@ def any_scorer(request: pytest.FixtureRequest, pair: GuidePair, foreign_pair: Gu
 
 
 @pytest.mark.parametrize(
-    ("strategy", "rows", "rounds", "candidates"),
+    ("strategy", "read", "rounds", "candidates"),
     [
         # All candidates for a token come from one row.
         (ChunkBeamSearch(width=1, successors=8, chunk_tokens=1), 20, 20, 8 * 20),
@@ -187,7 +192,7 @@ def test_costs_of_answers_of_20_tokens(
     proposer: HuggingFaceProposer,
     scorer: LogRatioScorer,
     strategy: SearchStrategy,
-    rows: int,
+    read: int,
     rounds: int,
     candidates: int,
 ) -> None:
@@ -196,7 +201,7 @@ def test_costs_of_answers_of_20_tokens(
         return logged, job(proposer, scorer, logged, seed=seed)
 
     _, answer = endless(make)
-    assert (answer.read_tokens, answer.rounds) == (rows, rounds)
+    assert (answer.read_tokens, answer.rounds) == (read, rounds)
     assert answer.proposed_tokens == candidates
 
 
@@ -223,7 +228,7 @@ def test_rows_are_what_the_model_reads(
     """As long as a batch needs no padding and siblings fit into one row."""
     [answer] = run(job(proposer, scorer, TokenSearch(candidates=8)))
     counters = proposer.lm.counters
-    assert counters.tokens_read == answer.prompt_tokens - 1 + answer.read_tokens
+    assert counters.tokens_read == answer.prompt_tokens - 1 + rows(answer)
     assert counters.forwards > 20
 
 
@@ -282,7 +287,7 @@ def test_answers_to_one_prompt_read_it_once(
     rounds = [len(own.expanded) for own in logged]
     assert [answer.rounds for answer in answers] == rounds, "each waits for its own"
     assert rounds[1] > 1
-    last = max(answers, key=lambda answer: answer.read_tokens)
+    last = max(answers, key=rows)
     assert last.prompt_tokens == len(proposer.tokenizer.prompt_ids(root.prompt))
     assert last.read_tokens == sum(rows_of(own.expanded) for own in logged)
 
@@ -328,7 +333,7 @@ def test_guides_read_what_siblings_share_once(
         scored = sum(map(len, logged.scored))
         if same and scored == len(sampled(logged.expanded)):
             # None was dropped as the double of another: they read what the large model reads.
-            assert expected == 2 * (answer.prompt_tokens - 1 + answer.read_tokens)
+            assert expected == 2 * (answer.prompt_tokens - 1 + rows(answer))
 
 
 @pytest.mark.parametrize("strategy", [EmulatedFineTuning(), ChunkBeamSearch(steering=0.5)])
@@ -340,7 +345,7 @@ def test_guides_that_steer_read_what_the_large_model_reads(
         return logged, job(proposer, scorer, logged, seed=seed)
 
     logged, answer = endless(make)
-    assert answer.guide_tokens == 2 * (answer.prompt_tokens - 1 + answer.read_tokens)
+    assert answer.guide_tokens == 2 * (answer.prompt_tokens - 1 + rows(answer))
     assert answer.read_tokens == rows_of(logged.expanded)
 
 
@@ -361,7 +366,7 @@ def test_flops_are_relative_to_the_large_models(
 ) -> None:
     [answer] = run(job(proposer, scorer, BestOfN(n=4)))
     small = guides_of(scorer)[0].flops_per_token
-    read = answer.prompt_tokens - 1 + answer.read_tokens
+    read = answer.prompt_tokens - 1 + rows(answer)
     wanted = answer.guide_tokens * small / (read * proposer.flops_per_token)
     assert answer.guide_flops_ratio == pytest.approx(wanted)
     [alone] = run(job(proposer, None, Sampling()))
@@ -376,7 +381,7 @@ def test_flops_of_guides_of_two_sizes_add_up(proposer: HuggingFaceProposer) -> N
     assert large.flops_per_token > 2 * small.flops_per_token
     [answer] = run(job(proposer, LogRatioScorer(GuidePair(large, small)), BestOfN(n=4)))
     spent = answer.guide_tokens / 2 * (large.flops_per_token + small.flops_per_token)
-    read = answer.prompt_tokens - 1 + answer.read_tokens
+    read = answer.prompt_tokens - 1 + rows(answer)
     assert answer.guide_flops_ratio == pytest.approx(spent / (read * proposer.flops_per_token))
 
 
