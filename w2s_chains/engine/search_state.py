@@ -241,8 +241,13 @@ class SearchState:
                 finish_reason=answer.finish_reason,
                 completion_tokens=answer.n_tokens,
                 prompt_tokens=usage.prompt_tokens,
+                read_tokens=usage.read_tokens or None,
+                rounds=self._rounds,
                 proposed_tokens=usage.proposed_tokens,
                 guide_tokens=usage.guide_tokens,
+                guide_flops_ratio=usage.guide_flops_ratio(
+                    Proposer.of(self.job.proposer).flops_per_token
+                ),
                 kl=kl,
             )
         )
