@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -186,6 +187,17 @@ def test_an_error_does_not_keep_the_reply() -> None:
     gc.collect()
     assert replies
     assert not any(reply() for reply in replies), kept
+
+
+def test_a_long_reply_is_refused_at_once() -> None:
+    """The engine stands still while a message is written."""
+    reply = "9 word" * 2**21
+    [node] = nodes("x")
+    before = time.thread_time()
+    with pytest.raises(ScorerError, match=r"gave '9 word9 word9 .* must be a finite number") as told:
+        RunnableScorer(RunnableLambda(lambda _: reply)).score([node])
+    assert time.thread_time() - before < 0.5
+    assert len(str(told.value)) < 600
 
 
 class LocalJudge(BaseLLM):
