@@ -194,7 +194,9 @@ def test_a_long_reply_is_refused_at_once() -> None:
     reply = "9 word" * 2**21
     [node] = nodes("x")
     before = time.thread_time()
-    with pytest.raises(ScorerError, match=r"gave '9 word9 word9 .* must be a finite number") as told:
+    with pytest.raises(
+        ScorerError, match=r"gave '9 word9 word9 .* must be a finite number"
+    ) as told:
         RunnableScorer(RunnableLambda(lambda _: reply)).score([node])
     assert time.thread_time() - before < 0.5
     assert len(str(told.value)) < 600
