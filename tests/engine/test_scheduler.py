@@ -203,7 +203,7 @@ def test_an_odd_ask_fails_its_own_search(ask: Any, later: bool) -> None:
     good, bad = jobs(Here(), "ab", 4)
     scorer: Any = CallableScorer(lambda prompts, texts: [0.0 for _ in texts])
     one, two = Engine().submit([good, dataclasses.replace(bad, strategy=Odd(), scorer=scorer)])
-    with pytest.raises(StrategyError, match="'odd' asked for .*, which cannot be answered"):
+    with pytest.raises(StrategyError, match=r"'odd' asked for .*, which cannot be answered"):
         two.future.result(timeout=20)
     assert texts([one]) == [" word" * 4]
 
