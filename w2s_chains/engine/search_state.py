@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
+from w2s_chains.core.parts import Proposer
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.engine.growth import Growth
 from w2s_chains.engine.job import SearchHandle, check_abilities
