@@ -4,9 +4,10 @@
     python -m tests.benchmarks.bench --only 4,4,10,30,64 --prompts 1 --repeats 3
 
 The proposer is the embedded SmolLM2 (135M). The guides are its first ten layers, so that they cost
-what guides cost (64M); the tuned one has noise of 0.01. One thread; floor and ours take turns. CPU
-seconds of the process; peak memory is what the kernel saw, above what was there before. A benchmark
-reports, and asserts nothing.
+what guides cost (64M); the tuned one has noise of 0.01. Token-level searches are compared with
+plain sampling, with these guides and with those of the demo, small ones of another vocabulary. One
+thread; floor and ours take turns. CPU seconds of the process; peak memory is what the kernel saw,
+above what was there before. A benchmark reports, and asserts nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,8 +43,10 @@ from w2s_chains import (
     Hypothesis,
     Job,
     LogRatioScorer,
+    Sampling,
     SamplingParams,
     SearchStrategy,
+    TokenSearch,
 )
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.choosing import Chooser
@@ -67,8 +70,9 @@ class Work:
         prompt: Tokens of a prompt (P).
         new: New tokens of an answer (N).
         prompts: Answered at once.
-        floor: What it is compared with: F1, F2, F3 (see ``floors``), or "alone", the same work by
-            ourselves, one prompt after another.
+        floor: What it is compared with: F1, F2, F3 (see ``floors``); "alone", the same work by
+            ourselves, one prompt after another; or "sampling", plain sampling by ourselves.
+        demo: Whether the guides are those of the demo.
         goal: Of the issue, for the ratio to the floor.
         reference: The ratio of the reference implementation, where it was measured.
     """
@@ -79,6 +83,7 @@ class Work:
     new: int = 64
     prompts: int = 1
     floor: str = "F1"
+    demo: bool = False
     goal: float | None = None
     reference: float | None = None
 
@@ -118,7 +123,30 @@ def all_work() -> list[Work]:
         for prompts in (4, 16)
     ]
     together = beam(2, 2, 10, 30, 64, prompts=16, floor="alone", goal=1 / 3.5)
-    return [*alone, together, *many]
+    return [*alone, together, *many, *token_level()]
+
+
+def token_level() -> list[Work]:
+    """Searches that choose every token, against plain sampling."""
+    return [
+        Work(
+            label=f"{label},{prompt},{new}{', demo' if demo else ''}",
+            strategy=strategy,
+            prompt=prompt,
+            new=new,
+            prompts=prompts,
+            floor="sampling",
+            demo=demo,
+            goal=goal,
+        )
+        for demo in (True, False)
+        for prompt, new in ((30, 64), (30, 512), (1000, 64))
+        for prompts in (1, 16)
+        for label, strategy, goal in (
+            ("1,4,1", ChunkBeamSearch(width=1, successors=4, chunk_tokens=1), 1.25),
+            ("16 soft", TokenSearch(candidates=16, tau=0.5), 1.5),
+        )
+    ]
 
 
 class Subject:
@@ -143,6 +171,8 @@ class Subject:
         self.parts = (self.proposer, *guides)
         self.pair = GuidePair(*guides)
         self.scorer = LogRatioScorer(self.pair)
+        demo = GuidePair.from_pretrained("embedded:reviews-tuned", "embedded:reviews-untuned")
+        self.demo_scorer = LogRatioScorer(demo)
         self.engine = Engine()
 
     def prompts(self, work: Work) -> list[str]:
@@ -162,7 +192,7 @@ class Subject:
                 root=Hypothesis.root(prompt),
                 strategy=work.strategy,
                 proposer=self.proposer,
-                scorer=None if work.floor == "F2" else self.scorer,
+                scorer=self.scorer_of(work) if work.strategy.needs_scorer else None,
                 guides=self.pair,
                 sampling=SamplingParams(max_tokens=work.new, temperature=0.7),
                 seed=seed,
@@ -172,6 +202,9 @@ class Subject:
         for running in self.engine.submit(jobs):
             assert running.future.result().completion_tokens == work.new
 
+    def scorer_of(self, work: Work) -> LogRatioScorer:
+        return self.demo_scorer if work.demo else self.scorer
+
     def floor(self, work: Work, prompts: Sequence[str], seed: int) -> Callable[[], None]:
         if work.floor == "alone":
 
@@ -180,6 +213,9 @@ class Subject:
                     self.run(work, [prompt], seed)
 
             return one_by_one
+        if work.floor == "sampling":
+            plain = replace(work, strategy=Sampling())
+            return lambda: self.run(plain, prompts, seed)
         ids = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         if work.floor == "F2":
             return floors.emulated(self.models, ids, work.new)
@@ -311,7 +347,8 @@ def report(subject: Subject, lines: Sequence[Line]) -> str:
         "",
         f"{_processor()} ({os.cpu_count()} cores), one thread, Python {platform.python_version()}, "
         f"{packages}, load {os.getloadavg()[1]:.1f}. Medians; in brackets the smallest and largest "
-        "ratio. F1, F2, F3: `floors.py`; alone: ours, one prompt after another. Overhead: CPU time "
+        "ratio. F1, F2, F3: `floors.py`; alone: ours, one prompt after another; sampling: "
+        "plain sampling by ourselves. Overhead: CPU time "
         "outside model forwards and sampling. Reference: ratios to F1 of the reference "
         "implementation of the paper, quoted from `shared/FACTS.md` (another run, same floor).",
         "",
