@@ -12,6 +12,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 
 from w2s_chains import (
+    DVTS,
     W2SLLM,
     BestOfN,
     ChatW2S,
@@ -38,11 +39,12 @@ STRATEGIES = [
     Sampling(),
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
+    DVTS(subtrees=2, successors=2, chunk_tokens=4),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
     STRATEGIES,
-    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens"],
+    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens", "dvts"],
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_chains import (
+    DVTS,
     BestOfN,
     ChunkBeamSearch,
     EmulatedFineTuning,
@@ -85,6 +86,7 @@ SEARCHES = [
     ChunkBeamSearch(width=3, successors=1, chunk_tokens=2),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
+    DVTS(subtrees=3, successors=2, chunk_tokens=1),
 ]
 
 

@@ -24,11 +24,13 @@ from w2s_chains.search.base import (
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.steps.dvts import DVTS
 from w2s_chains.search.steps.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "chunk_beam": ChunkBeamSearch,
     "token_search": TokenSearch,
+    "dvts": DVTS,
     "best_of_n": BestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
@@ -51,6 +53,7 @@ build_strategy = partial(built, STRATEGY)
 __all__ = [
     "STRATEGIES",
     "STRATEGY",
+    "DVTS",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",
