@@ -70,6 +70,7 @@ from .scorers import RewardModelScorer as RewardModelScorer
 from .scorers import RunnableScorer as RunnableScorer
 from .scorers import ScorerConfig as ScorerConfig
 from .search import DVTS as DVTS
+from .search import AdaptiveBestOfN as AdaptiveBestOfN
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning

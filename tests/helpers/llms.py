@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from w2s_chains import (
     DVTS,
     W2SLLM,
+    AdaptiveBestOfN,
     BestOfN,
     ChatW2S,
     ChunkBeamSearch,
@@ -40,11 +41,22 @@ STRATEGIES = [
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
     DVTS(subtrees=2, successors=2, chunk_tokens=4),
+    AdaptiveBestOfN(n=6, wave=2, min_gain=0.5),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
     STRATEGIES,
-    ids=["beam", "finished", "steered", "best-of-n", "sampling", "eft", "tokens", "dvts"],
+    ids=[
+        "beam",
+        "finished",
+        "steered",
+        "best-of-n",
+        "sampling",
+        "eft",
+        "tokens",
+        "dvts",
+        "adaptive",
+    ],
 )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from w2s_chains import (
     DVTS,
+    AdaptiveBestOfN,
     BestOfN,
     ChunkBeamSearch,
     EmulatedFineTuning,
@@ -87,6 +88,7 @@ SEARCHES = [
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
     DVTS(subtrees=3, successors=2, chunk_tokens=1),
+    AdaptiveBestOfN(n=8, wave=3, min_gain=0.3),
 ]
 
 

@@ -21,6 +21,7 @@ from w2s_chains.search.base import (
     score,
     top,
 )
+from w2s_chains.search.answers.adaptive_best_of_n import AdaptiveBestOfN
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
@@ -32,6 +33,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "token_search": TokenSearch,
     "dvts": DVTS,
     "best_of_n": BestOfN,
+    "adaptive_best_of_n": AdaptiveBestOfN,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
 }
@@ -54,6 +56,7 @@ __all__ = [
     "STRATEGIES",
     "STRATEGY",
     "DVTS",
+    "AdaptiveBestOfN",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",
