@@ -77,6 +77,7 @@ from .search import EmulatedFineTuning as EmulatedFineTuning
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy
+from .search import SpeculativeRejection as SpeculativeRejection
 from .search import TokenSearch as TokenSearch
 from .search import commit as commit
 from .search import common_ancestor as common_ancestor

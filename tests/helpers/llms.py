@@ -25,6 +25,7 @@ from w2s_chains import (
     Hypothesis,
     Sampling,
     SearchStrategy,
+    SpeculativeRejection,
     TokenSearch,
 )
 from w2s_chains.backend.kv.segment import Segment
@@ -42,6 +43,7 @@ STRATEGIES = [
     TokenSearch(candidates=4, tau=0.5),
     DVTS(subtrees=2, successors=2, chunk_tokens=4),
     AdaptiveBestOfN(n=6, wave=2, min_gain=0.5),
+    SpeculativeRejection(n=4, chunk_tokens=3),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -56,6 +58,7 @@ every_strategy = pytest.mark.parametrize(
         "tokens",
         "dvts",
         "adaptive",
+        "rejection",
     ],
 )
 

@@ -20,6 +20,7 @@ from w2s_chains import (
     Hypothesis,
     Sampling,
     SearchStrategy,
+    SpeculativeRejection,
 )
 from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.testing import drive
@@ -89,6 +90,7 @@ SEARCHES = [
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
     DVTS(subtrees=3, successors=2, chunk_tokens=1),
     AdaptiveBestOfN(n=8, wave=3, min_gain=0.3),
+    SpeculativeRejection(n=8, alpha=0.5, chunk_tokens=1),
 ]
 
 

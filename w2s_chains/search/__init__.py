@@ -25,6 +25,7 @@ from w2s_chains.search.answers.adaptive_best_of_n import AdaptiveBestOfN
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.answers.speculative_rejection import SpeculativeRejection
 from w2s_chains.search.steps.dvts import DVTS
 from w2s_chains.search.steps.token_search import TokenSearch
 
@@ -34,6 +35,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "dvts": DVTS,
     "best_of_n": BestOfN,
     "adaptive_best_of_n": AdaptiveBestOfN,
+    "speculative_rejection": SpeculativeRejection,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
 }
@@ -64,6 +66,7 @@ __all__ = [
     "Sampling",
     "Search",
     "SearchStrategy",
+    "SpeculativeRejection",
     "TokenSearch",
     "build_strategy",
     "commit",
