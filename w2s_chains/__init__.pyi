@@ -4,9 +4,9 @@ from .core.asks import Ask as Ask
 from .core.asks import Commit as Commit
 from .core.asks import Expand as Expand
 from .core.asks import Expands as Expands
-from .core.asks import Until as Until
 from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
+from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
 from .core.events import Committed as Committed
@@ -69,11 +69,14 @@ from .scorers import RewardModelConfig as RewardModelConfig
 from .scorers import RewardModelScorer as RewardModelScorer
 from .scorers import RunnableScorer as RunnableScorer
 from .scorers import ScorerConfig as ScorerConfig
+from .search import CARDS as CARDS
 from .search import DVTS as DVTS
+from .search import MCTS as MCTS
 from .search import AdaptiveBestOfN as AdaptiveBestOfN
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
+from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy

@@ -106,7 +106,8 @@ def shown(value: object) -> str:
 
 def brief(error: BaseException | str) -> str:
     """Shorten another library's message to one line."""
-    return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+    begin = str(error)[:10_000]  # the rest would only take time, seconds of it for a long reply
+    return textwrap.shorten(begin, 300, placeholder=" ...").rstrip(".")
 
 
 MOST_CHOICES = 40

@@ -47,6 +47,8 @@ def main_figure(rows: Rows) -> Figure:
         tidy(axes)
     panels[0].set_yticks(range(len(names)), [label(rows, name) for name in names])
     panels[0].invert_yaxis()
+    title = f"in brackets: {costs_of(rows)[1]} per answer"
+    panels[0].set_title(title, x=0, ha="right", fontsize=9)
     return figure
 
 
@@ -96,7 +98,7 @@ def results_table(rows: Rows) -> str:
     )
     lines = [
         "| | answers | gold | over base | over best-of-16 | VADER | repetition | loglikelihood "
-        "| tokens |",
+        f"| {costs_of(rows)[1]} |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in headline(rows):
@@ -108,7 +110,7 @@ def results_table(rows: Rows) -> str:
         )
         means = [f"{line.means[c]:.2f}" for c in ("vader", "repetition", "loglikelihood")]
         cells = [name, str(line.answers), f"{line.means['gold']:+.2f}", *told_gains, *means]
-        lines.append(f"| {' | '.join([*cells, f'{line.proposed_tokens:.0f}'])} |")
+        lines.append(f"| {' | '.join([*cells, f'{line.costs[costs_of(rows)[0]]:.0f}'])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -120,9 +122,18 @@ def colour_of(name: str) -> str:
 
 
 def label(rows: Rows, name: str) -> str:
-    """Return a config's name with the tokens that it proposed per answer."""
-    tokens = np.mean([row.proposed_tokens for row in rows[name]])
-    return f"{name}  ({tokens:.0f} tokens)"
+    """Return a config's name with what the large model read per answer, if the rows tell."""
+    counts = [getattr(row, costs_of(rows)[0]) for row in rows[name]]
+    return f"{name}  ({np.mean(counts):.0f})"
+
+
+def costs_of(rows: Rows) -> tuple[str, str]:
+    """Return the column to show beside each config, and its title.
+
+    Rows of older versions tell only the candidates; unless every row tells more, these are shown.
+    """
+    told = all(row.read_tokens is not None for own in rows.values() for row in own)
+    return ("read_tokens", "rows read") if told else ("proposed_tokens", "candidate tokens")
 
 
 def errorbar(

@@ -30,6 +30,18 @@ def test_plots_show_every_config_and_are_equal_when_drawn_again(tmp_path: Path) 
     assert all(image.startswith(b"\x89PNG") for image in first)
 
 
+def test_the_cost_is_what_is_on_the_x_axis() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    for own, place, label in (
+        (rows("a", golds, read_tokens=7), 7, "rows that the large model read"),
+        (rows("a", golds), 10, "candidate tokens"),
+    ):
+        axes = draw_pareto(own, summarize(own, ["a"], ["gold"], "a"), "gold").axes[0]
+        assert axes.get_xlabel().startswith(label)
+        [text] = axes.texts
+        assert text.xy[0] == place
+
+
 def test_labels_do_not_lie_on_each_other() -> None:
     found = [
         row for n in range(30) for row in rows(f"c{n}", {(i, 0): 1.0 + n / 1e6 for i in range(3)})

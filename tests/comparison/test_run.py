@@ -64,8 +64,15 @@ def test_a_study_becomes_rows_a_table_and_plots(study: Path, tmp_path: Path) -> 
         assert row.finish_reason in ("eos", "length")
         assert row.seconds > 0
         assert not row.errors
-    proposed = {line.config: line.proposed_tokens for line in found.summary.lines}
+        assert row.read_tokens
+        assert row.guide_flops_ratio is not None
+    costs = {line.config: line.costs for line in found.summary.lines}
+    proposed = {name: own["proposed_tokens"] for name, own in costs.items()}
     assert proposed["beam"] == pytest.approx(4 * proposed["base"], rel=0.2)
+    # Chunks of two tokens: a row for the parent, and one for each of its children.
+    assert costs["base"]["read_tokens"] < costs["beam"]["read_tokens"] < proposed["beam"]
+    assert costs["base"]["rounds"] == 1 < costs["beam"]["rounds"] <= 3
+    assert costs["eft"]["guide_flops_ratio"] == pytest.approx(2, rel=0.01), "two guides of its size"
     assert found.summary.lines[2].seeds == 1
 
 

@@ -5,12 +5,14 @@ import io
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.helpers.studies import rows
 from w2s_chains.comparison import Row, Summary, compare_paired, summarize
+from w2s_chains.comparison.plots import draw_pareto
 from w2s_chains.comparison.summary import bootstrap
 
 
@@ -64,7 +66,7 @@ def test_the_table_has_everything() -> None:
     header, _, first, second, *_ = markdown.splitlines()
     assert header == (
         "| config | gold | difference | win | answers | failed | guide score | repetition "
-        "| loglikelihood | tokens proposed | guide tokens |"
+        "| loglikelihood | candidate tokens | guide tokens |"
     )
     assert first == "| a | 2.00 |  |  | 5 | 0 | 1.00 | 0.50 | -2.00 | 10 | 20 |"
     assert second.startswith("| b\\|c | 3.00 | +1.00 [+1.00, +1.00] | 100% | 5 | 1 | 1.00 |")
@@ -102,6 +104,60 @@ def test_the_divergence_has_a_column_where_there_is_one() -> None:
     assert cells["KL"] == "2.50"
 
 
+NEW: dict[str, Any] = {"read_tokens": 7, "rounds": 3, "guide_flops_ratio": 0.0153}
+
+
+def cells_of(found: Summary) -> list[dict[str, str]]:
+    header, _, *lines = found.markdown().split("\n\n")[0].splitlines()
+    return [
+        dict(zip(header.strip("| ").split(" | "), line[2:-2].split(" | "), strict=True))
+        for line in lines
+    ]
+
+
+def test_rows_read_are_the_cost() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    found = summarize(rows("a", golds, **NEW), ["a"], ["gold"], "a")
+    [cells] = cells_of(found)
+    assert [*cells][-4:] == ["rows read", "rounds", "guide tokens", "guide FLOPs"]
+    assert [*cells.values()][-4:] == ["7", "3", "20", "1.5%"]
+    assert "andidate" not in found.markdown(), "candidates are no cost"
+    [line] = csv.DictReader(io.StringIO(found.csv()))
+    assert [line[name] for name in ("read_tokens", "rounds", "proposed_tokens")] == ["7", "3", "10"]
+    assert [line[name] for name in ("guide_tokens", "guide_flops_ratio")] == ["20", "0.0153"]
+    served = summarize(rows("a", golds, read_tokens=7, rounds=3), ["a"], ["gold"], "a")
+    assert [*cells_of(served)[0]][-2:] == ["rounds", "guide tokens"], "of an unknown size"
+
+
+def test_rows_of_older_versions_are_blank_and_not_zero() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    old = rows("old", golds)
+    assert (
+        "read_tokens"
+        not in Row.model_validate(old[0].model_dump(exclude_unset=True)).model_fields_set
+    )
+    found = summarize(old, ["old"], ["gold"], "old")
+    [cells] = cells_of(found)
+    assert [*cells][-2:] == ["candidate tokens", "guide tokens"]
+    assert [*cells.values()][-2:] == ["10", "20"]
+    [line] = csv.DictReader(io.StringIO(found.csv()))
+    assert line["read_tokens"] == line["rounds"] == line["guide_flops_ratio"] == ""
+
+
+def test_old_and_new_costs_never_mix() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    old, new = rows("old", golds), rows("new", golds, **NEW)
+    partly = [*rows("partly", {(0, 0): 1.0}), *rows("partly", {(1, 0): 1.0}, **NEW)]
+    found = summarize([*old, *new, *partly], ["old", "new", "partly"], ["gold"], "old")
+    for cells in cells_of(found):
+        wanted = ["7", "3", "20", "1.5%"] if cells["config"] == "new" else [""] * 4
+        assert [*cells.values()][-4:] == wanted
+    assert [line.costs["proposed_tokens"] for line in found.lines] == [10, 10, 10]
+    axes = draw_pareto([*old, *new, *partly], found, "gold").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["new"]
+    assert "2 configs without" in axes.get_title(loc="left")
+
+
 def wide(rewards: int, scale: float = 10.0) -> Summary:
     rng = random.Random(0)
     names = [f"reward-{i}" for i in range(rewards)]
@@ -109,8 +165,10 @@ def wide(rewards: int, scale: float = 10.0) -> Summary:
         row.model_copy(
             update={
                 "rewards": {"repetition": 0.5, **{n: (rng.random() - 0.5) * scale for n in names}},
-                "proposed_tokens": 2396,
+                "read_tokens": 2396,
+                "rounds": 12,
                 "guide_tokens": 123_456,
+                "guide_flops_ratio": 0.123,
             }
         )
         for config in ("a", "beam width=4 successors=4", "[bold]all:smile:", "eft")

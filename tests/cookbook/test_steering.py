@@ -41,12 +41,12 @@ def test_chunk_beam_beats_base_by_a_wide_margin(rows: Rows) -> None:
     assert gain.low > 0
 
 
-def test_chunk_beam_beats_best_of_16_at_the_same_budget(rows: Rows) -> None:
+def test_chunk_beam_beats_best_of_16_and_reads_less(rows: Rows) -> None:
     gain = compare_paired(rows[BEAM], rows[BEST_OF_16], "gold")
     assert gain is not None
     assert gain.mean > 0
-    proposed = [sum(row.proposed_tokens for row in rows[name]) for name in (BEAM, BEST_OF_16)]
-    assert proposed[0] <= 1.1 * proposed[1]
+    read = [sum(row.read_tokens or 0 for row in rows[name]) for name in (BEAM, BEST_OF_16)]
+    assert 0 < read[0] < read[1]
 
 
 def test_swapped_guides_steer_below_the_base(rows: Rows) -> None:

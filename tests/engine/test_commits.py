@@ -90,6 +90,29 @@ def test_what_may_begin_a_stop_string_waits() -> None:
     assert texts(steps, stop=("END", "xy")) == ["one ", "ENO", " END"]
 
 
+def test_what_waits_again_and_again_is_streamed_once() -> None:
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        a = root.extend("one E")
+        yield from commit(a)
+        b = a.extend("NO E")
+        yield from commit(b)
+        return done(b, "N")
+
+    assert texts(steps, stop=("END", "xy")) == ["one ", "ENO ", "EN"]
+
+
+def test_a_shorter_text_that_differs_fails_at_once() -> None:
+    """Though the answer would go on from what was committed first."""
+
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        a = root.extend("abc")
+        yield from commit(a)
+        yield from commit(root.extend("x"))
+        return done(a, "d")
+
+    assert isinstance(events(steps)[-1], Failed)
+
+
 @pytest.mark.parametrize("way", ["commit", "shorter commit", "answer", "shorter answer", "foreign"])
 def test_taking_text_back_fails_the_search(way: str) -> None:
     def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:

@@ -208,8 +208,8 @@ def test_usage_counts_every_token(proposer, scorer):
     assert answer.completion_tokens == 10
     assert answer.proposed_tokens == 40
     read = sum(g.lm.counters.tokens_read for g in (scorer.pair.tuned, scorer.pair.untuned))
-    assert answer.guide_tokens == 2 * (prompt - 1 + 40)
-    assert read == 2 * (prompt + 4 * 9), "the last prompt token is read for all siblings at once"
+    assert answer.read_tokens == 1 + 4 * 9, "the last prompt token is read for all siblings at once"
+    assert answer.guide_tokens == read == 2 * (prompt + 4 * 9)
 
 
 class Fails:

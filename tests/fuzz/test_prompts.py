@@ -21,8 +21,9 @@ LINES = '{"prompt": "one", "id": 1}\n"two"\n{"prompt": "three", "more": [{"a": 1
 TABLE = 'prompt,id\n"a, b",1\nc,2\n'
 ROWS = (
     '{"config": "a", "seed": 0, "index": 0, "prompt": "one", "text": "x", "guide_score": 1.5, '
-    '"loglikelihood": null, "kl": 0.0, "rewards": {"length": 1.0}, "proposed_tokens": 1, '
-    '"guide_tokens": 2, "completion_tokens": 1, "finish_reason": "eos", "seconds": 0.1, '
+    '"loglikelihood": null, "kl": 0.0, "rewards": {"length": 1.0}, "read_tokens": 1, "rounds": 1, '
+    '"proposed_tokens": 1, "guide_tokens": 2, "guide_flops_ratio": 0.5, "completion_tokens": 1, '
+    '"finish_reason": "eos", "seconds": 0.1, '
     '"errors": {}}\n'
 )
 PLAN = "configs:\n  a: {proposer: {type: huggingface, model: x}, scored: false}\nrewards: {}\n"

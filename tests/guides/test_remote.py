@@ -122,8 +122,12 @@ def test_a_server_is_probed_once(servers: tuple[EchoServer, EchoServer]) -> None
     usage = texts()[0].usage
     assert usage.guide_tokens == 0
     hypothesis = texts()[0]
+    del server.bodies[:]
     guide.loglikelihood([hypothesis])
-    assert hypothesis.usage.guide_tokens > 5
+    sent = [server.tokenizer(body["prompt"])["input_ids"] for body in server.bodies]
+    assert len(sent) == 2
+    assert hypothesis.usage.guide_tokens == sum(map(len, sent)), "the server reads it all"
+    assert hypothesis.usage.guide_flops_ratio(1.0) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ PROMPTS = ("the film was", "I went to see", "a plot about", "they say that", "in
 
 
 def rows(config: str, golds: dict[tuple[int, int], float | None], **fields: Any) -> list[Row]:
-    """One row per (prompt, seed)."""
+    """One row per (prompt, seed), as older versions wrote them: without rows read."""
     return [
         Row(
             config=config,

@@ -200,6 +200,12 @@ def test_a_token_more_for_a_whole_character_is_none_of_the_budget() -> None:
     assert answer.usage.proposed_tokens == 5
 
 
+def test_rows_are_those_of_a_server_with_a_cache() -> None:
+    children = ask(LangChainProposer(Telling()), "x", successors=3, chunk_tokens=4)
+    usage = children[0][0].usage
+    assert (usage.proposed_tokens, usage.read_tokens) == (3 * 4, 1 + 3 * 3)
+
+
 def test_settings_without_effect_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"temperature=0.5 has no effect"):
         llm(LangChainProposer(Plain()), BestOfN(), temperature=0.5).invoke("x")

@@ -147,8 +147,20 @@ def test_usage_is_what_the_server_counts() -> None:
         [[one]] = llm.generate(["abcd"]).generations
         assert one.generation_info is not None
         assert one.generation_info["proposed_tokens"] == 15
+        assert one.generation_info["read_tokens"] == 1 + 3 * 4
+        assert one.generation_info["rounds"] == 1
+        assert one.generation_info["guide_flops_ratio"] is None, "nobody knows the server's size"
         assert one.generation_info["prompt_tokens"] == 4
         assert one.generation_info["completion_tokens"] == 5
+
+
+def test_an_answer_in_several_calls_costs_what_it_costs_in_one() -> None:
+    with serve(Words()) as server:
+        sampling = SamplingParams(max_tokens=80, stop=("zzz",))  # asks for 64 tokens at most
+        children = ask(connect(server), "x", successors=2, sampling=sampling)
+        assert len([body for body in server.bodies if body["prompt"].startswith("x ")]) == 2
+        usage = children[0].usage
+        assert (usage.proposed_tokens, usage.read_tokens) == (2 * 80, 1 + 2 * 79)
 
 
 @pytest.mark.parametrize("n", [True, False], ids=["n", "n ignored"])
@@ -158,7 +170,11 @@ def test_the_prompt_counts_once(n: bool) -> None:
         beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=2)
         llm = W2SLLM(proposer=connect(server), scorer=Longest(), strategy=beam, max_tokens=8)
         [[one]] = llm.generate(["abcd"]).generations
-        assert (one.generation_info or {})["prompt_tokens"] == 4
+        info = one.generation_info or {}
+        assert info["prompt_tokens"] == 4
+        # Six children of the root, then three times three of two; two tokens each.
+        assert info["read_tokens"] == (1 + 6) + 3 * (2 + 6)
+        assert (info["rounds"], info["proposed_tokens"]) == (4, 4 * 12)
         sent = [body for body in server.bodies if body["prompt"].startswith("abcd")]
         assert len(sent) > 4, "control"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from pydantic import Field
 
+from tests.helpers.remote_parts import Here
 from w2s_chains import (
     W2SLLM,
     BestOfN,
@@ -162,6 +165,41 @@ def test_one_that_fails_harms_no_other() -> None:
     with pytest.raises(TimeoutError):
         scorer.score([bad])
     assert sorted(asked) == ["bad", "bad", "fine", "good"]
+
+
+def test_an_error_does_not_keep_the_reply() -> None:
+    """A reply may be megabytes long, and a caller may keep thousands of errors."""
+
+    class Reply(str):
+        """No number."""
+
+    replies: list[weakref.ref[Reply]] = []
+
+    def judge(values: dict[str, str]) -> Reply:
+        reply = Reply("no number " * 9)
+        replies.append(weakref.ref(reply))
+        return reply
+
+    scorer = RunnableScorer(RunnableLambda(judge))
+    llm = W2SLLM(proposer=Here(), scorer=scorer, strategy=BestOfN(n=2), max_tokens=2)
+    with pytest.raises(ScorerError, match="must be a finite number") as kept:
+        llm.invoke("x")
+    gc.collect()
+    assert replies
+    assert not any(reply() for reply in replies), kept
+
+
+def test_a_long_reply_is_refused_at_once() -> None:
+    """The engine stands still while a message is written."""
+    reply = "9 word" * 2**21
+    [node] = nodes("x")
+    before = time.thread_time()
+    with pytest.raises(
+        ScorerError, match=r"gave '9 word9 word9 .* must be a finite number"
+    ) as told:
+        RunnableScorer(RunnableLambda(lambda _: reply)).score([node])
+    assert time.thread_time() - before < 0.5
+    assert len(str(told.value)) < 600
 
 
 class LocalJudge(BaseLLM):

@@ -18,6 +18,7 @@ from w2s_chains import (
     EmulatedFineTuning,
     Expand,
     Hypothesis,
+    ParticleFilter,
     Sampling,
     SearchStrategy,
     SpeculativeRejection,
@@ -88,6 +89,7 @@ SEARCHES = [
     ChunkBeamSearch(width=3, successors=1, chunk_tokens=2),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
+    ParticleFilter(particles=3, chunk_tokens=1, tau=0.1, resample_below=1.0),
     DVTS(subtrees=3, successors=2, chunk_tokens=1),
     AdaptiveBestOfN(n=8, wave=3, min_gain=0.3),
     SpeculativeRejection(n=8, alpha=0.5, chunk_tokens=1),
@@ -121,6 +123,7 @@ def test_bounds_by_hand() -> None:
     assert divergence.best_of(1) == 0
     assert divergence.best_of(16) == pytest.approx(math.log(16) - 15 / 16)
     assert divergence.chunk_beam(4, 4, 10) == pytest.approx(11 * math.log(4))
+    assert divergence.population(4, 10) == pytest.approx(10 * math.log(4))
     assert divergence.chunk_beam(1, 4, 10) == pytest.approx(10 * (math.log(4) - 0.75))
 
 

@@ -150,7 +150,8 @@ def test_on_models_the_large_one_reads_a_row_for_each_token(
     info = answer.generation_info
     assert info is not None
     read = proposer.lm.counters.tokens_read - before
-    assert read == info["prompt_tokens"] - 1 + info["completion_tokens"]
+    assert info["read_tokens"] == info["rounds"] == info["completion_tokens"]
+    assert read == info["prompt_tokens"] - 1 + info["read_tokens"]
     assert info["proposed_tokens"] > 6 * info["completion_tokens"]
 
 

@@ -78,8 +78,11 @@ def _row(config: str, seed: int, index: int, prompt: str, outcome: Finished | Ex
             "text": outcome.text,
             "guide_score": outcome.score,
             "kl": outcome.kl,
+            "read_tokens": outcome.read_tokens,
+            "rounds": outcome.rounds,
             "proposed_tokens": outcome.proposed_tokens,
             "guide_tokens": outcome.guide_tokens,
+            "guide_flops_ratio": outcome.guide_flops_ratio,
             "completion_tokens": outcome.completion_tokens,
             "finish_reason": outcome.finish_reason,
         }

@@ -1,4 +1,4 @@
-"""Plot a comparison: reward against tokens, and the distribution of each reward."""
+"""Plot a comparison: reward against rows read, and the distribution of each reward."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from w2s_chains.comparison.summary import Summary, bootstrap, values
 
 Axes = Any
 """Axes of matplotlib, which does not type most of its options."""
+
+_ROWS = "rows that the large model read per answer, all branches"
+_CANDIDATES = "candidate tokens per answer, all branches (no cost; rows read were not counted)"
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
 
@@ -43,19 +46,28 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
-    """Draw the mean reward against tokens proposed per answer, with 95% intervals over prompts."""
+    """Draw the mean reward against rows read per answer, with 95% intervals over prompts.
+
+    If no config tells what its proposer read, as in rows of older versions, the x-axis is candidate
+    tokens and says so; if only some do, the others are left out.
+    """
     figure = Figure(figsize=(8, max(4.0, 0.28 * len(summary.lines))), layout="constrained")
     axes = cast(Axes, figure.subplots())
     points: list[tuple[float, float, str, str]] = []
+    left_out = 0
     for place, line in enumerate(summary.lines):
         own = [row for row in rows if row.config == line.config]
         per_prompt = means_by_prompt(own, reward)
         if not per_prompt:
             continue
+        cost = line.costs["read_tokens" if summary.counts_rows else "proposed_tokens"]
+        if np.isnan(cost):
+            left_out += 1
+            continue
         mean, low, high = bootstrap(per_prompt)
         colour = COLOURS[place % len(COLOURS)]
         axes.errorbar(
-            line.proposed_tokens,
+            cost,
             mean,
             yerr=[[mean - low], [high - mean]],
             fmt="o",
@@ -64,15 +76,17 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
             markersize=5,
             linewidth=1,
         )
-        points.append((line.proposed_tokens, mean, line.config, colour))
+        points.append((cost, mean, line.config, colour))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     label_on_the_right(axes, points)
-    axes.set_xlabel("tokens proposed per answer, all branches")
+    axes.set_xlabel(_ROWS if summary.counts_rows else _CANDIDATES)
     axes.set_ylabel(f"{reward}, mean and 95% interval")
-    axes.set_title(f"{reward}: what it costs ({summary.prompts} prompts)", loc="left")
+    without = f"; {left_out} configs without a count of rows" if left_out else ""
+    what = "what it costs" if summary.counts_rows else "of how many candidates"
+    axes.set_title(f"{reward}: {what} ({summary.prompts} prompts{without})", loc="left")
     tidy(axes)
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Generic, NamedTuple, TypeVar
@@ -56,8 +56,14 @@ class Row(_AboutAnswer):
             proposer is not a local model.
         kl: Its mean over answers estimates KL(config || frozen model), in nats; see ``Finished``.
         rewards: One value per reward; None if it failed, and ``errors`` says why.
-        proposed_tokens: Tokens sampled by the proposer, in all branches.
-        guide_tokens: Tokens read by both guides together, prompt included.
+        read_tokens: Rows that the proposer read to grow the tree, in all branches: the cost; None
+            in rows of older versions and from proposers that do not count them.
+        rounds: Number of ``Expand`` asks, one after another; None in rows of older versions.
+        proposed_tokens: Candidates considered: tokens sampled by the proposer, in all branches.
+        guide_tokens: Rows that both guides read together, prompt included. Older versions counted
+            the tokens of each candidate, even if siblings shared a reading.
+        guide_flops_ratio: Estimated FLOPs of the guides divided by the proposer's; None if the size
+            of a model is unknown.
         completion_tokens: Tokens of the answer.
         finish_reason: "eos", "stop" or "length".
         seconds: Wall time of the batch, divided by its answers.
@@ -70,8 +76,11 @@ class Row(_AboutAnswer):
     loglikelihood: float | None = None
     kl: float | None = None
     rewards: dict[str, float | None] = Field(default_factory=dict)
+    read_tokens: Count | None = None
+    rounds: Count | None = None
     proposed_tokens: Count = 0
     guide_tokens: Count = 0
+    guide_flops_ratio: float | None = None
     completion_tokens: Count | None = None
     finish_reason: str | None = None
     seconds: float = 0.0
@@ -204,6 +213,51 @@ def cannot_write(path: Path, error: OSError) -> W2SError:
 def latest(rows: Iterable[Row]) -> dict[Key, Row]:
     """Return the rows by key; the later of two rows for one answer counts."""
     return {row.key: row for row in rows}
+
+
+COSTS = {
+    "read_tokens": "rows read",
+    "rounds": "rounds",
+    "proposed_tokens": "candidate tokens",
+    "guide_tokens": "guide tokens",
+    "guide_flops_ratio": "guide FLOPs",
+}
+"""The fields of a row that tell what its answer has cost, and their names for people."""
+
+
+def about_costs(told: bool) -> str:
+    """Say what the columns of costs mean; ``told`` is that of ``costs``."""
+    if told:
+        return (
+            "Costs are per answer, in all branches: rows that the large model reads to grow its "
+            "texts, rounds that wait for one another, rows that both guides read, and the guides' "
+            "FLOPs relative to the large model's, both estimated."
+        )
+    return (
+        "Candidate tokens are sampled per answer, in all branches; they are no cost, but these "
+        "rows of an older version do not tell what was read. Guide tokens count every candidate in "
+        "full."
+    )
+
+
+def costs(rows: Sequence[Row], name: str, told: bool) -> list[float]:
+    """Return the costs of answers; none unless all of them have it, so that no mean is of some.
+
+    Args:
+        rows: The answers of one config.
+        name: A field of ``COSTS``.
+        told: Whether any row of the comparison tells ``read_tokens``. If so, those of older
+            versions have no guide tokens either, since they counted them in another way.
+    """
+    found: list[float] = []
+    for row in rows:
+        count: float | None = getattr(row, name)
+        if row.read_tokens is None and told and name != "proposed_tokens":
+            count = None
+        if count is None:
+            return []
+        found.append(count)
+    return found
 
 
 def group_judgements(judgements: Iterable[Judgement]) -> Mapping[Key, list[Judgement]]:

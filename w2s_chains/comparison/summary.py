@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from w2s_chains.comparison.rows import Row
+from w2s_chains.comparison.rows import COSTS, Row, about_costs, costs
 
 DRAWS = 10_000
 """Bootstrap samples of an interval."""
@@ -51,8 +51,8 @@ class Line:
         means: The mean of each column: guide score, rewards, repetition, loglikelihood, KL; NaN if
             there are no values.
         differences: The difference to the baseline for each reward; empty for the baseline itself.
-        proposed_tokens: Tokens that the proposer sampled, per answer.
-        guide_tokens: Tokens that the guides read, per answer.
+        costs: The mean of each of ``COSTS``; NaN if a row of an older version does not tell it, or
+            if it is unknown. If no row tells ``read_tokens``, guide tokens are those of old.
     """
 
     config: str
@@ -60,9 +60,8 @@ class Line:
     failed: int
     seeds: int
     means: Mapping[str, float]
+    costs: Mapping[str, float]
     differences: Mapping[str, Difference] = field(default_factory=dict[str, Difference])
-    proposed_tokens: float
-    guide_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +86,21 @@ class Summary:
         return [] if all(np.isnan(line.means["kl"]) for line in self.lines) else ["KL"]
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether any config tells what its proposer read; rows of older versions do not."""
+        return not all(np.isnan(line.costs["read_tokens"]) for line in self.lines)
+
+    @property
+    def _costs(self) -> dict[str, str]:
+        """The columns of costs and their titles, without those that no config has."""
+        return {
+            name: title
+            for name, title in COSTS.items()
+            if not (name == "proposed_tokens" and self.counts_rows)
+            and not all(np.isnan(line.costs[name]) for line in self.lines)
+        }
+
+    @property
     def caption(self) -> str:
         """What the numbers mean, to be written below the table."""
         kl = (
@@ -97,7 +111,7 @@ class Summary:
             f"{self.prompts} prompts. In brackets: 95% interval of the paired difference to "
             f"{self.baseline!r}, bootstrap over prompts ({DRAWS:,} draws); win: share of pairs "
             "above it. Repetition is 1 - distinct / all words; loglikelihood is the frozen "
-            "model's own, in nats per token; tokens are per answer, in all branches."
+            f"model's own, in nats per token. {about_costs(self.counts_rows)}"
             + kl
             * len(self._kl_column)
         )
@@ -109,7 +123,7 @@ class Summary:
         for name in self.rewards:
             judged += [name, "difference", "win"]
         cost += ["guide score", "repetition", "loglikelihood", *self._kl_column]
-        cost += ["tokens proposed", "guide tokens"]
+        cost += self._costs.values()
         judged_rows: list[list[str]] = []
         cost_rows: list[list[str]] = []
         for line in self.lines:
@@ -122,7 +136,7 @@ class Summary:
             row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
             row += [_number(line.means["kl"]) for _ in self._kl_column]
-            row += [_number(line.proposed_tokens, 0), _number(line.guide_tokens, 0)]
+            row += [_cost(name, line.costs[name]) for name in self._costs]
             cost_rows.append(row)
         return [(judged, judged_rows)] * bool(self.rewards) + [(cost, cost_rows)]
 
@@ -166,7 +180,7 @@ class Summary:
             parts = ("difference", "low", "high", "win_rate", "paired_prompts")
             header += [name, *(f"{name}_{part}" for part in parts)]
         header += ["repetition", "loglikelihood", *(name.lower() for name in self._kl_column)]
-        header += ["proposed_tokens", "guide_tokens"]
+        header += COSTS
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(header)
@@ -180,7 +194,7 @@ class Summary:
                 cells += [""] * 5 if d is None else [*map(_exact, numbers), d.prompts]
             cells += [_exact(line.means["repetition"]), _exact(line.means["loglikelihood"])]
             cells += [_exact(line.means["kl"]) for _ in self._kl_column]
-            cells += [_exact(line.proposed_tokens), _exact(line.guide_tokens)]
+            cells += [_exact(line.costs[name]) for name in COSTS]
             writer.writerow(cells)
         return out.getvalue()
 
@@ -201,6 +215,7 @@ def summarize(
         if row.config in own:
             own[row.config].append(row)
     columns = [name for name in rewards if name not in ALWAYS]
+    told = any(row.read_tokens is not None for answers in own.values() for row in answers)
     lines: list[Line] = []
     for name, answers in own.items():
         lines.append(
@@ -219,8 +234,10 @@ def summarize(
                     for column in columns
                     if (difference := compare_paired(answers, own[baseline], column)) is not None
                 },
-                proposed_tokens=_mean([row.proposed_tokens for row in answers if row.text]),
-                guide_tokens=_mean([row.guide_tokens for row in answers if row.text]),
+                costs={
+                    c: _mean(costs([row for row in answers if row.text is not None], c, told))
+                    for c in COSTS
+                },
             )
         )
     prompts = len({row.index for answers in own.values() for row in answers})
@@ -321,6 +338,11 @@ def _cells(difference: Difference) -> list[str]:
 
 def _number(number: float, digits: int = 2) -> str:
     return "" if np.isnan(number) else f"{number:.{digits}f}"
+
+
+def _cost(name: str, number: float) -> str:
+    ratio = name == "guide_flops_ratio" and not np.isnan(number)
+    return f"{number:.1%}" if ratio else _number(number, 0)
 
 
 def _exact(number: float) -> str:

@@ -41,9 +41,14 @@ class Finished:
         score: Its score; None without a scorer.
         finish_reason: Why it ended.
         completion_tokens: The proposer's tokens in the answer; None if it returns only text.
-        prompt_tokens: Prompt tokens prefilled by the proposer.
-        proposed_tokens: Tokens sampled for this prompt, in all branches.
-        guide_tokens: Tokens read by both guides for this prompt.
+        prompt_tokens: Tokens of the prompt, which the proposer prefills once.
+        read_tokens: Rows that the proposer read to grow the tree of this prompt: the search's cost;
+            None if the proposer counts none.
+        rounds: Number of ``Expand`` asks, each of which waited for the answer to the one before.
+        proposed_tokens: Candidates considered: tokens sampled for this prompt, in all branches.
+        guide_tokens: Rows that both guides read for this prompt; see ``Usage``.
+        guide_flops_ratio: Estimated FLOPs of the guides divided by the proposer's, for this prompt;
+            None if the size of a model is unknown, as behind a server.
         kl: Its mean over answers estimates KL(search || frozen model), in nats, both sampling with
             the same temperature, penalties and constraint. Steering contributes
             sum_t log q(y_t) - log p(y_t) of this answer, a Monte Carlo estimate that may be
@@ -60,8 +65,11 @@ class Finished:
     finish_reason: FinishReason | None
     completion_tokens: int | None
     prompt_tokens: int
+    read_tokens: int | None
+    rounds: int
     proposed_tokens: int
     guide_tokens: int
+    guide_flops_ratio: float | None = None
     kl: float | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +18,52 @@ _MODULUS = secrets.randbits(64) | 2**64 | 1
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """Tokens spent on one prompt.
+    """What one prompt has cost, and how many candidates were considered for it.
+
+    What the models *read* is the cost. It is counted from the tree alone: neither the other prompts
+    of a batch, nor its padding, nor how a long chunk is cut into slices change it.
 
     Attributes:
-        prompt_tokens: Prompt tokens prefilled by the proposer.
-        proposed_tokens: Tokens sampled by the proposer in kept and rejected branches, including
-            end tokens.
-        guide_tokens: Tokens evaluated by the tuned and the untuned guide together, including the
-            prompt. Counted for each hypothesis, even if siblings share a forward pass.
+        prompt_tokens: Tokens of the prompt, which the proposer prefills once.
+        read_tokens: Rows (one token at one position) that the proposer reads to grow the tree. For
+            each ``Expand``: one per parent, whose last token is read to sample all its children,
+            and for every child its sampled tokens but the last. The root's row is the last token of
+            the prompt. Sampled tokens include the end token and what follows a stop string.
+        proposed_tokens: Candidates considered: tokens that the proposer sampled in kept and
+            rejected branches, end tokens included. This is no cost, since all children of one token
+            come from one row.
+        guide_tokens: Rows that the tuned and the untuned guide read together, prompts included.
+            The token before several siblings is read once for all of them.
+        guide_flops: Estimated FLOPs of these rows; NaN if the size of a guide is unknown.
     """
 
     prompt_tokens: int = 0
+    read_tokens: int = 0
     proposed_tokens: int = 0
     guide_tokens: int = 0
+    guide_flops: float = 0.0
+
+    def add_guide(self, tokens: int, flops_per_token: float = math.nan) -> None:
+        """Count what a guide has read; by default the guide's size is unknown."""
+        if tokens:
+            self.guide_tokens += tokens
+            self.guide_flops += tokens * flops_per_token
+
+    def guide_flops_ratio(self, flops_per_token: float | None) -> float | None:
+        """Return the guides' FLOPs divided by the proposer's, prompts included.
+
+        Args:
+            flops_per_token: The proposer's FLOPs per token; None if unknown.
+
+        Returns:
+            The ratio; None if the size of a model is unknown.
+        """
+        # The last token of the prompt is among the tokens of both kinds.
+        read = max(self.prompt_tokens - 1, 0) + self.read_tokens
+        uncounted = self.guide_tokens > 0 and self.guide_flops == 0  # by a guide of the user's own
+        if not read or flops_per_token is None or uncounted or math.isnan(self.guide_flops):
+            return None
+        return self.guide_flops / (read * flops_per_token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False, weakref_slot=True)

@@ -66,6 +66,8 @@ class Proposer(Contract):
             For each request, its children: ``successors`` of the first hypothesis, then of the
             second, and so on; or an error, which ends only that search. If an error is *raised*
             instead, the engine calls again for each search alone.
+
+        What it spends is added to ``hypothesis.usage``; see ``Usage``.
         """
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
@@ -114,6 +116,11 @@ class Proposer(Contract):
     @property
     def max_positions(self) -> int | None:
         """Maximum tokens of prompt and answer together; None if unknown."""
+        return None
+
+    @property
+    def flops_per_token(self) -> float | None:
+        """Estimated FLOPs to read one token; None if the size of the model is unknown."""
         return None
 
 

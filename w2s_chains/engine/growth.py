@@ -66,7 +66,7 @@ class Growth:
         else:
             each = request.successors
             self.children = [c for i, c in enumerate(children) if i % each >= self._skipped]
-        self._sampled += request.chunk_tokens or 0
+        self._sampled += request.chunk_tokens or 1  # now they go on from here
         whole = self.ask.until is not None or self._sampled == self.ask.chunk_tokens
         self.complete = whole or not self._unfinished()
 

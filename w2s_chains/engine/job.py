@@ -158,7 +158,7 @@ class SearchHandle:
         if self._on_event is not None:
             try:
                 self._on_event(event)
-            except Exception:
+            except BaseException:  # one that got through would end other searches
                 logger.exception("an event listener failed; the search goes on")
         if isinstance(event, Finished):
             self.future.set_result(event)

@@ -21,7 +21,7 @@ from functools import partial
 from typing import cast
 
 from w2s_chains.core.asks import Expand, Expands, Score
-from w2s_chains.core.events import Event
+from w2s_chains.core.events import Event, Failed
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
@@ -205,9 +205,13 @@ class Engine(Forking):
                         return  # meanwhile another thread may have led the others on
         except BaseException as error:  # an internal error must not leave callers waiting
             logger.exception("the engine failed")
+            failed = W2SError(f"the engine failed: {error!r}")
             for search in here if self._left == left else group:
                 if not search.over:
-                    search.fail(W2SError(f"the engine failed: {error!r}"))
+                    search.fail(failed)
+            for running in arrived if self._left == left else ():
+                if not running.future.done():  # it has not even begun
+                    running.emit(Failed(error=failed))
 
     # Calls of parts. ``held`` are all searches that this thread has in hand.
 

@@ -6,6 +6,7 @@ it can no longer become part of a stop string.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -17,7 +18,9 @@ from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.engine.growth import Growth
 from w2s_chains.engine.job import SearchHandle, check_abilities
-from w2s_chains.errors import ConfigError, ProposerError, StrategyError, W2SError, ordinary
+from w2s_chains.errors import ConfigError, ProposerError, StrategyError, W2SError, ordinary, shown
+
+logger = logging.getLogger(__name__)
 
 
 class SearchState:
@@ -76,7 +79,15 @@ class SearchState:
         except BaseException as error:
             self.fail(error)
         else:
-            self._ask(ask)
+            try:
+                self._ask(ask)
+            except Exception as error:
+                self.fail(
+                    StrategyError(
+                        f"strategy {self.job.strategy.type!r} asked for {shown(ask)}, which cannot "
+                        f"be answered: {error!r}"
+                    )
+                )
 
     def _ask(self, ask: Expand | Expands | Score) -> None:
         self.ask = ask
@@ -118,8 +129,12 @@ class SearchState:
         self.over = True
         self.ask = None
         self._report(self.job.sampling.max_tokens)
-        if isinstance(self._search, Generator):
-            self._search.close()
+        try:
+            if isinstance(self._search, Generator):
+                self._search.close()
+        except BaseException:
+            kind = self.job.strategy.type
+            logger.exception("the strategy %r raised while it was closed", kind)
         self.running.emit(event)
 
     # Children are sampled slice by slice.
@@ -241,8 +256,13 @@ class SearchState:
                 finish_reason=answer.finish_reason,
                 completion_tokens=answer.n_tokens,
                 prompt_tokens=usage.prompt_tokens,
+                read_tokens=usage.read_tokens or None,
+                rounds=self._rounds,
                 proposed_tokens=usage.proposed_tokens,
                 guide_tokens=usage.guide_tokens,
+                guide_flops_ratio=usage.guide_flops_ratio(
+                    Proposer.of(self.job.proposer).flops_per_token
+                ),
                 kl=kl,
             )
         )

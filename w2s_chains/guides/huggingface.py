@@ -39,6 +39,6 @@ class HuggingFaceGuide(LocalModel, Guide):
         Raises:
             PromptError: A text is longer than the model's context.
         """
-        for hypothesis, count in self.paths.read(hypotheses, scored=True):
-            hypothesis.usage.guide_tokens += count
+        for rows in self.paths.read(hypotheses, scored=True):
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
         return [self.paths.loglikelihood(h) for h in hypotheses]

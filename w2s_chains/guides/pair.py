@@ -242,8 +242,8 @@ class GuidePair(BaseGuidePair):
         pairs = [self, *(other for other in others if isinstance(other, GuidePair))]
         guides = dict.fromkeys(guide for pair in pairs for guide in (pair.tuned, pair.untuned))
         paths = [guide.paths for guide in guides if isinstance(guide, HuggingFaceGuide)]
-        for hypothesis, count in read_together(paths, hypotheses, scored=True):
-            hypothesis.usage.guide_tokens += count
+        for rows in read_together(paths, hypotheses, scored=True):
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
 
 
 def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:

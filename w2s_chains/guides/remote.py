@@ -35,7 +35,8 @@ class RemoteGuide(Guide):
     """Get loglikelihoods of partial answers from a server.
 
     Prompt and answer are sent as text, and the server tokenizes and reads both again for every
-    chunk: prefer a local guide if there is room for one. The server is tested before its first use,
+    chunk: prefer a local guide if there is room for one. All of it is counted as read, whatever a
+    cache of the server may spare it. The server is tested before its first use,
     and again if it may be another one: it samples a text, then scores it, and the logprobs must
     agree.
 
@@ -103,10 +104,11 @@ class RemoteGuide(Guide):
             new, await all_of(self._read, map(self._text, new)), strict=True
         ):
             self._prompts[root] = tokens
+            root.usage.add_guide(len(tokens))
         readings = await all_of(self._read, map(self._text, hypotheses))
         values: list[float] = []
         for h, (tokens, logprobs) in zip(hypotheses, readings, strict=True):
-            h.usage.guide_tokens += len(tokens)
+            h.usage.add_guide(len(tokens))
             values.append(math.fsum(logprobs[common_prefix(self._prompts[h.origin], tokens) :]))
         return values
 

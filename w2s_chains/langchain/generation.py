@@ -190,8 +190,11 @@ def answer_info(answer: Finished) -> dict[str, Any]:
         "finish_reason": answer.finish_reason,
         "completion_tokens": answer.completion_tokens,
         "prompt_tokens": answer.prompt_tokens,
+        "read_tokens": answer.read_tokens,
+        "rounds": answer.rounds,
         "proposed_tokens": answer.proposed_tokens,
         "guide_tokens": answer.guide_tokens,
+        "guide_flops_ratio": answer.guide_flops_ratio,
         "kl": answer.kl,
     }
 

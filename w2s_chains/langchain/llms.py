@@ -220,8 +220,8 @@ class W2SLLM(GuidedModel, BaseLLM):
         ]
         # Answers to one prompt share counters, so the last to finish has the full count.
         usage = {
-            name: sum(max(getattr(one, name) for one in own) for own in answers)
-            for name in ("prompt_tokens", "proposed_tokens", "guide_tokens")
+            name: sum(max(getattr(one, name) or 0 for one in own) for own in answers)
+            for name in ("prompt_tokens", "read_tokens", "proposed_tokens", "guide_tokens")
         }
         output = {"model_name": self.model_name, "token_usage": usage}
         return LLMResult(generations=generations, llm_output=output)

@@ -118,8 +118,12 @@ class HuggingFaceProposer(LocalModel, Proposer):
         if requests[0].steering:
             pair = require_steering(requests[0].guides, self.tokenizer.vocabulary)
             pair.read(hypotheses)
-        for h, count in self.paths.read(hypotheses, scored=True):
-            h.usage.prompt_tokens += count + 1 if h.parent is None else 0
+        for read in self.paths.read(hypotheses, scored=True):
+            usage = read.hypothesis.usage
+            if read.hypothesis.parent is None:
+                usage.prompt_tokens += read.number + 1
+            else:  # its text is not this proposer's own
+                usage.read_tokens += read.number
         rows = [
             (request, h, i, stream)
             for request in requests
@@ -133,6 +137,9 @@ class HuggingFaceProposer(LocalModel, Proposer):
             self._child(request, h, stream, one, pair)
             for (request, h, _, stream), one in zip(rows, drawn, strict=True)
         ]
+        for request in requests:
+            for h in dict.fromkeys(request.hypotheses):
+                _count_rows(h, 1, pair)
         flat = iter(children)
         return [[next(flat) for _ in r.hypotheses for _ in range(r.successors)] for r in requests]
 
@@ -165,8 +172,9 @@ class HuggingFaceProposer(LocalModel, Proposer):
     ) -> Hypothesis:
         own, *guiding = drawn.segments
         sampling = request.sampling
-        parent.usage.proposed_tokens += len(own.ids) + drawn.ended
-        parent.usage.guide_tokens += sum(len(segment.ids) for segment in guiding)
+        sampled = len(own.ids) + drawn.ended
+        parent.usage.proposed_tokens += sampled
+        _count_rows(parent, sampled - 1, pair)  # nothing is sampled after the last one
         if request.until is not None and request.until.strings:
             drawn = self._until(request.until.strings, parent, drawn)
             own, *guiding = drawn.segments
@@ -254,3 +262,10 @@ class HuggingFaceProposer(LocalModel, Proposer):
             n_tokens=next(n for n, (seen, _) in enumerate(texts) if len(seen) >= len(rest)),
             drift=drift,
         )
+
+
+def _count_rows(hypothesis: Hypothesis, rows: int, pair: SteeringPair | None) -> None:
+    """Count rows that the proposer reads to sample children, and with it the guides that steer."""
+    hypothesis.usage.read_tokens += rows
+    if pair is not None:
+        pair.count(hypothesis, rows)

@@ -74,7 +74,8 @@ class LangChainProposer(Proposer):
     A call passes ``max_tokens`` and ``seed`` if the model has such fields, and other sampling
     settings if they differ from their defaults; everything else stays as set on the model. A model
     without a seed answers differently at every call. Token counts are the model's own; if it
-    reports none, words are counted.
+    reports none, words are counted. ``Usage.read_tokens`` is the least that a server with a cache
+    of prefixes must read: a row per parent, and for every child its sampled tokens but the last.
 
     Attributes:
         model: The LLM or chat model.
@@ -190,6 +191,8 @@ class LangChainProposer(Proposer):
             for h in request.hypotheses
             for stream in request.streams(h)
         ]
+        for h in request.hypotheses:
+            h.usage.read_tokens += 1
         return [self._threads.start(child) for child in children]
 
     def _collect(
@@ -257,6 +260,7 @@ class LangChainProposer(Proposer):
         if at_length and request.chunk_tokens is not None:
             tokens = wanted
         h.usage.proposed_tokens += tokens
+        h.usage.read_tokens += max(tokens - 1, 0)
         if h.parent is None:  # later calls send the same prompt again
             h.usage.prompt_tokens = max(h.usage.prompt_tokens, _count(told, _READ) or 0)
         if "max_tokens" in self._named:

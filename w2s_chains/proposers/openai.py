@@ -60,6 +60,10 @@ class OpenAIProposer(Proposer):
     A hypothesis continues exactly where it stopped: by token ids if the server takes and returns
     them, else by text. The server's capabilities are tested before its first use.
 
+    ``Usage.read_tokens`` is the least that a server with a cache of prefixes must read: a row per
+    parent, and for every child its sampled tokens but the last, as the server counts them. A server
+    without such a cache reads prompt and text again for every chunk.
+
     Attributes:
         spec: Where the model is and how it reads a prompt.
         tokenizer: Its tokenizer and prompt template; None without a tokenizer.

@@ -100,6 +100,7 @@ class Continuation:
             ServerError: The server does not return them.
             PromptError: The prompt cannot be rendered.
         """
+        h.usage.read_tokens += 1
         streams = self.request.streams(h)
         if self.request.sampling.temperature == 0:
             del streams[1:]
@@ -119,6 +120,7 @@ class Continuation:
     async def _whole(self, child: Hypothesis, end: int) -> Hypothesis:
         """Continue ``child`` until it is finished or has ``end`` tokens."""
         while not child.finished and child.n_tokens < end:
+            child.usage.read_tokens += 1  # the last token of the call before
             [child] = await self._sample(child, [child.stream], end)
         return child
 
@@ -197,7 +199,9 @@ class Continuation:
             ids = {"return_token_ids": True} if self.can.token_ids else {}
             reply = await self.model.server.complete({"prompt": self._prompt(h), **body, **ids})
         if reply.usage is not None:
-            h.usage.proposed_tokens += reply.usage.completion_tokens
+            sampled = reply.usage.completion_tokens
+            h.usage.proposed_tokens += sampled
+            h.usage.read_tokens += max(sampled - len(reply.choices), 0)
         if h.parent is None:  # later calls send the same prompt again
             known = self.model.ids_of(h) if reply.usage is None else None
             count = len(known or ()) if reply.usage is None else reply.usage.prompt_tokens

@@ -26,8 +26,13 @@ class SteeringPair:
 
     def read(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Make both guides read what they have not read yet, so that sampling can go on."""
-        for hypothesis, count in read_together((self.tuned, self.untuned), hypotheses, scored=True):
-            hypothesis.usage.guide_tokens += count
+        for rows in read_together((self.tuned, self.untuned), hypotheses, scored=True):
+            rows.hypothesis.usage.add_guide(rows.number, rows.flops_per_token)
+
+    def count(self, hypothesis: Hypothesis, rows: int) -> None:
+        """Count rows that both guides read while children of a hypothesis were sampled."""
+        for paths in (self.tuned, self.untuned):
+            hypothesis.usage.add_guide(rows, paths.flops_per_token)
 
     def segments(self, hypothesis: Hypothesis) -> tuple[Segment, Segment]:
         return self.tuned[hypothesis], self.untuned[hypothesis]

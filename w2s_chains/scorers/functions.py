@@ -181,7 +181,7 @@ class RunnableScorer(RememberingScorer):
         try:
             return as_number(getattr(found, "content", found), self._name, hypothesis)
         except ScorerError as error:
-            return error
+            return error.with_traceback(None)  # it would keep the reply, however long
 
 
 def _inside(runnable: Any) -> list[Any]:

@@ -9,6 +9,10 @@ from typing import Annotated
 from w2s_chains.core.configs import built
 from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.core.slots import Slot
+from w2s_chains.search.answers.adaptive_best_of_n import AdaptiveBestOfN
+from w2s_chains.search.answers.best_of_n import BestOfN
+from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.answers.speculative_rejection import SpeculativeRejection
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -21,12 +25,11 @@ from w2s_chains.search.base import (
     score,
     top,
 )
-from w2s_chains.search.answers.adaptive_best_of_n import AdaptiveBestOfN
-from w2s_chains.search.answers.best_of_n import BestOfN
+from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
-from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
-from w2s_chains.search.answers.speculative_rejection import SpeculativeRejection
 from w2s_chains.search.steps.dvts import DVTS
+from w2s_chains.search.steps.mcts import MCTS
+from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.steps.token_search import TokenSearch
 
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
@@ -38,6 +41,9 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "speculative_rejection": SpeculativeRejection,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
+    "particle_filter": ParticleFilter,
+    "cards": CARDS,
+    "mcts": MCTS,
 }
 """The built-in strategies by type."""
 
@@ -55,14 +61,17 @@ build_strategy = partial(built, STRATEGY)
 
 
 __all__ = [
+    "CARDS",
+    "DVTS",
+    "MCTS",
     "STRATEGIES",
     "STRATEGY",
-    "DVTS",
     "AdaptiveBestOfN",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",
     "EmulatedFineTuning",
+    "ParticleFilter",
     "Sampling",
     "Search",
     "SearchStrategy",

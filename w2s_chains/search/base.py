@@ -164,9 +164,12 @@ def drawn(
     hypotheses: Sequence[Hypothesis], log_weights: Sequence[float], numbers: random.Random
 ) -> Hypothesis:
     """Draw a hypothesis with probability proportional to exp(log_weight)."""
+    return numbers.choices(hypotheses, relative(log_weights))[0]
+
+
+def relative(log_weights: Sequence[float]) -> list[float]:
+    """Return weights relative to the largest one; equal ones if all are zero."""
     largest = max(log_weights)
     if math.isinf(largest):  # only the infinitely good, or all if all are infinitely bad
-        weights = [float(value == largest) for value in log_weights]
-    else:
-        weights = [math.exp(value - largest) for value in log_weights]
-    return numbers.choices(hypotheses, weights)[0]
+        return [float(value == largest) for value in log_weights]
+    return [math.exp(value - largest) for value in log_weights]

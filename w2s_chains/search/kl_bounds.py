@@ -1,4 +1,4 @@
-"""Upper bounds of the KL divergence that selection causes: ``best_of`` and ``chunk_beam``.
+"""Upper bounds of the KL divergence that selection causes: ``best_of``, ``chunk_beam`` and others.
 
 P is the distribution of one sample of the proposer, with its temperature, filters and steering. Q
 is the distribution of the answers of a search that selects among such samples.
@@ -47,3 +47,18 @@ def chunk_beam(width: int, successors: int, chunks: int) -> float:
     if width == 1:
         return chunks * best_of(successors)
     return math.log(width) + chunks * math.log(successors)
+
+
+def population(size: int, chunks: int) -> float:
+    """Bound KL(Q || P) of a population that is resampled between chunks, in nats.
+
+    N partial answers grow at once, and whatever resamples them makes at most N copies of one. So if
+    a partial answer is among them, at most N continue it, and y is sampled at most N^T P(y) times
+    on average. Hence Q(y) <= N^T P(y), and KL(Q || P) <= E[T] ln N. This bound is loose, as that of
+    a wide beam.
+
+    Args:
+        size: Number N of partial answers.
+        chunks: Number T of chunks of the answer.
+    """
+    return chunks * math.log(size)

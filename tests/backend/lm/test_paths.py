@@ -143,9 +143,25 @@ def test_guides_read_each_token_once_and_prompts_once():
     assert spent[0] == prompt - 1 + 1 + 4 * 4
     assert set(spent[1:]) == {1 + 4 * 4}, "the cost of a chunk does not grow with the text"
     assert guide.lm.counters.prefills == 1
-    assert root.usage.guide_tokens == prompt - 1 + 30 * 4 * 5, "usage counts for each hypothesis"
+    assert root.usage.guide_tokens == sum(spent), "what siblings share counts once"
     guide.loglikelihood(children)
     assert guide.lm.counters.tokens_read == sum(spent), "what is read is not read again"
+    assert root.usage.guide_tokens == sum(spent)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_flops_are_two_per_parameter_that_is_multiplied(tied):
+    guide = HuggingFaceGuide(tiny.llama(320, tie_word_embeddings=tied), tiny.byte_tokenizer())
+    attention = 32 * (32 + 2 * 16 + 32)  # queries, keys and values of half the heads, output
+    layer = attention + 3 * 32 * 64 + 2 * 32  # gate, up, down; two norms
+    assert guide.flops_per_token == 2 * (2 * layer + 32 + 320 * 32), "the logits once, no look-up"
+
+
+def test_flops_leave_positions_out():
+    guide = HuggingFaceGuide(tiny.gpt2(320), tiny.byte_tokenizer())
+    attention, feed = 32 * 96 + 96 + 32 * 32 + 32, 2 * 32 * 128 + 128 + 32
+    layer = attention + feed + 2 * 2 * 32
+    assert guide.flops_per_token == 2 * (2 * layer + 2 * 32 + 320 * 32)
 
 
 def test_dead_branches_are_freed():

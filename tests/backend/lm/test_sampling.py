@@ -267,9 +267,10 @@ def test_what_steering_reads_is_counted_in_every_branch(proposer, pair):
     children = propose(proposer, successors=4, steering=0.7, guides=pair, stop=("e",))
     usage = children[0].usage
     prompt = len(proposer.tokenizer.prompt_ids(children[0].prompt))
-    sampled = usage.proposed_tokens - sum(c.ended for c in children)
     assert any(c.finish_reason == "stop" for c in children)
-    assert usage.guide_tokens == 2 * (prompt - 1 + sampled)
+    # The last token of the prompt, and of each branch what was sampled but the last.
+    assert usage.read_tokens == 1 + usage.proposed_tokens - len(children)
+    assert usage.guide_tokens == 2 * (prompt - 1 + usage.read_tokens)
 
 
 def test_the_prompt_is_read_once_for_all_successors(proposer):

@@ -16,6 +16,7 @@ from tests.helpers.loading import as_prompt, refused
 from w2s_chains import W2SLLM, HuggingFaceProposer, Sampling
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load, preview
+from w2s_chains.backend.loading.placement import has_bfloat16_units
 from w2s_chains.errors import ConfigError, ModelNotFoundError, UnsupportedModelError, W2SError
 
 # What works.
@@ -51,7 +52,6 @@ def test_a_path_object_and_a_home_folder(
     [
         ({"dtype": "bfloat16"}, torch.bfloat16),
         ({"dtype": "float16"}, torch.float16),
-        ({"dtype": "auto"}, torch.float32),
         ({"device": "cpu"}, torch.float32),
         ({"attn_implementation": "eager"}, torch.float32),
     ],
@@ -70,6 +70,25 @@ def test_options_reach_the_model(
         assert proposer.lm.model.config._attn_implementation == "eager"
     llm = W2SLLM(proposer=proposer, strategy=Sampling(), max_tokens=5, seed=0)
     assert isinstance(llm.invoke("The movie"), str)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_is_bfloat16_on_a_cpu_with_units_for_it(
+    tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
+    monkeypatch.setattr("w2s_chains.backend.loading.placement.has_bfloat16_units", lambda: units)
+    folder = str(tiny_folders["proposer"])
+    proposer = HuggingFaceProposer.from_pretrained(folder, dtype="auto", device="cpu")
+    assert proposer.lm.dtype == (torch.bfloat16 if units else torch.float32)
+    plain = HuggingFaceProposer.from_pretrained(folder, device="cpu")
+    assert plain.lm.dtype == torch.float32, "exactness is promised by default"
+
+
+def test_units_for_bfloat16_are_those_that_the_kernel_names() -> None:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if "flags" not in flags:
+        pytest.skip("the kernel names no units of the CPU")
+    assert has_bfloat16_units() is ("amx_tile" in flags or "avx512_bf16" in flags)
 
 
 def test_a_chat_model_needs_a_chat_template(folder: Path) -> None:

@@ -24,7 +24,9 @@ def test_usage_and_response_metadata(chat: ChatW2S, proposer: HuggingFacePropose
     assert usage["output_tokens"] == metadata["completion_tokens"] <= 12
     assert usage["total_tokens"] == read + usage["output_tokens"]
     assert 12 <= metadata["proposed_tokens"] <= 48
+    assert metadata["rounds"] <= metadata["read_tokens"] < metadata["proposed_tokens"]
     assert metadata["guide_tokens"] > 0
+    assert metadata["guide_flops_ratio"] > 0
     assert metadata["finish_reason"] in ("length", "eos")
     assert metadata["model_name"] == "HuggingFaceProposer"
     assert metadata["score"] is not None

@@ -27,8 +27,8 @@ def test_generation_info_and_usage(llm: W2SLLM, proposer: HuggingFaceProposer) -
     infos: list[dict[str, Any]] = [own[0].generation_info or {} for own in result.generations]
     for prompt, info in zip(PROMPTS, infos, strict=False):
         assert set(info) == {
-            "score", "finish_reason", "completion_tokens", "prompt_tokens", "proposed_tokens",
-            "guide_tokens", "kl",
+            "score", "finish_reason", "completion_tokens", "prompt_tokens", "read_tokens", "rounds",
+            "proposed_tokens", "guide_tokens", "guide_flops_ratio", "kl",
         }  # fmt: skip
         assert info["prompt_tokens"] == len(
             proposer.tokenizer.prompt_ids(Hypothesis.root(prompt).prompt)
@@ -38,12 +38,16 @@ def test_generation_info_and_usage(llm: W2SLLM, proposer: HuggingFaceProposer) -
         assert (info["completion_tokens"] == 12) == (info["finish_reason"] == "length")
         # 2 x 2 children of 4 tokens, three times.
         assert 12 <= info["proposed_tokens"] <= 48
+        assert 1 <= info["rounds"] <= 3
+        # Of the 4 children of 4 tokens 3 each, and at most 2 parents.
+        assert info["read_tokens"] <= 1 + 4 * 3 + 2 * (2 + 4 * 3)
     # At least the prompt twice; at most prompt, answers and end tokens, twice.
     for info in infos:
         assert info["guide_tokens"] > 2 * info["prompt_tokens"]
-        assert info["guide_tokens"] <= 2 * (info["prompt_tokens"] + info["proposed_tokens"])
+        assert info["guide_tokens"] <= 2 * (info["prompt_tokens"] - 1 + info["read_tokens"])
+        assert info["guide_flops_ratio"] > 0
     usage = (result.llm_output or {})["token_usage"]
-    for name in ("prompt_tokens", "proposed_tokens", "guide_tokens"):
+    for name in ("prompt_tokens", "read_tokens", "proposed_tokens", "guide_tokens"):
         assert usage[name] == sum(info[name] for info in infos)
     unguided = llm.generate([PROMPT], strategy=Sampling(), n=2)
     assert (unguided.llm_output or {})["token_usage"]["proposed_tokens"] <= 24

@@ -144,6 +144,7 @@ class Batch:
         """Begin branches after the columns in use; return the number of columns with them."""
         self.width = width
         self.fork = self.filled + 1
+        self._past: Tensor | None = None  # the float mask of the columns before the shared one
         self._limit = limit if limit is not None and self.filled + steps > limit else None
         return self.fork + width * (steps - 1)
 
@@ -161,10 +162,13 @@ class Batch:
 
     def positions(self, count: int) -> Tensor:
         """Return the positions of the next ``count`` columns: [B, count]."""
-        columns = self._columns[self.filled : self.filled + count]
-        if self.width > 1 and self.filled + count > self.fork:
-            branching = self.fork + (columns - self.fork) // self.width
-            columns = torch.where(columns < self.fork, columns, branching)
+        end = self.filled + count
+        columns = self._columns[self.filled : end]
+        if self.width > 1 and end > self.fork:
+            steps = np.arange(self.filled, end)
+            branching = self.fork + (steps - self.fork) // self.width
+            steps = np.where(steps < self.fork, steps, branching)
+            columns = torch.as_tensor(steps).to(columns.device)
         positions = columns[None, :] - self._shift[:, None]
         return positions if self._limit is None else positions.clamp(max=self._limit - 1)
 
@@ -179,11 +183,19 @@ class Batch:
         end = self.filled + count
         if self.width == 1 or end <= self.fork:
             return self._mask[:, :end]
-        seen, asking = self._columns[:end], self._columns[self.filled : end, None]
-        related = (seen < self.fork) | ((seen - asking) % self.width == 0)  # [count, columns]
-        visible = self._mask[:, None, None, :end].bool() & (related & (seen <= asking))
+        # Made here and copied in one piece: on a GPU a dozen small operations would take longer.
         blocked = torch.finfo(self._dtype).min
-        return torch.zeros_like(visible, dtype=self._dtype).masked_fill_(~visible, blocked)
+        shared = self.fork - 1
+        seen, asking = np.arange(shared, end), np.arange(self.filled, end)[:, None]
+        related = (seen == shared) | ((seen - asking) % self.width == 0)
+        hidden = ~(related & (seen <= asking)) * np.float32(blocked)  # [count, columns from shared]
+        own = torch.as_tensor(hidden).to(self._mask.device, self._dtype)
+        if self._past is None:
+            self._past = (1 - self._mask[:, None, None, :shared]).to(self._dtype) * blocked
+        rows = len(self)
+        return torch.cat(
+            (self._past.expand(-1, -1, count, -1), own.expand(rows, 1, -1, -1)), dim=-1
+        )
 
     def keep(self, branches: Sequence[Branch]) -> None:
         """Put keys and values of branches into the store, and let their segments know where.

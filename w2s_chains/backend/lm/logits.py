@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +47,22 @@ def no_numbers(model: str, dtype: torch.dtype) -> str:
 def to_lists(table: Any) -> Any:
     """Return the numbers of a tensor as nested lists; waits for the device."""
     return table.tolist()
+
+
+def read_chosen(ids: Sequence[Tensor], tables: Sequence[Tensor]) -> tuple[Any, Any]:
+    """Return the tokens and numbers of several steps as nested lists, with one wait.
+
+    Args:
+        ids: The tokens of each step. [S]
+        tables: Numbers of each step, in float32. [T, S]
+
+    Returns:
+        Tokens [S, steps] and numbers [T, S, steps].
+    """
+    numbers = torch.stack([own.view(torch.int32) for own in tables], dim=-1)
+    tokens = torch.stack([own.to(torch.int32) for own in ids], dim=-1)
+    both = torch.cat((tokens[None], numbers)).cpu().numpy()
+    return both[0].tolist(), both[1:].view(np.float32).tolist()
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from w2s_chains.backend.kv.segment import Segment
@@ -13,6 +15,18 @@ from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import PromptError, ScorerError
+
+
+@dataclass(frozen=True, slots=True)
+class RowsRead:
+    """What a model has read for one hypothesis: rows, each of them one token at one position.
+
+    The token before several siblings is read once for all of them, and counts for the first.
+    """
+
+    hypothesis: Hypothesis
+    number: int
+    flops_per_token: float
 
 
 class Paths:
@@ -47,11 +61,24 @@ class Paths:
         ):
             self._by_ids.add(hypothesis)
 
-    def read(
-        self, hypotheses: Sequence[Hypothesis], *, scored: bool
-    ) -> list[tuple[Hypothesis, int]]:
+    def read(self, hypotheses: Sequence[Hypothesis], *, scored: bool) -> list[RowsRead]:
         """Read what has not been read yet: ``read_together`` for these paths alone."""
         return read_together([self], hypotheses, scored=scored)
+
+    @functools.cached_property
+    def flops_per_token(self) -> float:
+        """Estimated FLOPs to read one token: 2 per parameter (Kaplan et al., 2020, Section 2.1).
+
+        Parameters that are looked up are left out; the matrix that makes the logits counts once,
+        even if it is also the embedding table. Attention to earlier tokens is left out as well, and
+        of a mixture all experts count.
+        """
+        model: Any = self.lm.model
+        count = model.num_parameters(exclude_embeddings=True)
+        head = model.get_output_embeddings()
+        if head is not None and head.weight is model.get_input_embeddings().weight:
+            count += head.weight.numel()
+        return 2.0 * count
 
     def unread_prompts(self, hypotheses: Sequence[Hypothesis]) -> dict[Hypothesis, Reading]:
         """Return the readings of prompts, which come before those of answers."""
@@ -197,7 +224,7 @@ def _sum(segment: Segment, prompt: Sequence[int], summed: Mapping[Segment, _Sums
 
 def read_together(
     many: Sequence[Paths], hypotheses: Sequence[Hypothesis], *, scored: bool
-) -> list[tuple[Hypothesis, int]]:
+) -> list[RowsRead]:
     """Read what has not been read yet: first the prompts, each of them once, then the answers.
 
     Args:
@@ -206,7 +233,8 @@ def read_together(
         scored: Whether log-probabilities are wanted.
 
     Returns:
-        Each hypothesis that was read, and the number of tokens read for it.
+        What each model has read, in order. Batches, their padding and a second reading in
+        another row of what siblings share do not count.
 
     Raises:
         PromptError: A text is longer than a model's context, or has no tokens at all.
@@ -215,7 +243,7 @@ def read_together(
     models: dict[int, list[Paths]] = {}
     for paths in many:
         models.setdefault(id(paths.lm.model), []).append(paths)
-    counts: list[tuple[Hypothesis, int]] = []
+    rows: list[RowsRead] = []
     for readers in models.values():
         for prompts in (True, False):
             wanted = [
@@ -228,7 +256,12 @@ def read_together(
                 ).items()
             ]
             read(readers[0].lm, [reading for _, _, reading in wanted])
+            begun: set[tuple[int, int]] = set()
             for paths, h, reading in wanted:
+                again = reading.family in begun
+                count = reading.count - (again and reading.count > 0)
+                if reading.count:
+                    begun.add(reading.family)
+                rows.append(RowsRead(h, count, paths.flops_per_token))
                 paths.keep(h, reading.segment, reading.end_logprob)
-                counts.append((h, reading.count))
-    return counts
+    return rows

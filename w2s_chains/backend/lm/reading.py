@@ -44,6 +44,15 @@ class Reading:
         return self.segment.kv_start
 
     @property
+    def family(self) -> tuple[int, int]:
+        """Equal for readings that begin with the same token of the same path, which is read once.
+
+        A segment without a parent shares nothing with others, not even its first token.
+        """
+        origin = self if self.segment.parent is None else self.segment.parent
+        return id(origin), self.begin
+
+    @property
     def count(self) -> int:
         """Number of tokens that the model reads: the last one only if the end token follows it."""
         return self.segment.end - (self.end_id is None) - self.begin
@@ -82,9 +91,7 @@ def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:
     steps = max(1, *(r.count for r in readings))
     families: dict[tuple[int, int], list[Reading]] = {}
     for r in sorted(readings, key=lambda r: r.adapter or ""):  # keeps rows of one adapter together
-        # A segment without a parent shares nothing with others, not even its first token.
-        origin = r if r.segment.parent is None else r.segment.parent
-        families.setdefault((id(origin), r.begin), []).append(r)
+        families.setdefault(r.family, []).append(r)
     rows, width = lm.in_rows(families.values(), steps, max(r.begin for r in readings))
     batch = lm.gather(
         [(own[0].segment.parent, own[0].begin) for own in rows],

@@ -14,7 +14,7 @@ from w2s_chains.backend.kv.batch import Branch
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.choosing import Chooser, Draw
-from w2s_chains.backend.lm.logits import tiles, to_lists
+from w2s_chains.backend.lm.logits import read_chosen, tiles
 from w2s_chains.errors import ProposerError
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _sample_batch(
             model.forward(batch, ids.view(-1, width).to(model.device))
             for model, batch in zip(models, batches, strict=True)
         ]
-    taken: list[list[int]] = to_lists(torch.stack(sampled, dim=1))  # [B * width, steps]
-    # [models + 2, B * width, steps]
-    likely: list[list[list[float]]] = to_lists(torch.stack(logprobs, dim=2))
+    taken: list[list[int]]  # [B * width, steps]
+    likely: list[list[list[float]]]  # [models + 2, B * width, steps]
+    taken, likely = read_chosen(sampled, logprobs)
     states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     kept: list[list[Branch]] = [[] for _ in models]

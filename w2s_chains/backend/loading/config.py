@@ -56,7 +56,8 @@ class Placement(Config):
         device: "cpu", "cuda", "cuda:1", ...; by default the GPU if there is one.
         device_map: How to spread one model over several devices; replaces ``device``.
         dtype: "float32", "bfloat16", "float16" or "auto"; by default float32 on a CPU and the
-            checkpoint's own on a GPU.
+            checkpoint's own on a GPU. "auto" is the checkpoint's own on a GPU, and on a CPU
+            bfloat16 where the CPU has units for it (AMX, AVX-512 BF16), else float32.
         quantization_config: Passed to transformers.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...
     """

@@ -102,6 +102,11 @@ class LocalModel(Contract):
         """The most tokens of prompt and answer together; None if the model has no limit."""
         return self.lm.max_positions
 
+    @property
+    def flops_per_token(self) -> float:
+        """Estimated FLOPs to read one token; see ``Paths``."""
+        return self.paths.flops_per_token
+
     def _check_length(self, prompt: Prompt, more: int, role: str) -> None:
         """Check that the prompt and ``more`` tokens can be read.
 

@@ -38,11 +38,20 @@ def device_of(spec: Placement) -> torch.device:
     return device
 
 
+def has_bfloat16_units() -> bool:
+    """Return whether this CPU has units for matrices of bfloat16 (AMX, AVX-512 BF16)."""
+    # torch knows, but under private names, which may go.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
 def _dtype(spec: Placement, device: torch.device) -> torch.dtype | str:
     if spec.dtype is None:
         return torch.float32 if device.type == "cpu" and spec.device_map is None else "auto"
     if spec.dtype == "auto":
-        return "auto"
+        if device.type != "cpu" or spec.device_map or spec.quantization_config is not None:
+            return "auto"
+        return torch.bfloat16 if has_bfloat16_units() else torch.float32
     dtype: Any = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(

@@ -1,0 +1,282 @@
+"""Who may run, in which order, and who is harmed by what."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.helpers.llms import wait_for_engine
+from tests.helpers.remote_parts import Here
+from w2s_chains import (
+    CallableScorer,
+    Engine,
+    Hypothesis,
+    Job,
+    Sampling,
+    SamplingParams,
+    SearchStrategy,
+)
+from w2s_chains.backend.remote.event_loop import released
+from w2s_chains.core.asks import Expand, Score
+from w2s_chains.core.events import Event
+from w2s_chains.errors import CancelledError, ProposerError, StrategyError, W2SError
+
+
+class Logged(Here):
+    """A proposer that writes down who asks it: its own name, and the prompts of each call."""
+
+    def __init__(self, name: str = "", log: list[tuple[str, list[str]]] | None = None) -> None:
+        self.name = name
+        self.log: list[tuple[str, list[str]]] = [] if log is None else log
+
+    def propose(self, requests: Sequence[Expand]) -> Any:
+        self.log.append((self.name, [r.hypotheses[0].prompt.plain_text for r in requests]))
+        return super().propose(requests)
+
+
+class Waits(Logged):
+    """One that waits, as those behind a server do, until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.waiting = self.most = 0
+
+    def propose(self, requests: Sequence[Expand]) -> Any:
+        self.waiting += len(requests)
+        self.most = max(self.most, self.waiting)
+        with released():
+            assert self.go_on.wait(20)
+        self.waiting -= len(requests)
+        return super().propose(requests)
+
+
+def jobs(proposer: Any, prompts: str, max_tokens: int = 2) -> list[Job]:
+    return [
+        Job(
+            root=Hypothesis.root(prompt),
+            strategy=Sampling(),
+            proposer=proposer,
+            sampling=SamplingParams(max_tokens=max_tokens),
+        )
+        for prompt in prompts
+    ]
+
+
+def texts(handles: Sequence[Any]) -> list[str]:
+    return [handle.future.result(timeout=20).text for handle in handles]
+
+
+@pytest.mark.parametrize("most", [1, 3, 64])
+def test_so_many_run_at_once_and_who_comes_first_goes_first(most: int) -> None:
+    proposer = Logged()
+    assert texts(Engine(max_live=most).submit(jobs(proposer, "abcdefg"))) == [" word" * 2] * 7
+    letters = "abcdefg"
+    rounds = [letters[at : at + most] for at in range(0, 7, most)]
+    assert [prompts for _, prompts in proposer.log] == [list(r) for r in rounds for _ in range(2)]
+
+
+def test_kinds_start_in_turn() -> None:
+    log: list[tuple[str, list[str]]] = []
+    one, two = Logged("one", log), Logged("two", log)
+    texts(Engine(max_live=2).submit([*jobs(one, "abcd", 1), *jobs(two, "xy", 1)]))
+    assert log == [
+        ("one", ["a"]), ("two", ["x"]), ("one", ["b"]), ("two", ["y"]), ("one", ["c", "d"]),
+    ]  # fmt: skip
+
+
+def test_those_that_wait_leave_room_for_other_kinds_but_not_for_their_own() -> None:
+    engine, waits, also = Engine(max_live=2), Waits(), Waits()
+    first, second = (engine.submit(jobs(one, "abcde", 1)) for one in (waits, also))
+    assert texts(engine.submit(jobs(Here(), "xyz"))) == [" word" * 2] * 3
+    assert (waits.waiting, also.waiting) == (2, 2)
+    assert not waits.log
+    waits.go_on.set()
+    assert len(texts(first)) == 5
+    assert not any(handle.future.done() for handle in second)
+    assert (waits.most, also.waiting) == (2, 2)
+    also.go_on.set()
+    assert len(texts(second)) == 5
+    assert also.most == 2
+    wait_for_engine(5)
+
+
+def test_a_closed_engine_cancels_whatever_comes() -> None:
+    engine = Engine()
+    assert texts(engine.submit(jobs(Here(), "a")))
+    engine.close()
+    [late] = engine.submit(jobs(Here(), "b"))
+    with pytest.raises(CancelledError):
+        late.future.result(timeout=20)
+
+
+def test_only_the_engine_that_waits_refuses_to_be_asked() -> None:
+    class Asks(Here):
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            texts(self.engine.submit(jobs(Here(), "x")))
+            return super().propose(requests)
+
+    outer = Engine()
+    assert texts(outer.submit(jobs(Asks(Engine()), "a"))) == [" word" * 2]
+    [refused] = outer.submit(jobs(Asks(outer), "a"))
+    with pytest.raises(W2SError, match="engine of its own"):
+        refused.future.result(timeout=20)
+    assert texts(outer.submit(jobs(Here(), "x"))), "and may be asked afterwards"
+
+
+class Faulty(Here):
+    """A proposer that the engine cannot even ask."""
+
+    @property
+    def slice_tokens(self) -> Any:
+        raise MemoryError("out of luck")
+
+
+def test_an_error_in_the_engine_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    engine, waits = Engine(), Waits()
+    away = engine.submit(jobs(waits, "ab"))
+    assert texts(engine.submit(jobs(Here(), "x"))), "control: the others are away by now"
+    failed = engine.submit([*jobs(Faulty(), "c"), *jobs(Here(), "d")])
+    for handle in failed:
+        with pytest.raises(W2SError, match="the engine failed: MemoryError"):
+            handle.future.result(timeout=20)
+    assert [r.levelno for r in caplog.records if r.name.endswith("scheduler")] == [logging.ERROR]
+    waits.go_on.set()
+    assert texts(away) == [" word" * 2] * 2, "what another thread has in hand is not harmed"
+    assert texts(engine.submit(jobs(Here(), "e"))), "and the engine goes on"
+
+
+class Clings(SearchStrategy):
+    """Goes on when it is closed."""
+
+    type: str = "clings"
+
+    def search(self, root: Hypothesis) -> Any:
+        try:
+            while True:
+                yield Expand(hypotheses=(root,), successors=1, chunk_tokens=1)
+        except GeneratorExit:
+            yield root
+
+
+def test_a_strategy_that_does_not_end_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    engine, begun = Engine(), threading.Event()
+    good, bad = jobs(Here(), "ab", 500)
+    bad = dataclasses.replace(bad, strategy=Clings())
+    handles = engine.submit([good, bad], lambda _: begun.set())
+    assert begun.wait(20)
+    handles[1].cancel()
+    with pytest.raises(CancelledError):
+        handles[1].future.result(timeout=20)
+    assert texts(handles[:1]) == [" word" * 500]
+    assert "the strategy 'clings' raised while it was closed" in caplog.text
+
+
+ODD: list[Any] = [
+    Expand(hypotheses=("a text",), successors=1, chunk_tokens=1),  # pyright: ignore[reportArgumentType]
+    Expand(hypotheses=(Hypothesis.root("x"),), successors="2", chunk_tokens=1),  # pyright: ignore[reportArgumentType]
+    Expand(hypotheses=None, successors=1, chunk_tokens=1),  # pyright: ignore[reportArgumentType]
+    Score(hypotheses=([],)),  # pyright: ignore[reportArgumentType]
+]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("ask", ODD, ids=["text", "count", "nothing", "list"])
+def test_an_odd_ask_fails_its_own_search(ask: Any, later: bool) -> None:
+    class Odd(SearchStrategy):
+        type: str = "odd"
+
+        def search(self, root: Hypothesis) -> Any:
+            if later:
+                yield Expand(hypotheses=(root,), successors=1, chunk_tokens=1)
+            yield ask
+
+    good, bad = jobs(Here(), "ab", 4)
+    scorer: Any = CallableScorer(lambda prompts, texts: [0.0 for _ in texts])
+    one, two = Engine().submit([good, dataclasses.replace(bad, strategy=Odd(), scorer=scorer)])
+    with pytest.raises(StrategyError, match=r"'odd' asked for .*, which cannot be answered"):
+        two.future.result(timeout=20)
+    assert texts([one]) == [" word" * 4]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), StopIteration()])
+def test_a_listener_that_wants_to_leave_stops_nothing(error: BaseException) -> None:
+    def listen(event: Event) -> None:
+        raise error
+
+    engine = Engine()
+    assert texts(engine.submit(jobs(Here(), "ab"), listen)) == [" word" * 2] * 2
+    assert texts(engine.submit(jobs(Here(), "c"))) == [" word" * 2]
+
+
+def test_an_error_at_the_very_begin_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("out of luck")
+
+    engine = Engine()
+    with monkeypatch.context() as patch:
+        patch.setattr("w2s_chains.engine.search_state.random_stream", broken)
+        for handle in engine.submit(jobs(Here(), "ab")):
+            with pytest.raises(W2SError, match="the engine failed: MemoryError"):
+                handle.future.result(timeout=20)
+    assert texts(engine.submit(jobs(Here(), "c"))) == [" word" * 2]
+
+
+def test_who_is_cancelled_is_not_asked_again_when_a_call_is_repeated() -> None:
+    class Together(Logged):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            children = super().propose(requests)
+            if len(requests) > 1:
+                assert begun.wait(20)
+                handles[1].cancel()
+                raise RuntimeError("one of them is bad")
+            return children
+
+    proposer, begun = Together(), threading.Event()
+    handles = Engine().submit(jobs(proposer, "abc", 1))
+    begun.set()
+    assert texts([handles[0], handles[2]]) == [" word"] * 2
+    with pytest.raises(CancelledError):
+        handles[1].future.result(timeout=20)
+    assert [prompts for _, prompts in proposer.log] == [["a", "b", "c"], ["a"], ["c"]]
+
+
+def test_a_request_may_be_answered_by_an_error_of_its_own() -> None:
+    class Partly(Logged):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            answers: Any = super().propose(requests)
+            answers[1] = ZeroDivisionError("its own fault")
+            return answers
+
+    proposer = Partly()
+    one, two, three = Engine().submit(jobs(proposer, "abc", 1))
+    assert texts([one, three]) == [" word"] * 2
+    with pytest.raises(ZeroDivisionError, match="its own fault"):
+        two.future.result(timeout=20)
+    assert len(proposer.log) == 1, "nobody is asked again"
+
+
+def test_an_answer_is_missing() -> None:
+    class Short(Logged):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            return super().propose(requests)[1:]
+
+    handles = Engine().submit(jobs(Short(), "ab", 1))
+    for handle in handles:
+        with pytest.raises(ProposerError, match="Short answered 0 of 1 requests"):
+            handle.future.result(timeout=20)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None])
+def test_an_engine_that_would_run_nothing(wrong: Any) -> None:
+    with pytest.raises(W2SError, match=f"max_live is {wrong}; it must be at least 1"):
+        Engine(max_live=wrong)
