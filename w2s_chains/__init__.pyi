@@ -70,7 +70,9 @@ from .scorers import RewardModelScorer as RewardModelScorer
 from .scorers import RunnableScorer as RunnableScorer
 from .scorers import ScorerConfig as ScorerConfig
 from .search import CARDS as CARDS
+from .search import DVTS as DVTS
 from .search import MCTS as MCTS
+from .search import AdaptiveBestOfN as AdaptiveBestOfN
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
@@ -78,6 +80,7 @@ from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search
 from .search import SearchStrategy as SearchStrategy
+from .search import SpeculativeRejection as SpeculativeRejection
 from .search import TokenSearch as TokenSearch
 from .search import commit as commit
 from .search import common_ancestor as common_ancestor

@@ -13,8 +13,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from w2s_chains import (
     CARDS,
+    DVTS,
     MCTS,
     W2SLLM,
+    AdaptiveBestOfN,
     BestOfN,
     ChatW2S,
     ChunkBeamSearch,
@@ -26,6 +28,7 @@ from w2s_chains import (
     ParticleFilter,
     Sampling,
     SearchStrategy,
+    SpeculativeRejection,
     TokenSearch,
 )
 from w2s_chains.backend.kv.segment import Segment
@@ -44,6 +47,9 @@ STRATEGIES = [
     ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
     CARDS(goal=4.0, goal_tokens=12, entropy=4.5, chunk_tokens=6, attempts=5, wave=2),
     MCTS(iterations=3, successors=2, chunk_tokens=4, exploration=0.5),
+    DVTS(subtrees=2, successors=2, chunk_tokens=4),
+    AdaptiveBestOfN(n=6, wave=2, min_gain=0.5),
+    SpeculativeRejection(n=4, chunk_tokens=3),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -59,6 +65,9 @@ every_strategy = pytest.mark.parametrize(
         "particles",
         "cards",
         "mcts",
+        "dvts",
+        "adaptive",
+        "rejection",
     ],
 )
 

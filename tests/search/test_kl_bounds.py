@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_chains import (
+    DVTS,
+    AdaptiveBestOfN,
     BestOfN,
     ChunkBeamSearch,
     EmulatedFineTuning,
@@ -19,6 +21,7 @@ from w2s_chains import (
     ParticleFilter,
     Sampling,
     SearchStrategy,
+    SpeculativeRejection,
 )
 from w2s_chains.search import kl_bounds as divergence
 from w2s_chains.testing import drive
@@ -87,6 +90,9 @@ SEARCHES = [
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=2, return_best="finished"),
     ChunkBeamSearch(width=2, successors=3, chunk_tokens=None),
     ParticleFilter(particles=3, chunk_tokens=1, tau=0.1, resample_below=1.0),
+    DVTS(subtrees=3, successors=2, chunk_tokens=1),
+    AdaptiveBestOfN(n=8, wave=3, min_gain=0.3),
+    SpeculativeRejection(n=8, alpha=0.5, chunk_tokens=1),
 ]
 
 

@@ -9,8 +9,10 @@ from typing import Annotated
 from w2s_chains.core.configs import built
 from w2s_chains.core.hypothesis import common_ancestor
 from w2s_chains.core.slots import Slot
+from w2s_chains.search.answers.adaptive_best_of_n import AdaptiveBestOfN
 from w2s_chains.search.answers.best_of_n import BestOfN
 from w2s_chains.search.answers.sampling import EmulatedFineTuning, Sampling
+from w2s_chains.search.answers.speculative_rejection import SpeculativeRejection
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -25,6 +27,7 @@ from w2s_chains.search.base import (
 )
 from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
+from w2s_chains.search.steps.dvts import DVTS
 from w2s_chains.search.steps.mcts import MCTS
 from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.steps.token_search import TokenSearch
@@ -32,7 +35,10 @@ from w2s_chains.search.steps.token_search import TokenSearch
 STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "chunk_beam": ChunkBeamSearch,
     "token_search": TokenSearch,
+    "dvts": DVTS,
     "best_of_n": BestOfN,
+    "adaptive_best_of_n": AdaptiveBestOfN,
+    "speculative_rejection": SpeculativeRejection,
     "sampling": Sampling,
     "emulated_fine_tuning": EmulatedFineTuning,
     "particle_filter": ParticleFilter,
@@ -56,9 +62,11 @@ build_strategy = partial(built, STRATEGY)
 
 __all__ = [
     "CARDS",
+    "DVTS",
     "MCTS",
     "STRATEGIES",
     "STRATEGY",
+    "AdaptiveBestOfN",
     "AnyStrategy",
     "BestOfN",
     "ChunkBeamSearch",
@@ -67,6 +75,7 @@ __all__ = [
     "Sampling",
     "Search",
     "SearchStrategy",
+    "SpeculativeRejection",
     "TokenSearch",
     "build_strategy",
     "commit",

@@ -16,6 +16,8 @@ def best_of(n: int) -> float:
     The bound also holds with equal scores. The first sample wins a tie, which is equivalent to a
     random tie-break since the samples are exchangeable; the bound then holds for the pair (answer,
     tie-break), and hence for the answer. It is nearly tight if every single answer is improbable.
+    It holds for any other choice among n samples, too (see ``chunk_beam``), such as one that draws
+    or grows only some of them.
     """
     return math.log(n) - (n - 1) / n
 
