@@ -95,6 +95,23 @@ def test_there_are_always_as_many_children_as_asked_for(n: bool) -> None:
         assert len(server.bodies) - before == (1 if n else 4)
 
 
+@pytest.mark.parametrize("n", [True, False], ids=["n", "n ignored"])
+def test_further_children_are_others_and_cost_their_own_calls(n: bool) -> None:
+    with serve(Words(), n=n) as server:
+        proposer = connect(server)
+        assert "first" in proposer.abilities
+        some = ask(proposer, "x", successors=2, chunk_tokens=6)
+        before = len(server.bodies)
+        more = ask(proposer, "x", successors=2, chunk_tokens=6, first=2)
+        assert len(server.bodies) - before == (1 if n else 2)
+        assert len({child.text for child in some + more}) == 4
+        again = ask(proposer, "x", successors=2, chunk_tokens=6, first=2)
+        assert [child.text for child in again] == [child.text for child in more]
+        if not n:
+            whole = ask(proposer, "x", successors=4, chunk_tokens=6)
+            assert [child.text for child in whole] == [child.text for child in some + more]
+
+
 def test_greedy_siblings_are_one_call() -> None:
     with serve(Words()) as server:
         proposer = connect(server)

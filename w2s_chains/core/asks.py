@@ -40,7 +40,8 @@ class Expand:
         successors: Number of children per hypothesis (K).
         chunk_tokens: Maximum tokens per child (L); None continues until the answer is finished.
         first: Number of the first child. Children are a function of their number, so a hypothesis
-            that has K of them gets further ones with ``first=K``.
+            that has K of them gets further ones with ``first=K``. (A server that returns several
+            samples for one seed makes them a function of the request.)
         distinct: Whether the children of a hypothesis begin with different tokens, drawn without
             replacement (Gumbel top-k, Kool et al., 2019); at temperature 0 these are the likeliest
             ones. Where the filters leave fewer tokens, the first children come again.

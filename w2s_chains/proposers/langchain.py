@@ -84,6 +84,7 @@ class LangChainProposer(Proposer):
     """
 
     slice_tokens = None
+    abilities = frozenset({"first"})
 
     def __init__(
         self,

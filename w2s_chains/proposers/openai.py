@@ -71,6 +71,7 @@ class OpenAIProposer(Proposer):
     """
 
     slice_tokens = None
+    abilities = frozenset({"first"})
 
     def __init__(self, model: str, *, api_key: str | SecretStr | None = None, **options: Any):
         """Connect to a model.

@@ -29,7 +29,7 @@ class AdaptiveBestOfN(SearchStrategy):
     The fit of a small first wave is uncertain: it stops too early where its scores happen to be
     close to each other. Answers of heavier tails than the normal one are stopped too early, too.
 
-    A proposer that cannot number its samples, such as a server, samples the earlier ones of a
+    A proposer of another package that cannot number its samples samples the earlier ones of a
     prompt again with every wave (``Expand.first``); plain best-of-N is then often cheaper.
 
     Attributes:
