@@ -6,6 +6,7 @@ Every number is derived here from what the strategy asked for and what it was an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from w2s_chains import (
     TokenSearch,
 )
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
-from w2s_chains.core.asks import Expand, Score
+from w2s_chains.core.asks import Expand, Expands, Score, Until
 from w2s_chains.core.events import Finished
 from w2s_chains.search.base import SearchStrategy
 
@@ -70,7 +71,9 @@ class Logged:
 
     @property
     def expanded(self) -> list[tuple[Expand, list[Hypothesis]]]:
-        return [(ask, answer) for ask, answer in self.log if isinstance(ask, Expand)]
+        found = [([ask], [answer]) for ask, answer in self.log if isinstance(ask, Expand)]
+        found += [(ask.asks, answer) for ask, answer in self.log if isinstance(ask, Expands)]
+        return [pair for asks, answers in found for pair in zip(asks, answers, strict=True)]
 
     @property
     def scored(self) -> list[list[Hypothesis]]:
@@ -359,6 +362,47 @@ def test_what_was_sampled_after_a_stop_string_was_read(
     assert any(child.finish_reason == "stop" for child in children)
     assert answer.read_tokens == 1 + 4 * 15
     assert answer.proposed_tokens == 4 * 16
+
+
+@pytest.mark.parametrize("until", [Until(entropy=2.0), Until(strings=("e", " "))])
+def test_what_ended_a_chunk_early_was_sampled(proposer: HuggingFaceProposer, until: Until) -> None:
+    """A token too uncertain to keep, as an end token, and all that follows a string."""
+    ask = Expand(hypotheses=(Hypothesis.root("The movie"),), successors=8, chunk_tokens=12)
+    [plain], [children] = (
+        proposer.propose([replace(ask, hypotheses=(root,), until=end)])
+        for root, end in ((Hypothesis.root("The movie"), None), (ask.hypotheses[0], until))
+    )
+    kept = [child.n_tokens for child in children]
+    assert any(n < m.n_tokens for n, m in zip(kept, plain, strict=True)), "control: some are cut"
+    counts = [min(n + 1, 12) for n in kept]  # the one after the last that was kept
+    if until.strings:
+        counts = [min(m.n_tokens + 1, 12) for m in plain]
+    usage = children[0].usage
+    assert usage.proposed_tokens == sum(counts)
+    assert usage.read_tokens == 1 + sum(count - 1 for count in counts)
+
+
+def test_several_expansions_are_one_round(
+    proposer: HuggingFaceProposer, scorer: LogRatioScorer
+) -> None:
+    class Both(BestOfN):
+        def search(self, root: Hypothesis) -> Any:
+            asks = [
+                Expand(hypotheses=(root,), successors=2, chunk_tokens=4),
+                Expand(hypotheses=(root,), first=2, chunk_tokens=8, distinct=True),
+            ]
+            [[one, two], [three]] = yield Expands(asks=tuple(asks))
+            del two, three
+            [answer] = yield Expand(hypotheses=(one,))
+            return answer
+
+    def make(seed: int) -> tuple[Logged, Job]:
+        logged = Logged(Both())
+        return logged, job(proposer, scorer, logged, seed=seed)
+
+    logged, answer = endless(make)
+    assert answer.rounds == 2
+    assert answer.read_tokens == rows_of(logged.expanded) == (1 + 2 * 3) + (1 + 7) + (1 + 15)
 
 
 def test_flops_are_relative_to_the_large_models(

@@ -140,6 +140,11 @@ class HuggingFaceProposer(LocalModel, Proposer):
         for request in requests:
             for h in dict.fromkeys(request.hypotheses):
                 _count_rows(h, 1, pair)
+        for (_, h, _, _), draw, one in zip(rows, draws, drawn, strict=True):
+            # What ended a chunk early was sampled, too.
+            sampled = min(len(one.segments[0].ids) + 1, draw.steps)
+            h.usage.proposed_tokens += sampled
+            _count_rows(h, sampled - 1, pair)  # nothing is sampled after the last one
         flat = iter(children)
         return [[next(flat) for _ in r.hypotheses for _ in range(r.successors)] for r in requests]
 
@@ -172,9 +177,6 @@ class HuggingFaceProposer(LocalModel, Proposer):
     ) -> Hypothesis:
         own, *guiding = drawn.segments
         sampling = request.sampling
-        sampled = len(own.ids) + drawn.ended
-        parent.usage.proposed_tokens += sampled
-        _count_rows(parent, sampled - 1, pair)  # nothing is sampled after the last one
         if request.until is not None and request.until.strings:
             drawn = self._until(request.until.strings, parent, drawn)
             own, *guiding = drawn.segments
