@@ -98,6 +98,8 @@ def test_a_fork_in_the_middle_is_refused_at_once(monkeypatch: pytest.MonkeyPatch
     told = in_child(lambda: answer(engine))
     assert told.startswith("W2SError")
     assert "fork earlier, or start processes with multiprocessing" in told
+    again = in_child(lambda: in_child(lambda: answer(engine)))
+    assert again.startswith("W2SError"), "and in a child of that child"
     assert in_child(lambda: answer(Engine())) == "aaaa", "control"
     assert search.future.result(timeout=20).text == "aaaa"
     assert answer(engine) == "aaaa", "control: the parent's engine is whole"
@@ -186,3 +188,17 @@ def test_a_turn_that_does_not_come_leaves_no_trace() -> None:
     done.set()
     holder.join()
     assert turns.acquire(timeout=1.0)
+
+
+def test_a_turn_that_comes_at_the_last_moment_is_not_lost() -> None:
+    turns, got = Turns(), []
+    turns.acquire()
+    late = threading.Thread(target=lambda: got.append(turns.acquire(timeout=0.05)))
+    late.start()
+    while len(turns._queue) < 2:
+        time.sleep(0.001)
+    with turns._lock:
+        time.sleep(0.2)  # its time is over, and now its turn comes, as in release()
+        turns._queue.popleft()
+    late.join()
+    assert got == [True]

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -25,7 +26,13 @@ from w2s_chains import (
 from w2s_chains.backend.remote.event_loop import released
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
-from w2s_chains.errors import CancelledError, ProposerError, StrategyError, W2SError
+from w2s_chains.errors import (
+    CancelledError,
+    ProposerError,
+    ScorerError,
+    StrategyError,
+    W2SError,
+)
 
 
 class Logged(Here):
@@ -82,13 +89,123 @@ def test_so_many_run_at_once_and_who_comes_first_goes_first(most: int) -> None:
     assert [prompts for _, prompts in proposer.log] == [list(r) for r in rounds for _ in range(2)]
 
 
-def test_kinds_start_in_turn() -> None:
+def test_kinds_start_in_turn_and_share_the_places() -> None:
     log: list[tuple[str, list[str]]] = []
     one, two = Logged("one", log), Logged("two", log)
-    texts(Engine(max_live=2).submit([*jobs(one, "abcd", 1), *jobs(two, "xy", 1)]))
+    texts(Engine(max_live=2).submit([*jobs(one, "abcd"), *jobs(two, "xy")]))
+    rounds = [[("one", ["a"]), ("two", ["x"])], [("one", ["b"]), ("two", ["y"])]]
     assert log == [
-        ("one", ["a"]), ("two", ["x"]), ("one", ["b"]), ("two", ["y"]), ("one", ["c", "d"]),
-    ]  # fmt: skip
+        call for calls in (*rounds, [("one", ["c", "d"])]) for _ in range(2) for call in calls
+    ]
+
+
+def by_length(factor: float) -> Any:
+    return CallableScorer(lambda prompts, texts: [factor * ord(p[0]) for p in prompts])
+
+
+def test_every_search_gets_the_scores_of_its_own_texts_by_its_own_scorer() -> None:
+    one, two = by_length(1.0), by_length(-1.0)
+    scored = [
+        dataclasses.replace(job, scorer=scorer)
+        for job, scorer in zip(jobs(Here(), "abcd"), (one, two, one, one), strict=True)
+    ]
+    found = [handle.future.result(timeout=20).score for handle in Engine().submit(scored)]
+    assert found == [97.0, -98.0, 99.0, 100.0]
+
+
+def test_scorers_of_one_proposer_are_kinds_too() -> None:
+    proposer, one, two = Logged(), by_length(1.0), by_length(2.0)
+    scored = [
+        dataclasses.replace(job, scorer=scorer)
+        for job, scorer in zip(jobs(proposer, "abx", 1), (one, one, two), strict=True)
+    ]
+    assert len(texts(Engine(max_live=2).submit(scored))) == 3
+    assert [prompts for _, prompts in proposer.log] == [["a", "x"], ["b"]]
+
+
+@pytest.mark.parametrize("part", ["proposer", "scorer"])
+def test_a_part_may_wait_when_its_call_is_repeated(part: str) -> None:
+    def each(count: int) -> None:
+        if count > 1:
+            raise RuntimeError("one of them is bad")
+        with released():
+            time.sleep(0.01)
+
+    class Alone(Here):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            each(len(requests) if part == "proposer" else 1)
+            return super().propose(requests)
+
+        def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+            each(len(hypotheses))
+            return [0.0]
+
+    scorer = Alone() if part == "scorer" else None
+    made = [dataclasses.replace(job, scorer=scorer) for job in jobs(Alone(), "abc", 1)]
+    assert texts(Engine().submit(made)) == [" word"] * 3
+
+
+def test_a_scorer_that_is_wrong_is_named() -> None:
+    class Wrong:
+        def score(self, hypotheses: Sequence[Hypothesis]) -> Any:
+            return ["high" for _ in hypotheses]
+
+    made = [dataclasses.replace(job, scorer=Wrong()) for job in jobs(Here(), "ab")]
+    for handle in Engine().submit(made):
+        with pytest.raises(ScorerError, match="the scorer Wrong"):
+            handle.future.result(timeout=20)
+
+
+def test_one_thread_leads_and_holds_no_process() -> None:
+    class Told(Logged):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            threads.append(threading.current_thread())
+            if len(threads) == 1:
+                assert more.wait(20)
+            return super().propose(requests)
+
+    threads: list[threading.Thread] = []
+    more = threading.Event()
+    engine, proposer = Engine(), Told()
+    first = engine.submit(jobs(proposer, "a", 9))
+    while not threads:
+        time.sleep(0.001)
+    second = engine.submit(jobs(proposer, "b", 9))
+    more.set()
+    assert len(texts([*first, *second])) == 2
+    assert len(set(threads)) == 1
+    assert (threads[0].name, threads[0].daemon) == ("w2s-engine", True)
+
+
+def test_a_thread_that_comes_back_takes_nothing_with_it() -> None:
+    class Gate(Here):
+        calls = 0
+
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            self.calls += 1
+            assert gate.acquire(timeout=20)
+            return super().propose(requests)
+
+    def until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    gate, waits, leads, engine = threading.Semaphore(0), Waits(), Gate(), Engine()
+    away = engine.submit(jobs(waits, "a", 1))
+    until(lambda: waits.waiting == 1)
+    leading = engine.submit(jobs(leads, "b", 9))
+    until(lambda: leads.calls == 1)
+    waits.go_on.set()
+    until(lambda: len(engine._turns._queue) == 2)  # it waits for its turn to come back
+    gate.release()
+    assert texts(away) == [" word"]
+    until(lambda: leads.calls == 2 and len(engine._turns._queue) == 2)  # and then to end
+    late = engine.submit(jobs(Here(), "c"))
+    gate.release(99)
+    assert texts(late) == [" word" * 2]
+    assert texts(leading) == [" word" * 9]
 
 
 def test_those_that_wait_leave_room_for_other_kinds_but_not_for_their_own() -> None:

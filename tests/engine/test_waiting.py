@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from tests.helpers.llms import wait_for_engine
 from w2s_chains import Engine, Hypothesis, Job, Sampling, SamplingParams
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.events import Committed, Event, Finished, Progressed
@@ -88,6 +90,15 @@ async def test_the_first_error_is_raised() -> None:
         await read_async(EventStream(Engine(), jobs(Counting(bad=3), 1)))
 
 
+def test_searches_are_watched_if_somebody_wants_more_than_answers() -> None:
+    ways: list[tuple[Any, Any, bool]] = [
+        ((), None, False), ((Committed,), None, True), ((), print, True),
+    ]  # fmt: skip
+    for wanted, listener, watched in ways:
+        with EventStream(Engine(), jobs(Counting(), 1), wanted, listener) as stream:
+            assert [search.watched for search in stream._searches] == [watched]
+
+
 async def test_whoever_leaves_ends_the_searches() -> None:
     for way in ("sync", "async", "cancelled"):
         engine, proposer = Engine(), Counting()
@@ -105,8 +116,9 @@ async def test_whoever_leaves_ends_the_searches() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        engine.close()
+        wait_for_engine(10)  # though the stream is still there
         assert proposer.last < 50_000, way
+        assert stream
 
 
 async def test_the_loop_stays_free_and_is_not_called_once_it_has_gone(
