@@ -17,9 +17,12 @@ from w2s_chains import (
     Hypothesis,
     ProposerError,
     Sampling,
+    SamplingParams,
     SearchStrategy,
     W2SError,
 )
+from w2s_chains.core.asks import Expand
+from w2s_chains.engine.children import LONGEST, check_children
 
 BEAM = ChunkBeamSearch(width=2, successors=2, chunk_tokens=2)
 LENGTH = CallableScorer(lambda prompts, responses: [float(len(r)) for r in responses])
@@ -92,6 +95,15 @@ def test_what_would_lead_astray_is_refused(message: str, strategy: SearchStrateg
     llm = W2SLLM(proposer=proposer, scorer=LENGTH, strategy=strategy, max_tokens=6)
     with pytest.raises(ProposerError, match=f"the proposer Answers returned .*{message}"):
         llm.invoke("x")
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_text_without_counts_is_bounded_by_its_length(most: int) -> None:
+    root = Hypothesis.root("x")
+    request = Expand(hypotheses=(root,), sampling=SamplingParams(max_tokens=most))
+    check_children(request, [root.extend("a" * (LONGEST * most))], "P")
+    with pytest.raises(ProposerError, match="has no new token and is not finished"):
+        check_children(request, [root.extend("a" * (LONGEST * most + 1))], "P")
 
 
 def test_children_stand_in_the_order_of_their_parents() -> None:
