@@ -9,8 +9,9 @@ import pytest
 
 from tests.helpers.served import Continued, Server, serve
 from w2s_chains import W2SLLM, load
+from w2s_chains.backend.remote.langchain_models import model_error
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.errors import ConfigError, ScorerError
+from w2s_chains.errors import ConfigError, ScorerError, ServerError
 from w2s_chains.scorers import LLMJudgeConfig
 
 JUDGE = {"type": "llm_judge", "model": "openai:judge", "template": "{prompt}|{response}"}
@@ -79,3 +80,21 @@ def test_wrong_judges_are_refused(server: Server, changes: Any, message: str) ->
     with pytest.raises(ConfigError, match=message):
         load(config)
     assert not server.bodies
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_error_holds_no_reply_of_a_model_that_we_made(ours: bool) -> None:
+    """Its traceback would hold the frames that read the reply."""
+
+    def read() -> None:
+        try:
+            raise ServerError("the reply is longer than it may be")
+        except ServerError as error:
+            raise RuntimeError("connection lost") from error
+
+    with pytest.raises(RuntimeError) as raised:
+        read()
+    spec = LLMJudgeConfig(model="openai:judge") if ours else None
+    found = model_error(raised.value, None, "the judge", ScorerError, spec)
+    assert str(found) == "the reply is longer than it may be"
+    assert (found.__traceback__ is None) is ours

@@ -65,7 +65,8 @@ def model_error(
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, W2SError):
-            return cause
+            # The traceback of a model that we made holds pieces of the reply.
+            return cause if spec is None else cause.with_traceback(None)
         cause = cause.__cause__
     text = told = f"{type(error).__name__}: {error}"
     for secret in sorted(_secrets(model), key=len, reverse=True):
