@@ -451,3 +451,20 @@ def test_flops_of_a_model_of_unknown_size_are_unknown(
     [answer] = run(job(Here(), scorer, BestOfN(n=2)))
     assert answer.read_tokens is answer.guide_flops_ratio is None, "the proposer counts nothing"
     assert answer.rounds == 1
+
+
+def test_a_text_that_the_large_model_reads_again_to_score_it_costs_rows(
+    proposer: HuggingFaceProposer,
+) -> None:
+    root = Hypothesis.root(PROMPTS[0])
+    texts = [root.extend(text, finish_reason="stop") for text in (" was great", " ended")]
+    before = proposer.lm.counters.tokens_read
+    proposer.loglikelihood(texts)
+    prompt = len(proposer.tokenizer.prompt_ids(root.prompt))
+    whole = [proposer.tokenizer.ids_with_response(root.prompt, h.response) for h in texts]
+    # The last prompt token once, and of each text all tokens but the last.
+    assert [ids[:prompt] for ids in whole] == [proposer.tokenizer.prompt_ids(root.prompt)] * 2
+    assert root.usage.prompt_tokens == prompt
+    assert root.usage.read_tokens == 1 + sum(len(ids) - prompt - 1 for ids in whole)
+    read = proposer.lm.counters.tokens_read - before
+    assert read == prompt - 1 + root.usage.read_tokens

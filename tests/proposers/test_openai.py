@@ -214,3 +214,20 @@ def test_token_ids_out_of_the_vocabulary(lm: Tiny, tiny_folders: dict[str, Path]
         model.far = True
         with pytest.raises(ServerError, match="token id 1000000, but its tokenizer has only"):
             ask(proposer, "the film", chunk_tokens=3)
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["usage", "no usage"])
+def test_a_server_without_usage_costs_what_its_answers_have(
+    counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(Words()) as server:
+        answer = server.answer
+
+        def silent(body: dict[str, Any], chat: bool) -> tuple[int, dict[str, Any]]:
+            status, reply = answer(body, chat)
+            return status, {k: v for k, v in reply.items() if counts or k != "usage"}
+
+        monkeypatch.setattr(server, "answer", silent)
+        children = ask(connect(server), "abcd", successors=3, chunk_tokens=5)
+        usage = children[0].usage
+        assert (usage.proposed_tokens, usage.read_tokens) == (3 * 5, 1 + 3 * 4)

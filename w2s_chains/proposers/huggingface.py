@@ -109,8 +109,17 @@ class HuggingFaceProposer(LocalModel, Proposer):
         Raises:
             PromptError: A text is longer than the model's context.
         """
-        self.paths.read(hypotheses, scored=True)
+        self._read(hypotheses)
         return [self.paths.loglikelihood(h) for h in hypotheses]
+
+    def _read(self, hypotheses: Sequence[Hypothesis]) -> None:
+        """Read what was not read yet: prompts, and texts that are not this proposer's own."""
+        for read in self.paths.read(hypotheses, scored=True):
+            usage = read.hypothesis.usage
+            if read.hypothesis.parent is None:
+                usage.prompt_tokens += read.number + 1
+            else:
+                usage.read_tokens += read.number
 
     def _propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
         pair: SteeringPair | None = None
@@ -118,12 +127,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
         if requests[0].steering:
             pair = require_steering(requests[0].guides, self.tokenizer.vocabulary)
             pair.read(hypotheses)
-        for read in self.paths.read(hypotheses, scored=True):
-            usage = read.hypothesis.usage
-            if read.hypothesis.parent is None:
-                usage.prompt_tokens += read.number + 1
-            else:  # its text is not this proposer's own
-                usage.read_tokens += read.number
+        self._read(hypotheses)
         rows = [
             (request, h, i, stream)
             for request in requests

@@ -198,10 +198,10 @@ class Continuation:
         else:
             ids = {"return_token_ids": True} if self.can.token_ids else {}
             reply = await self.model.server.complete({"prompt": self._prompt(h), **body, **ids})
-        if reply.usage is not None:
-            sampled = reply.usage.completion_tokens
-            h.usage.proposed_tokens += sampled
-            h.usage.read_tokens += max(sampled - len(reply.choices), 0)
+        told = None if reply.usage is None else reply.usage.completion_tokens
+        sampled = sum(_counts(reply, tokens)) if told is None else told
+        h.usage.proposed_tokens += sampled
+        h.usage.read_tokens += max(sampled - len(reply.choices), 0)
         if h.parent is None:  # later calls send the same prompt again
             known = self.model.ids_of(h) if reply.usage is None else None
             count = len(known or ()) if reply.usage is None else reply.usage.prompt_tokens
