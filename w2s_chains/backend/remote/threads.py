@@ -45,6 +45,7 @@ class ThreadCall(Generic[T]):
                     self.future.set_exception(error)
         finally:
             self._give_place_back()
+            del self  # future, error, traceback and this frame would be a circle
 
     @property
     def late(self) -> bool:
