@@ -68,9 +68,13 @@ class Segment:
             end = min(end, segment.start)
             segment = segment.parent
 
-    def path_ids(self) -> list[int]:
-        """Return all tokens of the path, from position 0 to ``end``."""
-        runs = [segment.ids[: end - segment.start] for segment, end in self.path()]
+    def path_ids(self, begin: int = 0) -> list[int]:
+        """Return the tokens of the path, from position ``begin`` to ``end``."""
+        runs: list[Sequence[int]] = []
+        for segment, end in self.path():
+            runs.append(segment.ids[max(begin - segment.start, 0) : max(end - segment.start, 0)])
+            if segment.start <= begin:
+                break
         return [token for run in reversed(runs) for token in run]
 
     def slots(self, upto: int) -> Iterator[tuple[int, Ints]]:

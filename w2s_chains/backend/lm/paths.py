@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
+from w2s_chains.backend.text.incremental import Place
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import PromptError, ScorerError
@@ -33,8 +34,9 @@ class Paths:
     """One model's segments, by hypothesis; a segment is dropped together with its hypothesis.
 
     If a hypothesis has token ids of this model's vocabulary, those ids are read; otherwise its
-    text is tokenised together with the prompt. Either way only the tokens after the longest prefix
-    shared with the nearest ancestor that was read already are read.
+    text is tokenised together with the prompt, again only from the place on that later text cannot
+    move. Either way only the tokens after the longest prefix shared with the nearest ancestor that
+    was read already are read.
     """
 
     def __init__(self, lm: CausalLM, tokenizer: Tokenizer) -> None:
@@ -44,6 +46,8 @@ class Paths:
         self._end_logprobs: WeakKeyDictionary[Hypothesis, float] = WeakKeyDictionary()
         # Read by token ids, all the way from the root.
         self._by_ids: WeakSet[Hypothesis] = WeakSet()
+        # Of texts that were tokenised here: where tokenising goes on.
+        self._places: WeakKeyDictionary[Hypothesis, Place] = WeakKeyDictionary()
         self._summed: WeakKeyDictionary[Segment, _Sums] = WeakKeyDictionary()
 
     def __contains__(self, hypothesis: Hypothesis) -> bool:
@@ -98,19 +102,34 @@ class Paths:
     ) -> dict[Hypothesis, Reading]:
         """Return the readings of answers; their prompts must have been read."""
         missing = dict.fromkeys(h for h in hypotheses if h not in self._segments)
-        return {h: self._reading(h, scored) for h in missing}
+        known = {h: next(a for a in h.ancestors() if a in self._segments) for h in missing}
+        by_ids = {h: self._ids_after(known[h], h) for h in missing}
+        by_text = [(h, self._place(known[h])) for h in missing if by_ids[h] is None]
+        new: dict[Hypothesis, tuple[int, tuple[int, ...]]] = {}
+        for h, ids in by_ids.items():
+            if ids is not None:
+                new[h] = self._segments[known[h]].end, ids
+                self._by_ids.add(h)
+        for (h, place), (ids, own) in zip(by_text, self.tokenizer.ids_after(by_text), strict=True):
+            shared = common_prefix(self._segments[known[h]].path_ids(place.tokens), ids)
+            new[h] = place.tokens + shared, ids[shared:]
+            self._places[h] = own
+        return {h: self._reading(h, self._segments[known[h]], *new[h], scored) for h in missing}
 
-    def _reading(self, hypothesis: Hypothesis, scored: bool) -> Reading:
-        known = next(h for h in hypothesis.ancestors() if h in self._segments)
-        parent = self._segments[known]
-        shared, ids = parent.end, self._ids_after(known, hypothesis)
-        if ids is None:
-            whole = self.tokenizer.ids_with_response(hypothesis.prompt, hypothesis.response)
-            shared = common_prefix(parent.path_ids(), whole)
-            ids = whole[shared:]
-        else:
-            self._by_ids.add(hypothesis)
-        length, limit = shared + len(ids), self.lm.max_positions
+    def _place(self, known: Hypothesis) -> Place:
+        """Return a place before which the path of ``known`` has the tokens of its text."""
+        own = None if known in self._by_ids else self._places.get(known)
+        return own or self.tokenizer.place(known.prompt)
+
+    def _reading(
+        self,
+        hypothesis: Hypothesis,
+        parent: Segment,
+        start: int,
+        ids: tuple[int, ...],
+        scored: bool,
+    ) -> Reading:
+        length, limit = start + len(ids), self.lm.max_positions
         if limit is not None and length > limit:
             raise PromptError(
                 f"prompt and answer have {length} tokens for the model "
@@ -118,7 +137,7 @@ class Paths:
                 "prompt or lower max_tokens"
             )
         self.lm.check_border(len(self.tokenizer.prompt_ids(hypothesis.prompt)), length)
-        segment = Segment(parent if shared else None, shared, self._known(ids))
+        segment = Segment(parent if start else None, start, self._known(ids))
         end_id = self.tokenizer.end_id if hypothesis.ended else None
         return Reading(segment=segment, scored=scored, end_id=end_id, adapter=self.lm.adapter)
 

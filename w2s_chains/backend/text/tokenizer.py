@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from w2s_chains.backend.text.chat import ChatTemplate, schema_turn
+from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt
@@ -56,6 +57,8 @@ class Tokenizer:
                 "and give a raw template with '{prompt}'"
             )
         self.prompt_ids = functools.lru_cache(maxsize=1024)(self._prompt_ids)
+        self.place = functools.lru_cache(maxsize=1024)(self._place)
+        self._opening = functools.lru_cache(maxsize=1024)(self._find_opening)
         self._lead = self._start_tokens()
         self.end_id: int | None = self._end_of_turn()
         """The end-of-turn token that follows an answer in this model's format."""
@@ -85,7 +88,7 @@ class Tokenizer:
             with self._lock:
                 ids = self.chat.encode(self._turns(prompt), prompt.tools)
         else:
-            ids = self._encode_raw(prompt, "")
+            ids = self.ids_with_response(prompt, "")
         if not ids:
             raise PromptError(
                 f"the prompt is empty, and the model {self.name!r} has no start token to begin "
@@ -115,14 +118,56 @@ class Tokenizer:
 
     def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """Return the tokens of the rendered prompt and the response, tokenised as one text."""
+        lead, text = self._opening(prompt)
+        return (*lead, *self.encode(text + response))
+
+    def _find_opening(self, prompt: Prompt) -> tuple[tuple[int, ...], str]:
+        """Return the tokens, and after them the text, that responses to a prompt continue."""
         if self.chat is None:
-            return tuple(self._encode_raw(prompt, response))
-        prompt_ids = self.prompt_ids(prompt)
-        rendered = self.chat.render(self._turns(prompt), prompt.tools)
-        if tuple(self.encode(rendered)) == prompt_ids:
-            return tuple(self.encode(rendered + response))
-        # The prompt's text has control tokens that were encoded as plain text: keep those tokens.
-        return (*prompt_ids, *self.encode(response))
+            text = self.template.template.replace("{prompt}", prompt.plain_text)
+            lead = self._lead
+            if not lead and not text and self.hf_tokenizer.bos_token_id is not None:
+                lead = [self.hf_tokenizer.bos_token_id]
+            return tuple(lead), text
+        ids = self.prompt_ids(prompt)
+        text = self.chat.render(self._turns(prompt), prompt.tools)
+        # Control tokens in the prompt's text were encoded as plain text: keep those tokens.
+        return ((), text) if tuple(self.encode(text)) == ids else (ids, "")
+
+    @functools.cached_property
+    def _boundaries(self) -> Boundaries | None:
+        with self._lock:
+            return find_boundaries(self.hf_tokenizer)
+
+    def _place(self, prompt: Prompt) -> Place:
+        """Return the last place in a prompt that no response moves; the first if none is known."""
+        lead, text = self._opening(prompt)
+        at = self._boundaries.last(text) if self._boundaries is not None else 0
+        after = len(self.encode(text[at:])) if at else 0
+        return Place(at, len(self.prompt_ids(prompt)) - after if at else len(lead))
+
+    def ids_after(
+        self, asked: Sequence[tuple[Hypothesis, Place]]
+    ) -> list[tuple[tuple[int, ...], Place]]:
+        """Tokenise prompts with responses as ``ids_with_response`` does, from known places on.
+
+        Args:
+            asked: Hypotheses, each with the place of its prompt or of one of its ancestors.
+
+        Returns:
+            For each, the tokens after the place, and the last place of its own text.
+        """
+        cuts: list[tuple[str, str]] = []
+        for hypothesis, place in asked:
+            _, opening = self._opening(hypothesis.prompt)
+            text = opening[place.at :] + hypothesis.text_from(max(place.at - len(opening), 0))
+            at = self._boundaries.last(text) if self._boundaries is not None else 0
+            cuts.append((text[:at], text[at:]))
+        ids = self._encode_each({part for cut in cuts for part in cut})
+        return [
+            (ids[head] + ids[tail], Place(place.at + len(head), place.tokens + len(ids[head])))
+            for (_, place), (head, tail) in zip(asked, cuts, strict=True)
+        ]
 
     def rendered(self, prompt: Prompt) -> str:
         """Render the prompt as text for a server, which tokenises it and adds the start tokens.
@@ -197,12 +242,14 @@ class Tokenizer:
         with self._lock:
             return self.hf_tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _encode_raw(self, prompt: Prompt, response: str) -> list[int]:
-        rendered = self.template.template.replace("{prompt}", prompt.plain_text)
-        lead = self._lead
-        if not lead and not rendered and self.hf_tokenizer.bos_token_id is not None:
-            lead = [self.hf_tokenizer.bos_token_id]
-        return [*lead, *self.encode(rendered + response)]
+    def _encode_each(self, texts: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Return the tokens of each text, without start tokens."""
+        if not texts:
+            return {}
+        ordered = sorted(texts)
+        with self._lock:
+            found = self.hf_tokenizer(ordered, add_special_tokens=False)["input_ids"]
+        return {text: tuple(ids) for text, ids in zip(ordered, found, strict=True)}
 
     def _start_tokens(self) -> list[int]:
         """Return the tokens that the tokenizer puts before a raw text."""
