@@ -39,6 +39,7 @@ def test_the_cost_is_what_is_on_the_x_axis() -> None:
         axes = draw_pareto(own, summarize(own, ["a"], ["gold"], "a"), "gold").axes[0]
         assert axes.get_xlabel().startswith(label)
         [text] = axes.texts
+        assert isinstance(text, Annotation)
         assert text.xy[0] == place
 
 

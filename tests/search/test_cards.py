@@ -169,8 +169,9 @@ def test_rejected_segments_are_freed() -> None:
             ask: Any = search.send(answer)
             if isinstance(ask, Expand):
                 counts.append(sum(ref() is not None for ref in alive))
-                answer = propose(ask)
-                alive += [weakref.ref(c) for c in answer]
+                answer = children = propose(ask)
+                alive += [weakref.ref(c) for c in children]
+                del children
             elif isinstance(ask, Score):
                 answer = [0.0 for _ in ask.hypotheses]
             else:
