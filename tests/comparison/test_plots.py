@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.text import Annotation
 
 from tests.helpers.studies import rows
 from w2s_chains.comparison import summarize
