@@ -195,6 +195,43 @@ def test_the_rounds_of_an_answer_are_counted() -> None:
     assert [run(steps(i), Plain(2)).kl for i in range(4)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("steering", [(1.0, 0.0), (0.0, 1.0)])
+def test_a_search_that_steers_anywhere_adds_its_drift(steering: tuple[float, float]) -> None:
+    class Drifts(Asked):
+        drift: float | None = 0.25
+
+        def children(self, request: Expand) -> list[Hypothesis]:
+            return [h.extend("a", n_tokens=1, drift=self.drift) for h in request.hypotheses]
+
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        [child] = yield Expand(hypotheses=(root,), chunk_tokens=1, steering=steering[0])
+        [child] = yield Expand(hypotheses=(child,), chunk_tokens=1, steering=steering[1])
+        rounds.append(child)
+        return child
+
+    rounds: list[Hypothesis] = []
+    kl = run(steps, Drifts()).kl
+    assert rounds[0].drift is not None
+    assert kl == 2 + rounds[0].drift != 2
+    filtered = SamplingParams(max_tokens=99, top_k=5)
+    assert run(steps, Drifts(), sampling=filtered).kl is None
+    for unknown in (None, float("inf")):
+        silent = Drifts()
+        silent.drift = unknown
+        assert run(steps, silent).kl is None
+
+
+def test_progress_is_told_only_where_there_is_some() -> None:
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        for _ in range(2):
+            [*_, child] = yield Expand(hypotheses=(root,), chunk_tokens=5, successors=2)
+        return child
+
+    events: list[Event] = []
+    run(steps, on_event=events.append)
+    assert [e.tokens for e in events if isinstance(e, Progressed)] == [5, 94]
+
+
 ONE = Hypothesis.root("p")
 
 
