@@ -162,7 +162,7 @@ def test_a_sliced_chunk_equals_a_whole_one(options: dict[str, Any]) -> None:
     proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
     texts: set[str] = set()
     for slice_tokens in (1, 7, 16, None):
-        proposer.slice_tokens = slice_tokens  # pyright: ignore[reportAttributeAccessIssue]
+        proposer.slice_tokens = slice_tokens
         texts.add(answer(run, proposer, seed=0))
     assert len(texts) == 1
     assert len({*texts.pop().split("/")}) == 3

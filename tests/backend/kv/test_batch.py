@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -158,12 +159,12 @@ def test_a_path_of_many_segments_is_gathered_by_one_copy_per_plane(
         batch, _ = step(lm, path)
         path = children(batch, path, [token])
     copies = 0
-    select = torch.Tensor.index_select
+    select: Any = torch.Tensor.index_select
 
     def counted(*args: object) -> torch.Tensor:
         nonlocal copies
         copies += 1
-        return select(*args)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return select(*args)
 
     monkeypatch.setattr(torch.Tensor, "index_select", counted)
     memory = Memory(lm.memory.planes)

@@ -160,6 +160,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.past)
 
+    @property
+    def _fed(self) -> int:
+        """Columns that were read since the paths were gathered, or since the batch went on."""
+        return self.filled - self.fork + 1
+
     def positions(self, count: int) -> Tensor:
         """Return the positions of the next ``count`` columns: [B, count]."""
         end = self.filled + count
@@ -192,10 +197,8 @@ class Batch:
         own = torch.as_tensor(hidden).to(self._mask.device, self._dtype)
         if self._past is None:
             self._past = (1 - self._mask[:, None, None, :shared]).to(self._dtype) * blocked
-        rows = len(self)
-        return torch.cat(
-            (self._past.expand(-1, -1, count, -1), own.expand(rows, 1, -1, -1)), dim=-1
-        )
+        past = self._past.expand(-1, -1, count, -1)
+        return torch.cat((past, own.expand(len(self), 1, -1, -1)), dim=-1)
 
     def keep(self, branches: Sequence[Branch]) -> None:
         """Put keys and values of branches into the store, and let their segments know where.
@@ -215,10 +218,9 @@ class Batch:
         if slots:
             ids = np.concatenate([own.ids for own in slots])
             self._store.put(ids, self.kv, np.concatenate(taken))
-        fed = self.filled - self.fork + 1
-        if self.width == 1 or fed == 1:
+        if self.width == 1 or self._fed == 1:
             for segment, row, _, count in branches:
-                if count == fed:
+                if count == self._fed:
                     segment.tip = (self, row)
                     self._tips.append(weakref.ref(segment))
 
@@ -227,8 +229,9 @@ class Batch:
         return (
             len(paths) == len(self)
             and all(
-                segment is not None and segment.tip == (self, row) and upto == self.past[row] + fed
-                for fed in [self.filled - self.fork + 1]
+                segment is not None
+                and segment.tip == (self, row)
+                and upto == self.past[row] + self._fed
                 for row, (segment, upto) in enumerate(paths)
             )
             and self.adapters == adapters

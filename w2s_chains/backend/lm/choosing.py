@@ -7,7 +7,7 @@ temperature and filters) is computed once per row of logits, and only the noise 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,12 +161,17 @@ class Chooser:
     """
 
     def __init__(
-        self, rows: Sequence[Sequence[Draw]], steps: Sequence[int], device: torch.device
+        self,
+        rows: Sequence[Sequence[Draw]],
+        states: Sequence[GrammarState | None],
+        steps: Sequence[int],
+        device: torch.device,
     ) -> None:
         """Prepare some steps.
 
         Args:
             rows: The draws of each row of logits, equally many, which share their distribution.
+            states: The grammar state of each draw before these steps. [B * width]
             steps: Numbers of the tokens to choose, counted from the parent.
             device: Device of the logits.
         """
@@ -175,7 +180,7 @@ class Chooser:
         self._width = len(rows[0])
         self._known = min(draw.known for draw in first)
         self._shaper = Shaper(first, device)
-        self.states = [draw.state for draw in self._draws]
+        self.states = list(states)
         # Rows whose first tokens are drawn without replacement, and all other draws.
         self._without = [row for row, draw in enumerate(first) if draw.rank is not None]
         self._with = [slot for slot, draw in enumerate(self._draws) if draw.rank is None]
@@ -214,11 +219,11 @@ class Chooser:
         size = min(self._known, *(table.shape[1] for table in tables))
         known = [table.log_softmax(1)[:, :size] for table in tables]
         base = tables[0][:, :size]
-        live = [
+        live = {
             slot
             for slot, (state, draw) in enumerate(zip(self.states, self._draws, strict=True))
             if state is not None and not state.ended and step < draw.steps
-        ]
+        }
         allowed = self._allowed(base) if live else None
         logits = self._shaper.shaped(self._shaper.steered(base, known[1:]), sampled, allowed)
         ids = self._pick(logits, step, live)
@@ -240,7 +245,7 @@ class Chooser:
 
         return allowed(self.states[:: self._width], logits.shape[1], logits.device)
 
-    def _pick(self, logits: Tensor, step: int, live: Sequence[int]) -> Tensor:
+    def _pick(self, logits: Tensor, step: int, live: Set[int]) -> Tensor:
         """Pick the best tokens after adding noise; draws ``live`` also follow their grammar."""
         without = () if step else self._without
         slots = self._with if without else range(len(self._draws))
@@ -258,19 +263,18 @@ class Chooser:
         return ids
 
     def _independent(
-        self, logits: Tensor, slots: Sequence[int], step: int, live: Sequence[int]
+        self, logits: Tensor, slots: Sequence[int], step: int, live: Set[int]
     ) -> Tensor:
         """Pick a token for each of some draws, whatever their siblings get."""
         rows = [slot // self._width for slot in slots]
         scores = self._noised(logits, rows, slots, step)
         ids = scores.argmax(1)
-        held = set(live)
-        if following := [i for i, slot in enumerate(slots) if slot in held]:
+        if following := [i for i, slot in enumerate(slots) if slot in live]:
             chosen = self._follow(scores[following], [slots[i] for i in following], step)
             ids[following] = torch.tensor(chosen, device=ids.device)
         return ids
 
-    def _distinct(self, logits: Tensor, rows: Sequence[int], live: Sequence[int]) -> Tensor:
+    def _distinct(self, logits: Tensor, rows: Sequence[int], live: Set[int]) -> Tensor:
         """Pick other tokens for all siblings, without replacement (Kool et al., 2019): [b, width].
 
         Where fewer tokens can be sampled than there are siblings, the first ones are taken again.
@@ -282,9 +286,8 @@ class Chooser:
         best = scores.topk(min(int(ranks.max()) + 1, scores.shape[1]), dim=1)
         count = best.values.isfinite().sum(1, keepdim=True).clamp(min=1)
         ids = best.indices.gather(1, ranks.to(count.device) % count)
-        held = set(live)
         for i, slot in enumerate(slots):
-            if slot in held:
+            if slot in live:
                 ids[i] = torch.tensor(self._distinct_live(scores[i], slot), device=ids.device)
         return ids
 

@@ -115,26 +115,24 @@ def _sample_batch(
     sampled: list[Tensor] = []
     logprobs: list[Tensor] = []
     choosers: list[Chooser] = []
+    states = [draw.state for draw in in_order]
     for step in range(steps):
         tables = [own.flatten(0, 1) for own in logits]
         parts = tiles(tables[0])
         if step < 2:  # first one row of logits for all branches, then one for each
             each = 1 if step else width
-            states = [state for choose in choosers for state in choose.states]
             known = [in_order[at : at + each] for at in range(0, len(slots), each)]
-            following = range(1, steps) if step else [0]
-            choosers = [Chooser(known[part], following, device) for part in parts]
-            if step:
-                for choose in choosers:
-                    choose.states, states = (
-                        states[: len(choose.states)],
-                        states[len(choose.states) :],
-                    )
+            ahead = range(1, steps) if step else [0]
+            choosers = [
+                Chooser(known[part], states[part.start * each : part.stop * each], ahead, device)
+                for part in parts
+            ]
         chosen = [
             choose([table[part] for table in tables], step, [ids[part] for ids in sampled])
             for part, choose in zip(parts, choosers, strict=True)
         ]
         ids = torch.cat([own for own, _ in chosen])  # [B * width]
+        states = [state for choose in choosers for state in choose.states]
         sampled.append(ids)
         logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 2, B * width]
         ended |= torch.isin(ids, ends)
@@ -149,7 +147,6 @@ def _sample_batch(
     taken: list[list[int]]  # [B * width, steps]
     likely: list[list[list[float]]]  # [models + 2, B * width, steps]
     taken, likely = read_chosen(sampled, logprobs)
-    states = [state for choose in choosers for state in choose.states]
     drawn: list[Drawn] = []
     kept: list[list[Branch]] = [[] for _ in models]
     for i, draw in enumerate(draws):
