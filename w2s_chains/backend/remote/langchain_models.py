@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,11 +19,17 @@ _MOST_BYTES = 2**24
 """Bytes of one reply to a model of LangChain that talks to a server by OpenAI's package."""
 
 
-def named_chat_model(name: str, **options: Any) -> BaseChatModel:
+def named_chat_model(name: str, timeout: float | None = None, **options: Any) -> BaseChatModel:
     """Call ``langchain.chat_models.init_chat_model`` with a name such as "ollama:llama3.2".
 
     Only providers in LangChain's own table are imported. The user's environment decides where they
     send requests, and with which key; a config cannot redirect them.
+
+    Args:
+        name: The name.
+        timeout: The most seconds for one reply of a server that is called by OpenAI's package; a
+            caller who waits no longer than that cannot stop a thread that goes on reading.
+        options: Options of the model.
 
     Raises:
         ConfigError: The package langchain or the provider's package is not installed, or LangChain
@@ -38,7 +46,7 @@ def named_chat_model(name: str, **options: Any) -> BaseChatModel:
     try:
         model = make(name, **options)
         if any(base.__name__ == "BaseChatOpenAI" for base in type(model).__mro__):
-            model = make(name, **options, **_bounded_clients())
+            model = make(name, **options, **_bounded_clients(timeout))
         return model
     except Exception as error:  # providers raise exceptions of any type
         raise ConfigError(
@@ -89,12 +97,14 @@ def _secrets(model: Any, depth: int = 4) -> set[str]:
     return found - {""}
 
 
-def _bounded_clients() -> dict[str, Any]:
-    """Return HTTP clients for OpenAI's package: no redirects, and replies of bounded length."""
+def _bounded_clients(timeout: float | None) -> dict[str, Any]:
+    """Return HTTP clients for OpenAI's package: no redirects, and replies that are bounded."""
     openai: Any = importlib.import_module("openai")
 
     def ask_plain(request: Any) -> None:
         request.headers["Accept-Encoding"] = "identity"
+        if timeout is not None:
+            request.extensions["w2s_deadline"] = time.monotonic() + timeout
 
     async def ask_plain_async(request: Any) -> None:
         ask_plain(request)
@@ -114,7 +124,7 @@ def _bounded_clients() -> dict[str, Any]:
 
 
 def _bound(response: Any) -> None:
-    """Refuse a redirect and a compressed reply; fail once the body is too long."""
+    """Refuse a redirect and a compressed reply; fail once the body is too long or too late."""
     host = response.request.url.host
     if response.has_redirect_location:
         raise ServerError(
@@ -131,6 +141,8 @@ def _bound(response: Any) -> None:
             raise ServerError(
                 f"the reply of the server {host} is longer than {_MOST_BYTES:,} bytes"
             )
+        if time.monotonic() > response.request.extensions.get("w2s_deadline", math.inf):
+            raise ServerError(f"the reply of the server {host} has not ended in time")
 
     package = importlib.import_module(type(response).__module__.partition(".")[0])
     response.stream = _stream(package)(response.stream, counted)
