@@ -23,12 +23,16 @@ hf = cast(Any, transformers)  # it is only partly typed
 HERE = Path(__file__).parent
 INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
 PROMPTS = 100
+FRESH = 200
+"""From this place on, no choice of a setting has seen the prompts."""
 
 
 def prepare() -> None:
     """Write the study's inputs: prompts, the gold judge's data, and two random guides."""
     INPUTS.mkdir(exist_ok=True)
-    (INPUTS / "prompts.txt").write_text("\n".join(prompts(PROMPTS)) + "\n", encoding="utf-8")
+    for name, begin in (("prompts", 0), ("fresh_prompts", FRESH)):
+        own = prompts(begin + PROMPTS)[begin:]
+        (INPUTS / f"{name}.txt").write_text("\n".join(own) + "\n", encoding="utf-8")
     write_gold(INPUTS / "gold.csv")
     for seed in (1, 2):
         write_random_guide(INPUTS / f"random-{seed}", seed)

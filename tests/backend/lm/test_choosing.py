@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -16,8 +18,9 @@ from transformers import (
 
 from w2s_chains import SamplingParams
 from w2s_chains.backend.kv.segment import Segment
+from w2s_chains.backend.lm import logits as arithmetic
 from w2s_chains.backend.lm.choosing import Draw, Shaper
-from w2s_chains.backend.lm.logits import log_exponential
+from w2s_chains.backend.lm.logits import gumbel_argmax, log_exponential
 
 CPU = torch.device("cpu")
 
@@ -131,3 +134,48 @@ def test_an_even_multiplier_leaves_the_noise_as_good_as_an_odd_one(multiplier: i
     even, odd = log_exponential(keys, 5000)
     assert even.tolist() == odd.tolist()
     assert len(set(even.tolist())) > 4990
+
+
+def siblings(count: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-(2**31), 2**31, (count, 2), generator=generator).to(torch.int32)
+
+
+def by_all_noise(logits: torch.Tensor, keys: torch.Tensor) -> list[int]:
+    return (logits - log_exponential(keys, len(logits))).argmax(1).tolist()
+
+
+@given(
+    size=st.integers(1, 400),
+    scale=st.sampled_from([0.0, 0.1, 1.0, 5.0, 30.0, 1e4]),
+    excluded=st.sampled_from([0.0, 0.5, 0.99]),
+    count=st.integers(1, 20),
+    seed=st.integers(0, 2**32),
+)
+def test_siblings_get_what_all_noise_gives_them(
+    size: int, scale: float, excluded: float, count: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, generator=generator) * scale
+    logits[torch.rand(size, generator=generator) < excluded] = float("-inf")
+    logits[seed % size] = 0.0  # one is left
+    keys = siblings(count, seed)
+    assert gumbel_argmax(logits, keys).tolist() == by_all_noise(logits, keys)
+
+
+def test_unlikely_tokens_win_as_often_as_by_all_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.zeros(50_000)
+    logits[7] = 10.0
+    keys = siblings(600, 0)
+    expected = by_all_noise(logits, keys)
+    assert 100 < sum(token != 7 for token in expected) < 500
+    assert gumbel_argmax(logits, keys).tolist() == expected
+    monkeypatch.setattr(arithmetic, "_MOST_NOISE", 5.0)
+    assert gumbel_argmax(logits, keys).tolist() != expected, "control: they need their noise"
+
+
+def test_damaged_logits_are_no_error_here() -> None:
+    """Their log-probabilities are NaN, which fails the search once the chunk is read."""
+    for bad in ("nan", "inf"):
+        logits = torch.tensor([0.0, float(bad), 1.0])
+        assert gumbel_argmax(logits, siblings(4, 0)).shape == (4,)

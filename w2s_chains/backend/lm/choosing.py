@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from w2s_chains.backend.kv.segment import Segment
-from w2s_chains.backend.lm.logits import log_exponential, tiles
+from w2s_chains.backend.lm.logits import gumbel_argmax, log_exponential, tiles
 from w2s_chains.core.asks import Until
 from w2s_chains.core.sampling import SamplingParams, noise_key
 
@@ -27,6 +27,8 @@ _GREEDY_BELOW = 1e-6
 temperatures the logits would overflow."""
 _LEAST = -1e4
 """The log-probability with which a guide steers away from a token that it excludes, in nats."""
+_MANY = 3
+"""So many siblings pay for ``gumbel_argmax``, where noise is made in tiles."""
 _ALL = 2**24
 """A number of tokens that is all of them, and that float32 can hold."""
 
@@ -249,9 +251,12 @@ class Chooser:
         """Pick the best tokens after adding noise; draws ``live`` also follow their grammar."""
         without = () if step else self._without
         slots = self._with if without else range(len(self._draws))
-        picked = [
-            self._independent(logits, slots[part], step, live) for part in tiles(logits, len(slots))
-        ]
+        parts = [slots[part] for part in tiles(logits, len(slots))]
+        if len(parts) > 1 and (width := self._width) >= _MANY and self._keys and not live:
+            families = [slots[at : at + width] for at in range(0, len(slots), width)]
+            picked = [self._of_siblings(logits, own, step) for own in families]
+        else:
+            picked = [self._independent(logits, own, step, live) for own in parts]
         if not without:
             return torch.cat(picked)
         ids = logits.new_empty(len(self._draws), dtype=torch.long)
@@ -262,12 +267,18 @@ class Chooser:
             ids.view(-1, self._width)[rows] = self._distinct(logits, rows, live)
         return ids
 
+    def _of_siblings(self, logits: Tensor, slots: Sequence[int], step: int) -> Tensor:
+        """Pick a token for each sibling of a row."""
+        row = slots[0] // self._width
+        if self._shaper.greedy[row]:
+            return logits[row].argmax().expand(len(slots))
+        return gumbel_argmax(logits[row], self._keys[step][slots[0] : slots[-1] + 1])
+
     def _independent(
         self, logits: Tensor, slots: Sequence[int], step: int, live: Set[int]
     ) -> Tensor:
         """Pick a token for each of some draws, whatever their siblings get."""
-        rows = [slot // self._width for slot in slots]
-        scores = self._noised(logits, rows, slots, step)
+        scores = self._noised(logits, [slot // self._width for slot in slots], slots, step)
         ids = scores.argmax(1)
         if following := [i for i, slot in enumerate(slots) if slot in live]:
             chosen = self._follow(scores[following], [slots[i] for i in following], step)

@@ -66,18 +66,40 @@ def read_chosen(ids: Sequence[Tensor], tables: Sequence[Tensor]) -> tuple[Any, A
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Hash int32 in place, bijectively (the "lowbias32" mixer; masks make the shifts logical)."""
-    x ^= (x >> 16) & 0xFFFF
+    """Hash int32 in place, bijectively (the "lowbias32" mixer)."""
+    x ^= _shifted(x, 16)
     x *= 0x21F0AAAD
-    x ^= (x >> 15) & 0x1FFFF
+    x ^= _shifted(x, 15)
     x *= 0xD35A2D97 - 2**32
-    x ^= (x >> 15) & 0x1FFFF
+    x ^= _shifted(x, 15)
     return x
+
+
+def _shifted(x: Tensor, count: int) -> Tensor:
+    high = x >> count
+    high &= (1 << (32 - count)) - 1  # a logical shift
+    return high
 
 
 @functools.lru_cache(maxsize=8)
 def _tokens(vocabulary: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(vocabulary, dtype=torch.int32, device=device))
+
+
+def _bits(keys: Tensor, tokens: Tensor) -> Tensor:
+    """Return 31 random bits for every key and token (of ``_tokens``): [B, n], int32."""
+    x = tokens[None, :] ^ keys[:, :1]
+    x *= keys[:, 1:] | 1
+    x = _mix(x)
+    x &= 0x7FFFFFFF
+    return x
+
+
+def _log_exponential(bits: Tensor) -> Tensor:
+    # -u, with u uniform in (0, 1). Small u decide who wins, and keep all 31 bits, because there
+    # -log1p(-u) ~ u. The largest u round to 1, which gives infinite noise: such a token never wins.
+    minus = bits.to(torch.float32).add_(0.5).mul_(-(2.0**-31))
+    return minus.log1p_().neg_().log_()
 
 
 def log_exponential(keys: Tensor, vocabulary: int) -> Tensor:
@@ -92,10 +114,53 @@ def log_exponential(keys: Tensor, vocabulary: int) -> Tensor:
     Returns:
         [B, V], float32
     """
-    x = _tokens(vocabulary, keys.device)[None, :] ^ keys[:, :1]
-    x *= keys[:, 1:] | 1
-    x = _mix(x)
-    # -u, with u uniform in (0, 1). Small u decide who wins, and keep all 31 bits, because there
-    # -log1p(-u) ~ u. The largest u round to 1, which gives infinite noise: such a token never wins.
-    minus = (x & 0x7FFFFFFF).to(torch.float32).add_(0.5).mul_(-(2.0**-31))
-    return minus.log1p_().neg_().log_()
+    return _log_exponential(_bits(keys, _tokens(vocabulary, keys.device)))
+
+
+_LIKELY = 8.0
+"""Tokens that are less likely than the best one by so many nats seldom win."""
+_MOST_NOISE = 22.5
+"""More nats than noise adds to a logit: the least u is 2^-32."""
+
+
+def gumbel_argmax(logits: Tensor, keys: Tensor) -> Tensor:
+    """Return ``argmax(logits - log_exponential)``, with few logarithms.
+
+    Every winner has at least the score of its best likely token. An unlikely token gets there only
+    if its bits are below a limit, which siblings share, and hardly any are.
+
+    Args:
+        logits: What siblings are sampled from, on the CPU. [V]
+        keys: Their keys. [B, 2], int32
+
+    Returns:
+        A token for each sibling. [B]
+    """
+    words = _tokens(len(logits), keys.device)
+
+    def scores(tokens: Tensor) -> Tensor:
+        noise = _log_exponential(_bits(keys, words.index_select(0, tokens)))
+        return logits.index_select(0, tokens) - noise
+
+    # Damaged logits (NaN) keep all tokens: no comparison is true of them.
+    unlikely = logits < logits.amax() - _LIKELY
+    tokens = _where(~unlikely)
+    first = scores(tokens)
+    least = first.amax(1).min()
+    others = _where(unlikely & (logits > least - _MOST_NOISE))
+    # Where is logits - log(-log(1 - u)) >= least? The margin is larger than any rounding.
+    limit = (logits.index_select(0, others) - least).exp_().neg_().expm1_()
+    limit = limit.mul_(-1.0001 * 2.0**31).add_(1).to(torch.int32)
+    own = words.index_select(0, others)
+    at_once = max(1, _TILE // max(1, len(own)))
+    lowest = torch.stack([_bits(some, own).amin(0) for some in keys.split(at_once)]).amin(0)
+    able = _where(lowest < limit)
+    if len(able):
+        tokens = torch.cat((tokens, others.index_select(0, able))).sort().values
+        first = scores(tokens)
+    return tokens.index_select(0, first.argmax(1))
+
+
+def _where(mask: Tensor) -> Tensor:
+    """Return the places where a mask [n] on the CPU holds; numpy is eight times faster."""
+    return torch.from_numpy(mask.numpy().nonzero()[0])
