@@ -153,7 +153,8 @@ def gumbel_argmax(logits: Tensor, keys: Tensor) -> Tensor:
     limit = limit.mul_(-1.0001 * 2.0**31).add_(1).to(torch.int32)
     own = words.index_select(0, others)
     at_once = max(1, _TILE // max(1, len(own)))
-    lowest = torch.stack([_bits(some, own).amin(0) for some in keys.split(at_once)]).amin(0)
+    parts = [keys[at : at + at_once] for at in range(0, len(keys), at_once)]
+    lowest = torch.stack([_bits(part, own).amin(0) for part in parts]).amin(0)
     able = _where(lowest < limit)
     if len(able):
         tokens = torch.cat((tokens, others.index_select(0, able))).sort().values
@@ -163,4 +164,4 @@ def gumbel_argmax(logits: Tensor, keys: Tensor) -> Tensor:
 
 def _where(mask: Tensor) -> Tensor:
     """Return the places where a mask [n] on the CPU holds; numpy is eight times faster."""
-    return torch.from_numpy(mask.numpy().nonzero()[0])
+    return torch.as_tensor(np.nonzero(mask.numpy())[0])
