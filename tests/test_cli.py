@@ -54,6 +54,26 @@ def test_strategies_on_one_config(tmp_path: Path, tiny_folders: dict[str, Path])
     assert "not YAML" in output
 
 
+def test_tune(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
+    config = tmp_path / "w2s.yaml"
+    config.write_text(
+        f"proposer: {{model: {tiny_folders['proposer']}}}\n"
+        f"guides: {{tuned: {tiny_folders['tuned']}, untuned: {tiny_folders['untuned']}}}\n"
+        "generation: {max_tokens: 2}\n"
+    )
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"film {number}\n" for number in range(24)))
+    common = ["tune", config, "--prompts", prompts, "--out", tmp_path / "tuned", "--no-plots"]
+    code, output = run(*common, "--reward", "length", "--strategy", "{type: best_of_n, n: 2}")
+    assert code == 0, output
+    assert "recommended.yaml" in output
+    assert (tmp_path / "tuned" / "tuning.md").exists()
+    code, output = run(*common, "--minutes", 0)
+    assert code == 2
+    assert "minutes is 0.0; it must be more than 0" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

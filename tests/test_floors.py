@@ -157,7 +157,7 @@ class Block:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
 import w2s_chains
-face = {"W2SLLM", "ChatW2S", "load", "compare", "LangChainConfig", "LangChainProposer"}
+face = {"W2SLLM", "ChatW2S", "load", "compare", "tune", "LangChainConfig", "LangChainProposer"}
 for name in w2s_chains.__all__:
     if name not in face:
         getattr(w2s_chains, name)

@@ -92,6 +92,7 @@ from .search import random_stream as random_stream
 from .search import score as score
 from .search import top as top
 from .testing import drive as drive
+from .tuning import tune as tune
 
 __version__: str
 __all__: list[str]

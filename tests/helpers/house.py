@@ -17,6 +17,7 @@ BEGIN, END = "<!-- house:begin -->", "<!-- house:end -->"
 FLOORS: list[list[tuple[str, str]]] = [
     [("__main__", "`python -m w2s_chains`")],
     [("cli", "the command line, `w2s`")],
+    [("tuning", "`w2s tune`: the search that gains most for what is read")],
     [("comparison", "`w2s compare`: configs on the same prompts")],
     [("langchain", "LLM, chat model, tools, structured output, callbacks")],
     [("config", "sections of a config, files, JSON schema")],

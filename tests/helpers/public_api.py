@@ -15,7 +15,9 @@ from typing import Any, cast
 import griffe
 
 PINNED = Path(__file__).parents[1] / "public_api.txt"
-MODULES = ("w2s_chains", "comparison", "config", "errors", "rewards", "search", "testing")
+MODULES = (
+    "w2s_chains", "comparison", "config", "errors", "rewards", "search", "testing", "tuning",
+)  # fmt: skip
 SPECIAL = ("__init__", "__call__", "__enter__", "__exit__", "__await__", "__iter__", "__aiter__")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import suppress
 
 from w2s_chains.backend.loading.config import Model
@@ -28,6 +29,15 @@ class Models:
     def clear(self) -> None:
         """Drop all models, to make room for the rewards."""
         self._load.keep(())
+
+
+def check_plots(plots: bool) -> None:
+    """Raise ConfigError if plots are wanted, but cannot be drawn."""
+    if plots and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "plots need matplotlib, which is not installed; run `pip install "
+            "'w2s_chains[compare]'`, or switch plots off (plots=False, --no-plots)"
+        )
 
 
 def check_study(study: Study, prompt: str) -> None:

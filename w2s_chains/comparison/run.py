@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from w2s_chains.comparison.answers import answer, judge, unjudged
-from w2s_chains.comparison.checks import Models, check_study
+from w2s_chains.comparison.checks import Models, check_plots, check_study
 from w2s_chains.comparison.plan import remember
 from w2s_chains.comparison.rows import (
     JsonLines,
@@ -116,11 +115,7 @@ def compare(
         raise ConfigError(f"batch_size is {shown(batch_size)}; it must be a whole number")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-    if plots and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "plots need matplotlib, which is not installed; run `pip install "
-            "'w2s_chains[compare]'`, or switch plots off (plots=False, --no-plots)"
-        )
+    check_plots(plots)
     check_study(study, texts[0])
     folder = Path(out)
     with _alone_in(folder):

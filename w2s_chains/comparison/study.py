@@ -216,7 +216,7 @@ def _changed(study: Study, strategies: Any, given: Mapping[str, Any]) -> Study:
         [only] = study.configs.values()
         values["configs"] = {
             name: _with_strategy(only, strategy)
-            for name, strategy in _named_strategies(strategies).items()
+            for name, strategy in named_strategies(strategies).items()
         }
     with config_errors(Study, values, "comparison"):
         changed = Study.model_validate(values)
@@ -234,7 +234,7 @@ def _with_strategy(config: Entry | W2SLLM, strategy: Any) -> Entry | W2SLLM:
         return Entry.model_validate(values)
 
 
-def _named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> dict[str, Any]:
+def named_strategies(strategies: Mapping[str, Any] | Sequence[AnyStrategy]) -> dict[str, Any]:
     """Return strategies by name; one without a name is called after its type and options."""
     if isinstance(strategies, Mapping) and "type" not in strategies:
         return dict(strategies)
