@@ -49,8 +49,8 @@ from w2s_chains import (
     TokenSearch,
 )
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.choosing import Chooser
 from w2s_chains.backend.loading.embedded import embedded_path
+from w2s_chains.backend.sampling.choosing import Chooser
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GUIDE_LAYERS = 10

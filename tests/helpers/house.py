@@ -36,6 +36,7 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("search", "the strategies: pure algorithms"),
         ("backend.loading", "from a model's name to a model in memory"),
     ],
+    [("backend.sampling", "the next tokens, one at a time or drafted")],
     [("backend.lm", "a causal language model, and what it has read")],
     [
         ("backend.kv", "keys and values: where they lie, and batches of them"),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.choosing import Draw
-from w2s_chains.backend.lm.sampling import Drawn, sample
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
+from w2s_chains.backend.sampling.chunks import Drawn, sample
+from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.backend.text.stop_strings import find_stop
 from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.core.asks import Expand

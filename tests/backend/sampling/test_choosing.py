@@ -19,8 +19,9 @@ from transformers import (
 from w2s_chains import SamplingParams
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm import logits as arithmetic
-from w2s_chains.backend.lm.choosing import Draw, Shaper
 from w2s_chains.backend.lm.logits import gumbel_argmax, log_exponential
+from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.shaping import Shaper
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""``Draw``, one child to be sampled, and ``Chooser``, which picks the next tokens of all draws.
+"""``Chooser`` picks the next tokens of all draws.
 
 Siblings share the logits after their parent. So what shapes a distribution (penalties, grammars,
 temperature and filters) is computed once per row of logits, and only the noise for each sibling.
@@ -8,151 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import gumbel_argmax, log_exponential, tiles
-from w2s_chains.core.asks import Until
-from w2s_chains.core.sampling import SamplingParams, noise_key
+from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.shaping import LEAST, Shaper
+from w2s_chains.core.sampling import noise_key
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import GrammarState
 
-_GREEDY_BELOW = 1e-6
-"""Below this temperature we take the best token: noise would vanish in float32, and at far lower
-temperatures the logits would overflow."""
-_LEAST = -1e4
-"""The log-probability with which a guide steers away from a token that it excludes, in nats."""
 _MANY = 3
 """So many siblings pay for ``gumbel_argmax``, where noise is made in tiles."""
-_ALL = 2**24
-"""A number of tokens that is all of them, and that float32 can hold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """One child to be sampled.
-
-    Attributes:
-        parents: The parent's segment in the proposer, then in each steering model.
-        steps: Most tokens to sample.
-        sampling: Temperature and filters.
-        place: Seeds the random numbers, together with the token's number in the answer.
-        n_tokens: Tokens of the answer so far.
-        state: Grammar state that limits the tokens; None allows all. The answer it holds to fits
-            into ``sampling.max_tokens``.
-        weights: Weight of each steering model's log-probabilities.
-        known: Tokens of the vocabulary; later rows of the model's table are padding.
-        rank: The first token is the one with this place, from 0, in the order in which tokens are
-            drawn without replacement; None draws it independently of the siblings.
-        parent_place: Seeds the noise of draws without replacement, which siblings share.
-        until: Where the chunk ends earlier, if anywhere.
-    """
-
-    parents: tuple[Segment, ...]
-    steps: int
-    sampling: SamplingParams
-    place: tuple[object, ...]
-    n_tokens: int
-    state: GrammarState | None = None
-    weights: tuple[float, ...] = ()
-    known: int = _ALL
-    rank: int | None = None
-    parent_place: tuple[object, ...] = ()
-    until: Until | None = None
-
-    @property
-    def most_entropy(self) -> float:
-        """The most entropy of a token that does not begin another chunk, in nats."""
-        limit = None if self.until is None else self.until.entropy
-        return math.inf if limit is None else limit
-
-    @property
-    def cost(self) -> int:
-        return self.parents[0].end + self.steps
-
-    @property
-    def distribution(self) -> tuple[object, ...]:
-        """A key that draws share if their first tokens have the same distribution."""
-        kept = id(self.sampling), id(self.state), self.rank is None
-        return (*map(id, self.parents), *kept, *self.weights)
-
-    @property
-    def first_place(self) -> tuple[object, ...]:
-        """What seeds the noise of the first token."""
-        return self.place if self.rank is None else self.parent_place
-
-
-class Shaper:
-    """Makes the distributions that tokens are sampled from, each row by its own parameters."""
-
-    def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
-        params = [draw.sampling for draw in draws]
-        self.greedy = [p.temperature < _GREEDY_BELOW for p in params]
-        rows = [
-            [1.0 if cold else p.temperature for cold, p in zip(self.greedy, params, strict=True)],
-            [p.top_p for p in params],
-            [float(min(p.top_k or _ALL, _ALL)) for p in params],
-            [math.log(p.min_p) if p.min_p else float("-inf") for p in params],
-            [p.repetition_penalty for p in params],
-            *zip(*(draw.weights for draw in draws), strict=True),
-        ]
-        # One copy to the device. Each is a column: [B, 1]
-        packed = torch.tensor(rows, device=device)[:, :, None]
-        self._temperature, self._top_p, self._top_k, self._least, self._penalty = packed[:5]
-        self._weights = packed[5:]
-        self._ranks = any(p.top_p < 1 or p.top_k is not None for p in params)
-        self._limits = any(p.min_p for p in params)
-        self._penalises = any(p.repetition_penalty != 1 for p in params)
-        if self._penalises:
-            paths = [draw.parents[0].path_ids() for draw in draws]
-            longest = max(len(path) for path in paths)
-            # Pad with a token of the path itself: repetitions make no difference to the penalty.
-            self._seen = torch.tensor(
-                [path + path[:1] * (longest - len(path)) for path in paths], device=device
-            )
-
-    def steered(self, base: Tensor, known: Sequence[Tensor]) -> Tensor:
-        """Add each steering model's weighted log-probabilities: [B, V]."""
-        for weight, own in zip(self._weights, known, strict=True):
-            # A token that both guides exclude must not become inf - inf.
-            base = base + weight * own.to(base.device).clamp(min=_LEAST)
-        return base
-
-    def shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
-        """Return the logits to sample from: penalised, masked, tempered and filtered: [B, V]."""
-        if self._penalises:
-            logits = self._penalised(logits, sampled)
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, float("-inf"))
-        logits = logits / self._temperature
-        kept = self._ranked(logits) if self._ranks else logits
-        if not self._limits:
-            return kept
-        # p >= min_p * max p, in logarithms; no rounding may exclude the likeliest token itself.
-        far = logits < logits.amax(1, keepdim=True) + self._least
-        return kept.masked_fill(far, float("-inf"))
-
-    def _penalised(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
-        seen = torch.cat([self._seen, *(ids[:, None] for ids in sampled)], dim=1)
-        old = logits.gather(1, seen)
-        new = torch.where(old < 0, old * self._penalty, old / self._penalty)
-        return logits.scatter(1, seen, new)
-
-    def _ranked(self, logits: Tensor) -> Tensor:
-        """Keep the tokens that ``top_k`` and ``top_p`` keep."""
-        ranked, order = logits.sort(dim=1, descending=True, stable=True)
-        rank = torch.arange(logits.shape[1], device=logits.device)[None, :]
-        ranked = ranked.masked_fill(rank >= self._top_k, float("-inf"))
-        probabilities = ranked.softmax(1)
-        before = probabilities.cumsum(1) - probabilities
-        # Rows with top_p = 1 keep all tokens: a rounded sum must not cut their tail.
-        ranked = ranked.masked_fill((before >= self._top_p) & (self._top_p < 1), float("-inf"))
-        return torch.empty_like(logits).scatter_(1, order, ranked)
 
 
 class Chooser:
@@ -238,7 +108,7 @@ class Chooser:
         entropy = torch.zeros_like(drift)
         if self._watches_entropy:
             # A token of probability 0 adds nothing: 0 * -inf would be NaN.
-            own = known[0].exp() * known[0].clamp(min=_LEAST)
+            own = known[0].exp() * known[0].clamp(min=LEAST)
             entropy = entropy - own.sum(1, keepdim=True)
         return ids, torch.stack([*likely, drift, entropy]).flatten(1)
 

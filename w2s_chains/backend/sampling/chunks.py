@@ -13,8 +13,9 @@ from torch import Tensor
 from w2s_chains.backend.kv.batch import Branch
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.choosing import Chooser, Draw
 from w2s_chains.backend.lm.logits import read_chosen, tiles
+from w2s_chains.backend.sampling.choosing import Chooser
+from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.errors import ProposerError
 
 if TYPE_CHECKING:
