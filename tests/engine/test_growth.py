@@ -115,6 +115,8 @@ REFUSED = {
     "distinct": ({"distinct": True}, "without replacement, which the proposer Numbered cannot"),
     "until": ({"until": Until(entropy=1.0)}, "ends chunks at a place in the text"),
     "first": ({"first": -1}, "from number -1 on"),
+    "drafts": ({"drafts": True}, "drafts, which need steering"),
+    "drafts, steered": ({"drafts": True, "steering": 1.0}, "lets the tuned guide write drafts"),
 }
 
 

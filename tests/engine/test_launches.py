@@ -21,8 +21,9 @@ from w2s_chains import (
     SearchStrategy,
     TokenSearch,
 )
-from w2s_chains.backend.lm import logits, sampling
+from w2s_chains.backend.lm import logits
 from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.sampling import chunks
 
 WAITS = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal")
 
@@ -115,8 +116,8 @@ def run(
     for part in (proposer, *guides):
         watched(part.lm).token_budget = 2**30  # all prompts share a batch
     monkeypatch.setattr(logits, "_TILE", 2**40)  # as on a GPU, whose tables are not cut
-    monkeypatch.setattr(sampling, "_may_look", lambda device, step: step % 16 == 15)
-    monkeypatch.setattr(sampling, "read_chosen", waiting(chosen))
+    monkeypatch.setattr(chunks, "_may_look", lambda device, step: step % 16 == 15)
+    monkeypatch.setattr(chunks, "read_chosen", waiting(chosen))
     monkeypatch.setattr("w2s_chains.backend.lm.reading.to_lists", waiting(lists))
     monkeypatch.setattr(Engine, "_tick", counted)
     llm = W2SLLM(

@@ -50,6 +50,9 @@ class Expand:
             whole answers may return one.
         steering: Sample every token from softmax(log p_base + steering * (log p_tuned -
             log p_untuned)) (emulated fine-tuning, Mitchell et al., 2023).
+        drafts: Whether the tuned guide drafts the chunk and the proposer reads it in one pass
+            (speculative sampling, Leviathan et al., 2023). Tokens have the same distribution, and
+            children may be shorter than ``chunk_tokens``. Needs steering.
         sampling: How to sample; filled in by the engine.
         seed: Seed of this search; filled in by the engine.
         guides: The guide pair that steers; filled in by the engine if steering is not 0.
@@ -66,6 +69,7 @@ class Expand:
     until: Until | None = None
     may_be_whole: bool = False
     steering: float = 0.0
+    drafts: bool = False
     sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
     guides: BaseGuidePair | None = None
@@ -75,7 +79,11 @@ class Expand:
     @property
     def needs(self) -> frozenset[str]:
         """The abilities of a proposer that this ask needs (``Proposer.abilities``)."""
-        used = {"distinct": self.distinct, "until": self.until is not None}
+        used = {
+            "distinct": self.distinct,
+            "until": self.until is not None,
+            "drafts": self.drafts,
+        }
         return frozenset(name for name, wanted in used.items() if wanted)
 
     def streams(self, hypothesis: Hypothesis) -> list[int]:

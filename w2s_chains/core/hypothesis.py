@@ -28,7 +28,8 @@ class Usage:
         read_tokens: Rows (one token at one position) that the proposer reads to grow the tree. For
             each ``Expand``: one per parent, whose last token is read to sample all its children,
             and for every child its sampled tokens but the last. The root's row is the last token of
-            the prompt. Sampled tokens include the end token and what follows a stop string.
+            the prompt. Sampled tokens include the end token and what follows a stop string; drafts
+            are all read, whether they are accepted or not.
         proposed_tokens: Candidates considered: tokens that the proposer sampled in kept and
             rejected branches, end tokens included. This is no cost, since all children of one token
             come from one row.

@@ -44,7 +44,8 @@ class Proposer(Contract):
         call_format: How its chat template writes a tool call.
         abilities: What it can do beyond sampling independent children of a number of tokens:
             "first" (further children, ``Expand.first``; the engine samples the earlier ones again
-            where it is missing), "distinct" and "until" (the fields of ``Expand``).
+            where it is missing), "distinct", "until" and "drafts" (the fields of
+            ``Expand``).
     """
 
     required = "propose"

@@ -34,7 +34,7 @@ class Growth:
     def request(self, cancelled: Callable[[], bool]) -> Expand:
         """Return the request for the next slice."""
         ask, job = self.ask, self._job
-        longest = None if ask.until else self._proposer.slice_tokens
+        longest = None if ask.until or ask.drafts else self._proposer.slice_tokens
         if ask.chunk_tokens is not None:
             left = ask.chunk_tokens - self._sampled
             longest = left if longest is None else min(longest, left)
@@ -67,7 +67,8 @@ class Growth:
             each = request.successors
             self.children = [c for i, c in enumerate(children) if i % each >= self._skipped]
         self._sampled += request.chunk_tokens or 1  # now they go on from here
-        whole = self.ask.until is not None or self._sampled == self.ask.chunk_tokens
+        shorter = self.ask.until is not None or self.ask.drafts
+        whole = shorter or self._sampled == self.ask.chunk_tokens
         self.complete = whole or not self._unfinished()
 
     def _unfinished(self) -> list[Hypothesis]:

@@ -83,6 +83,7 @@ class Job:
 _ABILITIES = {
     "distinct": "draws candidates without replacement",
     "until": "ends chunks at a place in the text",
+    "drafts": "lets the tuned guide write drafts",
 }
 
 
@@ -92,11 +93,10 @@ def check_abilities(needs: Collection[str], job: Job) -> None:
     Raises:
         ConfigError: It lacks one of ``needs``.
     """
-    if "until" in needs and job.constraint is not None:
+    if job.constraint is not None and (free := sorted({"until", "drafts"} & set(needs))):
         raise ConfigError(
-            f"strategy {job.strategy.type!r} ends chunks at a place in the text, which an answer "
-            "that has to have a form (tool call or structured output) does not allow; use another "
-            "strategy"
+            f"strategy {job.strategy.type!r} {_ABILITIES[free[0]]}, which an answer that has to "
+            "have a form (tool call or structured output) does not allow; use another strategy"
         )
     for missing in sorted(set(needs) - Proposer.of(job.proposer).abilities):
         raise ConfigError(

@@ -121,6 +121,13 @@ class SearchState:
                 )
             if ask.first < 0:
                 raise StrategyError(f"a strategy asked for children from number {ask.first} on")
+            if ask.drafts and (
+                not ask.steering or ask.chunk_tokens is None or ask.until or ask.distinct
+            ):
+                raise StrategyError(
+                    "a strategy asked for drafts, which need steering and chunk_tokens, and go "
+                    "neither with until nor with distinct"
+                )
             check_abilities(ask.needs, self.job)
 
     def fail(self, error: BaseException) -> None:

@@ -12,6 +12,7 @@ from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.sampling.chunks import Drawn, sample
 from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.speculative import speculate
 from w2s_chains.backend.text.stop_strings import find_stop
 from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
@@ -37,7 +38,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
     The prompt and every accepted token are read once, however many hypotheses share them.
     """
 
-    abilities = frozenset({"first", "distinct", "until"})
+    abilities = frozenset({"first", "distinct", "until", "drafts"})
 
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         super()._adopt(lm, tokenizer, spec)
@@ -85,14 +86,17 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
         """Continue hypotheses; requests with the same steering pair, or with none, run together.
 
+        Those with drafts are a group of their own.
+
         Raises:
             ConfigError: A request asks for steering by guides that cannot steer.
             OutOfMemoryError: Even a single row does not fit in memory.
         """
         results: list[list[Hypothesis]] = [[] for _ in requests]
-        groups: dict[int | None, list[int]] = {}
+        groups: dict[tuple[int | None, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault(id(request.guides) if request.steering else None, []).append(i)
+            guides = id(request.guides) if request.steering else None
+            groups.setdefault((guides, request.drafts), []).append(i)
         for indices in groups.values():
             children = self._propose([requests[i] for i in indices])
             for i, own in zip(indices, children, strict=True):
@@ -136,7 +140,8 @@ class HuggingFaceProposer(LocalModel, Proposer):
         ]
         draws = [self._draw(*row, pair) for row in rows]
         models = [self.lm, *(pair.models if pair else ())]
-        drawn = sample(models, draws, self.tokenizer.end_ids)
+        drafts = requests[0].drafts
+        drawn = (speculate if drafts else sample)(models, draws, self.tokenizer.end_ids)
         children = [
             self._child(request, h, stream, one, pair)
             for (request, h, _, stream), one in zip(rows, drawn, strict=True)
@@ -145,8 +150,8 @@ class HuggingFaceProposer(LocalModel, Proposer):
             for h in dict.fromkeys(request.hypotheses):
                 _count_rows(h, 1, pair)
         for (_, h, _, _), draw, one in zip(rows, draws, drawn, strict=True):
-            # What ended a chunk early was sampled, too.
-            sampled = min(len(one.segments[0].ids) + 1, draw.steps)
+            # What ended a chunk early was sampled, too; and drafts were read, accepted or not.
+            sampled = draw.steps if drafts else min(len(one.segments[0].ids) + 1, draw.steps)
             h.usage.proposed_tokens += sampled
             _count_rows(h, sampled - 1, pair)  # nothing is sampled after the last one
         flat = iter(children)

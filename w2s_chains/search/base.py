@@ -106,6 +106,7 @@ def expand(
     first: int = 0,
     distinct: bool = False,
     until: Until | None = None,
+    drafts: bool = False,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
     """Ask for ``successors`` children of each hypothesis; ``Expand`` documents the arguments."""
     children = yield Expand(
@@ -117,6 +118,7 @@ def expand(
         first=first,
         distinct=distinct,
         until=until,
+        drafts=drafts,
     )
     return children
 

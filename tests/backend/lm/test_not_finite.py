@@ -25,7 +25,7 @@ from w2s_chains import (
     Sampling,
     SamplingParams,
 )
-from w2s_chains.backend.lm import sampling
+from w2s_chains.backend.sampling import chunks
 from w2s_chains.errors import ProposerError, ScorerError
 
 POISON = 290
@@ -127,8 +127,8 @@ def test_only_the_search_that_met_it_fails() -> None:
 
 def test_looking_costs_no_synchronisation(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
-    real = sampling.read_chosen
-    monkeypatch.setattr(sampling, "read_chosen", lambda *own: reads.append(1) or real(*own))
+    real = chunks.read_chosen
+    monkeypatch.setattr(chunks, "read_chosen", lambda *own: reads.append(1) or real(*own))
     proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
     proposer.propose(
         [Expand(hypotheses=(Hypothesis.root("The"),), sampling=SamplingParams(max_tokens=40))]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import tiny
-from w2s_chains import HuggingFaceGuide, Hypothesis
+from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.core.hypothesis import FinishReason
@@ -244,3 +244,17 @@ def test_attention_that_takes_no_padding_is_refused():
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(UnsupportedModelError, match="use 'sdpa'"):
         HuggingFaceGuide(model, tiny.byte_tokenizer())
+
+
+def test_two_wrappers_of_one_model_find_what_they_have_read() -> None:
+    """Each has a cache of its own; what one of them reads for both, the other would not find."""
+    model, tokenizer = tiny.llama(320), tiny.byte_tokenizer()
+    guides = [HuggingFaceGuide(model, tokenizer) for _ in range(2)]
+    guides[0].loglikelihood([Hypothesis.root("they do not have the same slots")])
+    root = Hypothesis.root("It was")
+    first, second = root.extend(" a"), root.extend(" the")
+    GuidePair(*guides).loglikelihoods([first, second])
+    longer = [first.extend(" film"), second.extend(" best")]
+    expected = HuggingFaceGuide(model, tokenizer).loglikelihood(longer)
+    for guide in guides[::-1]:
+        assert guide.loglikelihood(longer) == pytest.approx(expected, abs=1e-4)

@@ -247,7 +247,7 @@ def read_together(
     """Read what has not been read yet: first the prompts, each of them once, then the answers.
 
     Args:
-        many: The paths that read; paths of one model share its forward passes.
+        many: The paths that read; those of views of one model share its forward passes.
         hypotheses: Any number, in any order.
         scored: Whether log-probabilities are wanted.
 
@@ -261,7 +261,8 @@ def read_together(
     """
     models: dict[int, list[Paths]] = {}
     for paths in many:
-        models.setdefault(id(paths.lm.model), []).append(paths)
+        # Not by its weights: what one wrapper of a model has read, another cannot find.
+        models.setdefault(id(paths.lm.memory), []).append(paths)
     rows: list[RowsRead] = []
     for readers in models.values():
         for prompts in (True, False):

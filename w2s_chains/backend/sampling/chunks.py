@@ -154,7 +154,7 @@ def _sample_batch(
         row, branch = place[i]
         slot = row * width + branch
         own = [values[slot] for values in likely]
-        one = _drawn(draw, taken[slot], own, set(end_ids), models)
+        one = drawn_of(draw, taken[slot], own, set(end_ids), models)
         if not one.ended or draw.until is not None:  # which may cut the end off
             for segment, branches in zip(one.segments, kept, strict=True):
                 branches.append((segment, row, branch, len(segment.ids)))
@@ -169,7 +169,7 @@ def _may_look(device: torch.device, step: int) -> bool:
     return device.type == "cpu" or step % 16 == 15
 
 
-def _drawn(
+def drawn_of(
     draw: Draw,
     ids: list[int],
     values: list[list[float]],

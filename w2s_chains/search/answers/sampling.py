@@ -46,12 +46,24 @@ class EmulatedFineTuning(SearchStrategy):
     Models"; the baseline "EFT" of Zhou et al. (2024). The guides must share the proposer's
     vocabulary.
 
+    With ``draft_tokens`` the tuned guide writes so many tokens ahead, and the proposer and the
+    untuned guide read them in one pass; those that do not fit are replaced (speculative sampling,
+    Leviathan et al., 2023; with beta = 1, Li et al., 2025, arXiv 2508.15044). The distribution of
+    answers is the same, with fewer passes of the proposer, one after another, and some more rows.
+
     Attributes:
         beta: Weight of the guides; 0 is plain sampling.
+        draft_tokens: Tokens that the tuned guide drafts at a time; 0 for none. The more it agrees
+            with what is sampled, the more tokens pay; 4 is a usual number.
     """
 
     type: Literal["emulated_fine_tuning"] = "emulated_fine_tuning"
     beta: float = Field(default=1.0, allow_inf_nan=False)
+    draft_tokens: int = Field(default=0, ge=0, le=64)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"drafts"} if self.draft_tokens else ())
 
     @property
     def token_steering(self) -> float:
@@ -65,4 +77,11 @@ class EmulatedFineTuning(SearchStrategy):
         return 0.0
 
     def search(self, root: Hypothesis) -> Search:
-        return (yield from sample_one(root, steering=self.beta))
+        if not self.draft_tokens:
+            return (yield from sample_one(root, steering=self.beta))
+        answer = root
+        while not answer.finished:
+            chunk = self.draft_tokens + 1
+            [answer] = yield from expand([answer], 1, chunk, self.beta, drafts=True)
+            yield from commit(answer)
+        return answer
