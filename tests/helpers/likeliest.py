@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -73,6 +74,7 @@ class TellingTiny(Tiny):
         return {"id": token, "token": text, "bytes": list(raw), "logprob": logprob}
 
 
+@functools.cache
 def token_bytes(piece: str) -> bytes:
     """The bytes of a byte-level piece: GPT-2 shifts those that do not print."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]

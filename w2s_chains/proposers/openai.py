@@ -65,6 +65,12 @@ class OpenAIProposer(Proposer):
     parent, and for every child its sampled tokens but the last, as the server counts them. A server
     without such a cache reads prompt and text again for every chunk.
 
+    Where the server tells ``top_logprobs``, candidates without replacement (``Expand.distinct``)
+    are drawn here from the likeliest tokens, all those of a parent by one call of one token.
+    Temperature and filters are applied here, and nothing is drawn from the tail of the distribution
+    that the server does not tell. A server without them is refused at the first such request,
+    before it samples anything.
+
     Attributes:
         spec: Where the model is and how it reads a prompt.
         tokenizer: Its tokenizer and prompt template; None without a tokenizer.

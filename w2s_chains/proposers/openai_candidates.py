@@ -250,5 +250,6 @@ class DistinctContinuation(Continuation):
             pending=pending,
             ended=candidate.ends,
             tokens=0 if candidate.ends else 1,
-            logprobs=(candidate.logprob,),
+            # Those of later tokens are not told, and parts of a chunk's would mislead.
+            logprobs=(candidate.logprob,) if self._wanted(h) == 1 else None,
         )
