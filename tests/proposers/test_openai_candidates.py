@@ -171,7 +171,7 @@ def test_the_shape_of_the_distribution_is_applied_here() -> None:
             {"top_k": 2},
             {"min_p": math.exp(found[ranked[1]] - found[ranked[0]]) - 1e-9},
         ):
-            sampling = SamplingParams(max_tokens=12, **shape)
+            sampling = SamplingParams.model_validate({"max_tokens": 12, **shape})
             children = [child.text for child in distinct(proposer, "x", sampling=sampling)]
             assert {*children} == {*ranked[:2]}
             assert children == children[:2] * 3, "the first ones come again"
@@ -219,7 +219,7 @@ def test_they_are_drawn_without_replacement(by_text: Served) -> None:
     for seed in range(times):
         ask_for = Expand(hypotheses=(root,), distinct=True, sampling=sampling, seed=seed)
         how = DistinctContinuation(proposer._model, proposer.capabilities, ask_for, False)
-        first, second, *_ = how._drawn(root, told)
+        first, second, *_ = how._drawn(root, told, False)
         found[first.text, second.text] += 1
     pairs = [(a, b) for a in p for b in p if a != b]
     assert {*found} <= {*pairs}
@@ -304,6 +304,54 @@ def test_an_end_that_is_not_known_is_one_clear_error(end: str) -> None:
     assert (bool(ended), bool(failed)) == (ENDS[end], not ENDS[end])
     told = f"with the token '{end}', which is not known to end one; give its tokenizer"
     assert all(told in str(error) for error in failed)
+
+
+class Unnamed(TellingWords):
+    """As in llama-cpp-python, the end of a turn has no name, and nothing is told when it comes."""
+
+    def told(self, top: dict[str, float]) -> dict[str, float]:
+        return {name if name != self.end else "": value for name, value in top.items()}
+
+    def go_on(self, ids: Any, body: Any, index: int) -> Any:
+        one = super().go_on(ids, body, index)
+        if one.finish_reason == "stop" and one.logprobs is not None:
+            one.logprobs.update({name: own[:-1] for name, own in one.logprobs.items()})
+        return one
+
+
+def test_an_end_without_a_name_is_known_where_it_is_the_likeliest_token() -> None:
+    model, found = Unnamed("END"), Counter[tuple[bool, bool]]()
+    with serve(model) as server:
+        proposer = connect(server)
+        assert proposer.capabilities.top_texts
+        for i in range(60):
+            chances = model.chances(prompt := f"p{i}")
+            begun = len(server.bodies)
+            children = distinct(proposer, prompt, successors=13)
+            calls = server.bodies[begun:]
+            likeliest = max(chances, key=lambda name: chances[name]) == "END"
+            assert likeliest == any(child.ended for child in children)
+            assert likeliest == (calls[-1]["temperature"] == 0)
+            sampled = [body for body in calls if body["temperature"] == 1]
+            assert len({body["seed"] for body in sampled}) == len(sampled)
+            assert len({child.text for child in children}) == 12 + likeliest
+            for child in children:
+                assert child.logprobs == (chances[child.text or "END"],)
+            found[likeliest, len(sampled) > 1] += 1
+    assert len(found) > 2, "control"
+
+
+def test_a_server_that_always_ends_has_one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Unnamed("END")
+    with serve(model) as server:
+        proposer = connect(server)
+        assert len({child.text for child in distinct(proposer, "x")}) == 6
+        monkeypatch.setattr(model, "names", ["END"])
+        begun = len(server.bodies)
+        children = distinct(proposer, "x")
+        assert {(child.text, child.finish_reason) for child in children} == {("", "eos")}
+        assert children[0].logprobs is None, "nobody knows it"
+        assert len(server.bodies) - begun == 8
 
 
 def test_the_tokenizer_tells_what_ends_a_turn(

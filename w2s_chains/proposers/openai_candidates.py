@@ -10,7 +10,7 @@ from functools import cached_property
 
 from w2s_chains.backend.remote.event_loop import all_of
 from w2s_chains.backend.remote.probe import Capabilities
-from w2s_chains.backend.remote.replies import CONTROL, Reply, TopToken
+from w2s_chains.backend.remote.replies import CONTROL, Choice, TopToken
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import (
     DEFAULT_SAMPLING,
@@ -32,6 +32,8 @@ _ENDS = frozenset(
 """Names of tokens that end a turn, for servers whose tokenizer is not known here."""
 _GREEDY_BELOW = 1e-6
 """Below this temperature the candidates are the likeliest tokens, as in process."""
+_TRIES = 8
+"""How often a server is asked for the likeliest tokens where it ends its turn and tells none."""
 _FAR = 700.0
 """The largest exponent of a float, about."""
 
@@ -46,13 +48,14 @@ class Candidate:
     """A candidate for the next token.
 
     Attributes:
-        logprob: log p under the frozen model, at temperature 1 and unfiltered, in nats.
+        logprob: log p under the frozen model, at temperature 1 and unfiltered, in nats; None if the
+            server does not tell it.
         text: Its text; "" if it is known by its id.
         token_id: Its token id; None if it is known by its text.
         ends: Whether it ends the turn.
     """
 
-    logprob: float
+    logprob: float | None
     text: str = ""
     token_id: int | None = None
     ends: bool = False
@@ -109,60 +112,73 @@ class DistinctContinuation(Continuation):
         request = self.request
         h.usage.read_tokens += 1
         h.usage.proposed_tokens += request.successors
-        order = self._drawn(h, await self._told(h))
-        streams = request.streams(h)
+        told = await self._told(h)
+        # llama-cpp-python tells nothing of the end of a turn: it is known only where it is certain,
+        # or likelier than any token.
+        certain = Candidate(logprob=None, ends=True)
+        order = self._drawn(h, told, await self._unnamed_end(h, told)) if told else [certain]
         children = [
             self._grown(h, stream, order[i % len(order)])
-            for i, stream in enumerate(streams, request.first)
+            for i, stream in enumerate(request.streams(h), request.first)
         ]
         if (wanted := self._wanted(h)) > 1:
             children = await all_of(lambda child: self._whole(child, h.n_tokens + wanted), children)
         return children
 
     async def _told(self, h: Hypothesis) -> list[TopToken]:
-        """Return the likeliest tokens after a hypothesis, likeliest first.
+        """Return the likeliest tokens after a hypothesis, likeliest first; none if it always ends.
 
         Raises:
             ServerError: The server does not tell them, or its names of tokens are misleading.
         """
-        most, server = self.can.top_logprobs, self.model.server.name
+        most = self.can.top_logprobs
         # The distribution as it is: temperature and filters are applied here.
         body = self._body(h, [h.stream], 1, DEFAULT_SAMPLING) | {"logprobs": most}
         if self._by_ids:
             body["return_tokens_as_token_ids"] = True
-        reply = await self._send(h, body)
-        logprobs = reply.choices[0].logprobs
-        tops = logprobs.tops() if logprobs else []
-        # A sampled token that is none of the likeliest comes last.
-        told = tops[0][:most] if tops else []
+        for _ in range(_TRIES):
+            choice = (await self._send(h, body)).choices[0]
+            tops = choice.logprobs.tops() if choice.logprobs else []
+            if tops or choice.finish_reason != "stop":
+                break
+            body["seed"] = body["seed"] + 1 & 0x7FFFFFFF
+        else:
+            return []
+        told = tops[0][:most] if tops else []  # a sampled token that is not among them comes last
         if len(told) * 4 < most:  # tokens that have one name come once
             raise ServerError(
-                f"{server} told the {len(told)} likeliest tokens after {h.response[-40:]!r} where "
-                f"{most} were asked for, as it did before"
+                f"{self.model.server.name} told the {len(told)} likeliest tokens after "
+                f"{h.response[-40:]!r} where {most} were asked for, as it did before"
             )
-        self._check_sample(reply)
+        self._check_sample(choice)
         return told
 
-    def _check_sample(self, reply: Reply) -> None:
+    async def _unnamed_end(self, h: Hypothesis, told: Sequence[TopToken]) -> bool:
+        """Return whether the likeliest token has no name because it ends the turn."""
+        best = told[0]
+        if best.token or (best.id is not None and self.model.tokenizer is not None):
+            return False
+        body = self._body(h, [h.stream], 1, DEFAULT_SAMPLING) | {"temperature": 0.0}
+        choice = (await self._send(h, body)).choices[0]
+        return choice.finish_reason == "stop" and not choice.text
+
+    def _check_sample(self, choice: Choice) -> None:
         """Check the names of tokens by the one that the server has sampled itself."""
-        choice, server = reply.choices[0], self.model.server.name
+        server = self.model.server.name
         assert choice.logprobs is not None
         sampled = choice.logprobs.sampled(0)
         if choice.finish_reason == "stop":
-            meaning = self._meaning(sampled)
-            if meaning is None or not meaning.ends:
+            meaning = self._meaning(sampled) if sampled.token or sampled.id is not None else None
+            unnamed = not sampled.token and (sampled.id is None or self.model.tokenizer is None)
+            if not unnamed and (meaning is None or not meaning.ends):
                 raise ServerError(
                     f"{server} ended its turn with the token {sampled.token!r}, which is not known "
                     f"to end one; give {'the right' if self.model.tokenizer else 'its'} tokenizer"
                 )
             return
         text, name = choice.text, sampled.whole
-        if (
-            not self._by_ids
-            and name
-            and "\ufffd" not in text
-            and not name.startswith(text[: len(name)])
-        ):
+        known = not self._by_ids and name and "\ufffd" not in text
+        if known and name and not name.startswith(text[: len(name)]):
             raise ServerError(
                 f"{server} names the token of the text {text!r} {name!r}, so that the texts of "
                 "candidates are not known; use a server that tells token ids, or leave out distinct"
@@ -172,8 +188,13 @@ class DistinctContinuation(Continuation):
     def _by_ids(self) -> bool:
         return names_by_ids(self.model, self.can)
 
-    def _drawn(self, h: Hypothesis, told: Sequence[TopToken]) -> list[Candidate]:
+    def _drawn(self, h: Hypothesis, told: Sequence[TopToken], ends: bool) -> list[Candidate]:
         """Return all usable candidates in the order in which they are drawn.
+
+        Args:
+            h: What they continue.
+            told: The likeliest tokens.
+            ends: Whether the likeliest one ends the turn, though it has no name.
 
         Raises:
             ServerError: There is none.
@@ -181,6 +202,8 @@ class DistinctContinuation(Continuation):
         sampling = self.request.sampling
         scores = kept([one.logprob for one in told], sampling)
         pool: dict[tuple[str, int | None], tuple[float, Candidate]] = {}
+        if ends:
+            pool["", None] = scores[0], Candidate(logprob=told[0].logprob, ends=True)
         for one, score in zip(told, scores, strict=False):
             if (known := self._meaning(one)) is not None:
                 pool.setdefault((known.text, known.token_id), (score, known))
@@ -251,5 +274,7 @@ class DistinctContinuation(Continuation):
             ended=candidate.ends,
             tokens=0 if candidate.ends else 1,
             # Those of later tokens are not told, and parts of a chunk's would mislead.
-            logprobs=(candidate.logprob,) if self._wanted(h) == 1 else None,
+            logprobs=(candidate.logprob,)
+            if self._wanted(h) == 1 and candidate.logprob is not None
+            else None,
         )
