@@ -354,16 +354,28 @@ def test_a_server_that_always_ends_has_one_candidate(monkeypatch: pytest.MonkeyP
         assert len(server.bodies) - begun == 8
 
 
+@pytest.mark.parametrize("chat", [True, False])
 def test_the_tokenizer_tells_what_ends_a_turn(
-    telling: TellingTiny, tiny_folders: dict[str, Path]
+    telling: TellingTiny,
+    tiny_folders: dict[str, Path],
+    chat: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for chat, ends in ((False, {"</s>"}), (True, {"</s>", "<|im_end|>"})):
-        with serve(telling) as server:
-            proposer = connect(server, tokenizer=str(tiny_folders["proposer"]), chat=chat)
+    ends = {"</s>", "<|im_end|>"} if chat else {"</s>"}
+    with serve(telling) as server:
+        proposer = connect(server, tokenizer=str(tiny_folders["proposer"]), chat=chat)
         assert proposer.tokenizer is not None
         known, others = proposer.tokenizer.control_texts
         assert known == ends
         assert others == {"<s>", "</s>", "<|im_start|>", "<|im_end|>"} - ends
+        assert proposer.capabilities.top_texts
+        added = dict.fromkeys([*known, *others, "<|other|>"], math.log(0.1))
+        lower = {f"{i}": math.log(0.01) for i in range(20)}
+        monkeypatch.setattr(telling, "told", lambda top: {**added, **lower})
+        monkeypatch.setattr(DistinctContinuation, "_check_sample", lambda *args: None)
+        children = distinct(proposer, "x", successors=4, sampling=GREEDY)
+    assert children[0].ended
+    assert [h.text for h in children[1:]] == ["<|other|>", "0", "1"], "unknown names are text"
 
 
 def test_llama_cpp_tells_ids_and_bytes(lm: Tiny, tiny_folders: dict[str, Path]) -> None:
