@@ -25,12 +25,18 @@ def connect(server: Server, **options: Any) -> OpenAIProposer:
     return OpenAIProposer("m", base_url=server.url, **options)
 
 
-def ask(proposer: OpenAIProposer, *hypotheses: Hypothesis | str, **fields: Any) -> list[Hypothesis]:
+def ask(proposer: Any, *hypotheses: Hypothesis | str, **fields: Any) -> list[Hypothesis]:
     nodes = tuple(Hypothesis.root(h) if isinstance(h, str) else h for h in hypotheses)
     [answer] = proposer.propose([Expand(hypotheses=nodes, **{"sampling": HOT, **fields})])
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def distinct(proposer: Any, *hypotheses: Hypothesis | str, **fields: Any) -> list[Hypothesis]:
+    """Children that begin with different tokens."""
+    options = {"successors": 6, "chunk_tokens": 1, "distinct": True}
+    return ask(proposer, *hypotheses, **{**options, **fields})
 
 
 def greedy_in_chunks(proposer: OpenAIProposer, prompt: str, chunk: int, tokens: int) -> Hypothesis:

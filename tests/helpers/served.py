@@ -20,7 +20,10 @@ import torch
 
 FAULTS = ("429", "500", "hang", "truncated", "empty", "wrong_n", "disconnect")
 
-EXTENSIONS = {"top_k", "min_p", "repetition_penalty", "repeat_penalty", "return_token_ids"}
+EXTENSIONS = {
+    "top_k", "min_p", "repetition_penalty", "repeat_penalty", "return_token_ids",
+    "return_tokens_as_token_ids",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Continued:
     finish_reason: str = "length"
     token_ids: list[int] | None = None
     count: int
+    logprobs: dict[str, Any] | None = None
 
 
 class Model(Protocol):
@@ -114,6 +118,7 @@ class Server:
         strict: Whether it refuses fields that the OpenAI API does not have.
         seeds: Whether it keeps to seeds.
         completions: Whether it continues texts; if not, it is chat-only.
+        most: The most likeliest tokens that it tells; it refuses requests for more.
         refused: HTTP statuses of prompts that have a text in them.
         faults: How often which fault comes (see ``FAULTS``), as a function of ``seed`` and the
             request, but not in which order requests come.
@@ -130,6 +135,7 @@ class Server:
     strict: bool = False
     seeds: bool = True
     completions: bool = True
+    most: int = 1000
     refused: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
@@ -173,6 +179,8 @@ class Server:
         for text, status in self.refused.items():
             if text in prompt:
                 return status, {"error": {"message": f"refused because of {text!r}"}}
+        if body.get("logprobs", 0) > self.most:
+            return 400, {"error": {"message": f"logprobs: at most {self.most}"}}
         if isinstance(prompt, list) and not self.ids:
             return 500, {"error": {"message": "prompt must be a string"}}
         if not self.seeds:
@@ -185,7 +193,7 @@ class Server:
             if chat:
                 choice["message"] = {"role": "assistant", "content": one.text}
             else:
-                choice["text"] = one.text
+                choice |= {"text": one.text, "logprobs": one.logprobs}
             if self.ids and body.get("return_token_ids"):
                 read = self.model.read(prompt) if isinstance(prompt, str) else prompt
                 choice |= {"token_ids": one.token_ids, "prompt_token_ids": read}

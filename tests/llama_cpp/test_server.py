@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from w2s_chains import W2SLLM, Expand, Hypothesis, SamplingParams, load
+from w2s_chains import W2SLLM, Expand, HuggingFaceProposer, Hypothesis, SamplingParams, load
+from w2s_chains.backend.loading.config import Model
 from w2s_chains.proposers import OpenAIProposer
 
 pytest.importorskip("llama_cpp", reason="make llama-cpp builds it")
@@ -103,3 +104,35 @@ def test_guides_steer_it(url: str) -> None:
     assert steered == pytest.approx(scores(), abs=1e-3), (
         "an answer is a function of prompt, parameters and seed"
     )
+
+
+def test_candidates_are_those_of_the_same_model_in_process() -> None:
+    """With log-probabilities, a call of one token gives all of them, the end of a turn too."""
+    question = "Reply with one short sentence: what is the capital of France?"
+    said = "The capital of France is Paris."
+    asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{said}"
+    prompts = [PROMPTS[0], PROMPTS[31], PROMPTS[99], asked]
+    sampling = SamplingParams(max_tokens=8, temperature=0.0)
+
+    def likeliest(proposer: Any, prompt: str) -> dict[str, float]:
+        root = Hypothesis.root(prompt)
+        request = Expand(
+            hypotheses=(root,), successors=5, chunk_tokens=1, distinct=True, sampling=sampling
+        )
+        [children] = proposer.propose([request])
+        assert isinstance(children, list), children
+        assert (root.usage.read_tokens, root.usage.proposed_tokens) == (1, 5)
+        return {h.text or str(h.finish_reason): (h.logprobs or (0.0,))[0] for h in children}
+
+    local = HuggingFaceProposer.from_spec(Model("embedded:smollm2-135m-instruct", chat=False))
+    with serve(logprobs=True) as url:
+        proposer = OpenAIProposer("smollm2", base_url=url, max_concurrency=1)
+        can = proposer.capabilities
+        assert (can.logprobs, can.top_logprobs, can.top_texts) == (True, 64, True)
+        for prompt in prompts:
+            far, near = likeliest(proposer, prompt), likeliest(local, prompt)
+            shared = far.keys() & near.keys()
+            assert len(shared) >= 4, (far, near)
+            assert ("eos" in shared) == (prompt == asked)
+            for name in shared:
+                assert far[name] == pytest.approx(near[name], abs=0.3)

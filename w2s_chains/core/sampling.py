@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,3 +161,24 @@ def noise_key(*place: object) -> tuple[int, int]:
         int.from_bytes(digest[:4], "little", signed=True),
         int.from_bytes(digest[4:], "little", signed=True),
     )
+
+
+_WORD = 0xFFFFFFFF
+
+
+def log_exponential(key: tuple[int, int], word: int) -> float:
+    """Return the logarithm of standard exponential noise for one token (or another 32-bit word).
+
+    ``argmax(logits - log_exponential)`` is a sample from softmax(logits) (Gumbel-max trick). This
+    is the noise of ``backend.lm.logits.log_exponential``, for a few tokens and without torch.
+    """
+    bits = _mix(_mix(word & _WORD) ^ key[0] & _WORD, (key[1] | 1) & _WORD) & 0x7FFFFFFF
+    return math.log(-math.log1p(-(bits + 0.5) * 2.0**-31))
+
+
+def _mix(x: int, factor: int = 1) -> int:
+    """Hash 32 bits, bijectively for an odd ``factor`` (the "lowbias32" mixer)."""
+    x = x * factor & _WORD
+    for shift, odd in ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 1)):
+        x = (x ^ x >> shift) * odd & _WORD
+    return x

@@ -26,6 +26,7 @@ from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import CancelledError, ConfigError, RawPromptWarning, ServerError
 from w2s_chains.proposers.config import ProposerConfig
+from w2s_chains.proposers.openai_candidates import DistinctContinuation, names_by_ids
 from w2s_chains.proposers.openai_requests import Continuation, ServedPrompting
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ class OpenAIProposer(Proposer):
     parent, and for every child its sampled tokens but the last, as the server counts them. A server
     without such a cache reads prompt and text again for every chunk.
 
+    Where the server tells ``top_logprobs``, candidates without replacement (``Expand.distinct``)
+    are drawn here from the likeliest tokens, all those of a parent by one call of one token.
+    Temperature and filters are applied here, and nothing is drawn from the tail of the distribution
+    that the server does not tell. A server without them is refused at the first such request,
+    before it samples anything.
+
     Attributes:
         spec: Where the model is and how it reads a prompt.
         tokenizer: Its tokenizer and prompt template; None without a tokenizer.
@@ -71,7 +78,7 @@ class OpenAIProposer(Proposer):
     """
 
     slice_tokens = None
-    abilities = frozenset({"first"})
+    abilities = frozenset({"first", "distinct"})
 
     def __init__(self, model: str, *, api_key: str | SecretStr | None = None, **options: Any):
         """Connect to a model.
@@ -156,7 +163,8 @@ class OpenAIProposer(Proposer):
         except ConfigError:  # perhaps another server has taken its place
             can = await self._found.get(afresh=True)
             request = self._accepted(request, can)
-        how = Continuation(self._model, can, request, self._by_messages(can))
+        kind = DistinctContinuation if request.distinct else Continuation
+        how = kind(self._model, can, request, self._by_messages(can))
         children = await all_of(how.children, request.hypotheses)
         return [child for own in children for child in own]
 
@@ -207,8 +215,12 @@ class OpenAIProposer(Proposer):
         """
         if self._by_messages(can) and request.may_be_whole:
             request = replace(request, chunk_tokens=None)
+        if request.distinct:
+            self._check_distinct(request, can)
         where, sampling = self._server.name, request.sampling
         wanted = {"top_k": sampling.top_k, "min_p": sampling.min_p or None}
+        if request.distinct and request.chunk_tokens == 1:
+            wanted = {}  # they are applied here
         for name in (name for name in can.unknown if wanted.get(name) is not None):
             raise ServerError(
                 f"whether {where} keeps to {name} could not be found out, and the request needs "
@@ -227,7 +239,7 @@ class OpenAIProposer(Proposer):
                 "or use another server"
             )
         whole = request.chunk_tokens is None and all(h.parent is None for h in request.hypotheses)
-        if self._by_messages(can) and not whole:
+        if self._by_messages(can) and (not whole or request.distinct):
             why = (
                 "is chat-only"
                 if not can.completions
@@ -239,6 +251,48 @@ class OpenAIProposer(Proposer):
                 f"needs; use strategy best_of_n, or {remedy}"
             )
         return request
+
+    def _check_distinct(self, request: Expand, can: Capabilities) -> None:
+        """Refuse a request for different tokens that this server's likeliest ones cannot answer.
+
+        Raises:
+            ConfigError: They cannot.
+            ServerError: Nobody knows yet whether they can.
+        """
+        where, asked = self._server.name, request.first + request.successors
+        local = "leave out distinct, or use a HuggingFaceProposer"
+        if "top_logprobs" in can.unknown or ("logprobs" in can.unknown and not can.logprobs):
+            why = can.unknown.get("top_logprobs") or can.unknown["logprobs"]
+            raise ServerError(
+                f"whether {where} tells top_logprobs could not be found out, and candidates "
+                f"without replacement (distinct) need them: {why}",
+                passing=True,
+            )
+        if not can.top_logprobs:
+            raise ConfigError(
+                f"{where} tells no top_logprobs, from which candidates are drawn without "
+                "replacement (distinct); use a server whose completions API takes logprobs (vLLM, "
+                f"SGLang, llama.cpp), {local}"
+            )
+        if not can.top_texts and not names_by_ids(self._model, can):
+            needed = "give tokenizer" if can.top_ids else "use a server that tells token ids"
+            raise ConfigError(
+                f"{where} names the tokens of top_logprobs otherwise than they stand in its text, "
+                f"so that candidates without replacement (distinct) are not known; {needed}, "
+                f"{local}"
+            )
+        if asked > can.top_logprobs:
+            raise ConfigError(
+                f"{where} tells the {can.top_logprobs} likeliest tokens at most, but the strategy "
+                f"asks for {asked} different candidates (distinct); ask for at most "
+                f"{can.top_logprobs} (candidates, successors), {local}"
+            )
+        if request.sampling.repetition_penalty != 1:
+            raise ConfigError(
+                f"repetition_penalty={request.sampling.repetition_penalty} cannot be applied to "
+                f"the top_logprobs of {where}, which candidates without replacement (distinct) are "
+                f"drawn from; leave repetition_penalty out, {local}"
+            )
 
     def _by_messages(self, can: Capabilities) -> bool:
         return not can.completions or (self.spec.chat is True and self.tokenizer is None)

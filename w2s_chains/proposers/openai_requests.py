@@ -17,7 +17,7 @@ from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import noise_key
+from w2s_chains.core.sampling import SamplingParams, noise_key
 from w2s_chains.errors import ServerError
 
 _REPLACEMENT = "\ufffd"
@@ -171,7 +171,17 @@ class Continuation:
         )
 
     async def _call(self, h: Hypothesis, streams: Sequence[int], tokens: int) -> Reply:
-        sampling = self.request.sampling
+        reply = await self._send(h, self._body(h, streams, tokens, self.request.sampling))
+        told = None if reply.usage is None else reply.usage.completion_tokens
+        sampled = sum(_counts(reply, tokens)) if told is None else told
+        h.usage.proposed_tokens += sampled
+        h.usage.read_tokens += max(sampled - len(reply.choices), 0)
+        return reply
+
+    def _body(
+        self, h: Hypothesis, streams: Sequence[int], tokens: int, sampling: SamplingParams
+    ) -> dict[str, Any]:
+        """Return a request for one choice per stream, without its prompt."""
         seed, _ = noise_key(self.request.seed, repr(h.prompt), streams[0], h.n_tokens)
         body: dict[str, Any] = {
             "max_tokens": tokens,
@@ -191,6 +201,10 @@ class Continuation:
         if sampling.repetition_penalty != 1:
             names = ("repetition_penalty", "repeat_penalty")
             body |= dict.fromkeys(names, sampling.repetition_penalty)
+        return body
+
+    async def _send(self, h: Hypothesis, body: dict[str, Any]) -> Reply:
+        """Call the server; note what it says about the prompt."""
         if self.by_messages:
             reply = await self.model.server.chat(
                 {"messages": self.model.messages(h.prompt), **body}
@@ -198,10 +212,6 @@ class Continuation:
         else:
             ids = {"return_token_ids": True} if self.can.token_ids else {}
             reply = await self.model.server.complete({"prompt": self._prompt(h), **body, **ids})
-        told = None if reply.usage is None else reply.usage.completion_tokens
-        sampled = sum(_counts(reply, tokens)) if told is None else told
-        h.usage.proposed_tokens += sampled
-        h.usage.read_tokens += max(sampled - len(reply.choices), 0)
         if h.parent is None:  # later calls send the same prompt again
             known = self.model.ids_of(h) if reply.usage is None else None
             count = len(known or ()) if reply.usage is None else reply.usage.prompt_tokens
@@ -220,7 +230,7 @@ class Continuation:
         return self.model.rendered(h.prompt) + h.response
 
     def _child(self, h: Hypothesis, stream: int, choice: Choice, tokens: int) -> Hypothesis:
-        sampling, text = self.request.sampling, self.model.tokenizer
+        text = self.model.tokenizer
         if choice.finish_reason not in ("stop", "length"):
             raise ServerError(
                 f"{self.model.server.name} ended an answer with finish_reason "
@@ -243,6 +253,22 @@ class Continuation:
             said, ids = said.rstrip(_REPLACEMENT), None
         elif ended:
             ids = None  # the last id may be the end token
+        return self._extended(h, stream, said, ids, pending=pending, ended=ended, tokens=tokens)
+
+    def _extended(
+        self,
+        h: Hypothesis,
+        stream: int,
+        said: str,
+        ids: Sequence[int] | None,
+        *,
+        pending: tuple[int, ...],
+        ended: bool,
+        tokens: int,
+        logprobs: tuple[float, ...] | None = None,
+    ) -> Hypothesis:
+        """Return the child with a text, which a stop string may cut."""
+        sampling, text = self.request.sampling, self.model.tokenizer
         before = h.response
         if (cut := find_stop(sampling.stop, before, said)) is not None:
             anchor = next(a for a in h.ancestors() if a.n_chars <= cut and not a.pending)
@@ -261,6 +287,7 @@ class Continuation:
             vocabulary=text.vocabulary if text is not None and ids is not None else None,
             stream=stream,
             n_tokens=tokens,
+            logprobs=logprobs,
         )
 
 

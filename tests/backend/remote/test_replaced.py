@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.helpers import faulty, served
-from tests.helpers.openai_proposer import GREEDY, ask, connect
+from tests.helpers.likeliest import TellingWords
+from tests.helpers.openai_proposer import GREEDY, ask, connect, distinct
 from tests.helpers.served import Server, Words, serve
 from w2s_chains import Hypothesis, RemoteGuide, SamplingParams
 from w2s_chains.errors import ConfigError, ServerError
@@ -58,6 +59,31 @@ def test_a_busy_moment_switches_nothing_off(field: str, monkeypatch: pytest.Monk
         before = len(server.bodies)
         assert proposer.capabilities is can
         assert len(server.bodies) == before, "it is known now"
+
+
+def test_a_busy_moment_hides_no_likeliest_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with busy_server(monkeypatch) as server:
+        server.model = TellingWords()
+        for most in (1, 64):
+            server.busy = lambda body, own=most: body.get("logprobs") == own
+            proposer = connect(server, max_retries=0)
+            with pytest.raises(
+                ServerError, match=r"top_logprobs could not be found.*429"
+            ) as caught:
+                distinct(proposer, "x")
+            assert caught.value.passing
+            server.busy = lambda body: False
+            assert len({child.text for child in distinct(proposer, "x")}) == 6
+            assert not proposer.capabilities.unknown
+
+
+def test_a_server_that_tells_them_takes_the_place_of_one_that_does_not() -> None:
+    with serve(Words()) as server:
+        proposer = connect(server)
+        with pytest.raises(ConfigError, match="tells no top_logprobs"):
+            distinct(proposer, "x")
+        server.model = TellingWords()
+        assert distinct(proposer, "x")
 
 
 def test_what_a_server_refuses_is_not_asked_again() -> None:

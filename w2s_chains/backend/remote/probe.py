@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from w2s_chains.backend.remote.event_loop import all_of
-from w2s_chains.backend.remote.replies import Reply
+from w2s_chains.backend.remote.replies import CONTROL, Choice, Reply, TopToken
 from w2s_chains.backend.remote.server import Server
 from w2s_chains.errors import ServerError
 
@@ -19,6 +19,10 @@ _HOT = 2.0
 """A temperature at which two samples of four tokens differ with any model."""
 _CLOSE = 0.1
 """Largest difference, in nats, between two scores of the same token on any device."""
+_TOPS = (64, 20, 5)
+"""How many of the likeliest tokens to ask for: any, vLLM's default limit, and OpenAI's limit."""
+_PIECES = 16
+"""Tokens of a text to compare with their names; there are spaces among them in most languages."""
 
 _FILTERS_OFF: Sequence[Mapping[str, Any]] = (
     {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0},
@@ -39,6 +43,9 @@ class Capabilities:
         seed: Equal seeds give equal samples, different seeds different ones.
         token_ids: It accepts a prompt as token ids, and returns those of prompt and continuation.
         logprobs: It returns log-probabilities of the tokens that it samples.
+        top_logprobs: How many of the likeliest tokens of a position it tells; 0 if it tells none.
+        top_texts: It names them by the very text that they add to the answer.
+        top_ids: It names them by their token ids if it is asked to.
         echo: It also returns log-probabilities of a prompt, and they are correct.
         top_k: It obeys top_k.
         min_p: It obeys min_p.
@@ -56,6 +63,9 @@ class Capabilities:
     seed: bool = False
     token_ids: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
+    top_texts: bool = False
+    top_ids: bool = False
     echo: bool = False
     top_k: bool = False
     min_p: bool = False
@@ -67,7 +77,7 @@ class Capabilities:
 
 
 async def probe(server: Server) -> Capabilities:
-    """Find out what a server can do, with about ten calls of four tokens.
+    """Find out what a server can do, with about a dozen calls of few tokens.
 
     Raises:
         ServerError: It neither continues texts nor answers messages.
@@ -121,14 +131,25 @@ async def _probe_completions(server: Server) -> Capabilities:
         ),
     )
     logprobs = scored is not None and scored.choices[0].logprobs is not None
+    token_ids = (
+        first.choices[0].token_ids is not None
+        and continued is not None
+        and continued.choices[0].token_ids == first.choices[0].token_ids
+    )
+    most, texts, by_ids = (
+        await _tops(server, unknown, body, first.choices[0], token_ids)
+        if logprobs
+        else (0, False, False)
+    )
     return Capabilities(
         completions=True,
         n=two is not None and len(two.choices) == 2,
         seed=None not in (same, again, other) and _text(same) == _text(again) != _text(other),
-        token_ids=first.choices[0].token_ids is not None
-        and continued is not None
-        and continued.choices[0].token_ids == first.choices[0].token_ids,
+        token_ids=token_ids,
         logprobs=logprobs,
+        top_logprobs=most,
+        top_texts=texts,
+        top_ids=by_ids,
         echo=logprobs and await _echoes(server, unknown, body, scored),
         top_k=top is not None and _text(top) == _text(first),
         min_p=likely is not None and _text(likely) == _text(first),
@@ -183,6 +204,77 @@ async def _try(
 
 def _text(reply: Reply | None) -> str | None:
     return None if reply is None else reply.choices[0].text
+
+
+async def _tops(
+    server: Server, unknown: dict[str, str], body: Mapping[str, Any], greedy: Choice, ids: bool
+) -> tuple[int, bool, bool]:
+    """Return ``top_logprobs``, ``top_texts`` and ``top_ids`` of ``Capabilities``.
+
+    At temperature 1 without filters the log-probabilities are those of the model, whether a server
+    takes them before it shapes the distribution or after.
+    """
+    for most in _TOPS:
+        asked = {**body, "temperature": 1.0, "max_tokens": _PIECES, "logprobs": most}
+        by_text = await _try(server, unknown, "top_logprobs", asked)
+        found = 0 if by_text is None else _likeliest(by_text.choices[0], greedy)
+        if by_text is None or not found:
+            if "top_logprobs" in unknown:
+                break
+            continue
+        by_ids = None
+        if ids:
+            asked["return_tokens_as_token_ids"] = True
+            by_ids = await _try(server, unknown, "top_logprobs", asked)
+        named = by_ids is not None and _are_ids(by_ids.choices[0], greedy)
+        if by_ids is not None and named:  # tokens that have one name count once
+            found = _likeliest(by_ids.choices[0], greedy)
+        return min(found, most), _are_pieces(by_text.choices[0]), named
+    return 0, False, False
+
+
+def _likeliest(choice: Choice, greedy: Choice) -> int:
+    """Return how many tokens are told of a position, if the likeliest one begins ``greedy``."""
+    tops = choice.logprobs.tops() if choice.logprobs else []
+    if not tops or min(map(len, tops)) < 2:
+        return 0
+    [best, *others] = tops[0]
+    close = [best, *(one for one in others if best.logprob - one.logprob < _CLOSE)]
+    texts = [one.whole for one in close]
+    # Half a character, an id and the end of a turn have no text to look for. A server may leave out
+    # the space at the begin of a token.
+    known = greedy.text and all(text and not CONTROL.fullmatch(text) for text in texts)
+    known = known and all(one.named_id is None for one in close)
+    if known and not any(greedy.text.lstrip().startswith((text or "").lstrip()) for text in texts):
+        return 0
+    return max(map(len, tops))
+
+
+def _are_ids(choice: Choice, greedy: Choice) -> bool:
+    """Return whether all names are token ids, and the likeliest one begins ``greedy``."""
+    tops = choice.logprobs.tops() if choice.logprobs else []
+    if not tops or any(one.named_id is None for position in tops for one in position):
+        return False
+    best = tops[0][0].logprob
+    close = [one.named_id for one in tops[0] if best - one.logprob < _CLOSE]
+    return bool(greedy.token_ids) and greedy.token_ids[0] in close
+
+
+def _are_pieces(choice: Choice) -> bool:
+    """Return whether the text consists of its tokens' names, up to the first half character.
+
+    Where a tokenizer marks the begin of a word ("\u2581I"), some servers write the mark, and others
+    nothing, so that their names would be glued to the word before.
+    """
+    rest = choice.text
+    for name in choice.logprobs.tokens if choice.logprobs else ():
+        if TopToken(token=name, logprob=0.0).whole is None:
+            return True
+        if rest.startswith(name):
+            rest = rest[len(name) :]
+        elif not CONTROL.fullmatch(name) and rest:
+            return False
+    return True
 
 
 async def _echoes(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 CHARACTER_TOKENS = 4
 """Most tokens of a single character; a text of so few may be empty."""
@@ -21,6 +22,8 @@ _SPECIAL_TOKENS = 64
 """Most tokens that a server adds to a raw prompt."""
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may be by rounding."""
+_SURPLUS = 1e-2
+"""How far above 1 the probabilities of one position may sum up by rounding."""
 _LEAST_BYTES, _MOST_BYTES, _TOKEN_BYTES = 2**20, 2**26, 2**10
 """A reply may have a megabyte, and a kilobyte for every token of answer and prompt; 64 MB at most.
 With log-probabilities a token takes about 200 bytes."""
@@ -43,6 +46,7 @@ class Asked:
         prompt: The prompt as text or token ids; None for chat messages.
         echo: Whether the prompt comes back before the continuation.
         size: Most tokens of the prompt, in the worst case.
+        top: How many of the likeliest tokens of each position are wanted; 0 if none.
     """
 
     n: int
@@ -50,6 +54,7 @@ class Asked:
     prompt: str | Sequence[int] | None
     echo: bool
     size: int
+    top: int = 0
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -64,6 +69,7 @@ class Asked:
             size=len(cast("list[int]", prompt))
             if isinstance(prompt, list)
             else len("".join(texts or [prompt or ""]).encode(errors="replace")),
+            top=top if (top := body.get("logprobs", 0)) > 1 else 0,
         )
 
     @property
@@ -81,11 +87,123 @@ def too_long(text: str, tokens: int) -> str | None:
     return f"a text of {len(text):,} characters ({words or 'many'} words) as {tokens} tokens"
 
 
+_PART = re.compile(r"bytes:.*|<0x[0-9A-Fa-f]{2}>", re.DOTALL)
+"""How OpenAI and tokenizers with byte fallback write a token that is part of a character."""
+_ID = re.compile(r"token_id:([0-9]{1,10})")
+"""How vLLM writes a token by its id (``return_tokens_as_token_ids``)."""
+
+CONTROL = re.compile(
+    r"<[|\uff5c][^<>]{1,64}[|\uff5c]>|</?(s|pad|unk|bos|eos|mask|start_of_turn|end_of_turn)>"
+)
+"""What the names of control tokens look like."""
+
+
+class TopToken(BaseModel):
+    """One of the likeliest tokens of a position, in the shape of llama.cpp and of the chat API.
+
+    Attributes:
+        token: Its text.
+        logprob: Its log-probability, in nats.
+        bytes: The bytes of the text, if the server tells them: it cuts the text to whole
+            characters.
+        id: Its token id, if the server tells it.
+    """
+
+    token: str
+    logprob: float
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    id: TokenId | None = None
+
+    @property
+    def whole(self) -> str | None:
+        """The text if it is known to consist of whole characters, else None."""
+        known = self.token if self.bytes is None else bytes(self.bytes).decode(errors="replace")
+        return None if not known or "\ufffd" in known or _PART.fullmatch(known) else known
+
+    @property
+    def named_id(self) -> int | None:
+        """The token id that the text consists of, else None."""
+        found = _ID.fullmatch(self.token)
+        return None if found is None else int(found[1])
+
+
+class _Position(TopToken):
+    """A position in that shape."""
+
+    top_logprobs: list[Any] | None = None
+
+
+_POSITIONS = TypeAdapter(list[_Position])
+_TOPS = TypeAdapter(list[dict[str, float] | list[TopToken]])
+
+
 class Logprobs(BaseModel):
-    """Log-probabilities of tokens, in the shape of the completions API."""
+    """Log-probabilities of tokens, in the shape of the completions API.
+
+    Attributes:
+        tokens: The text of each token.
+        token_logprobs: Its log-probability, in nats.
+        top_logprobs: The likeliest tokens of each position; read them by ``tops``.
+        ids: Their token ids, from llama.cpp.
+    """
 
     tokens: list[str]
     token_logprobs: list[float | None]
+    top_logprobs: Any = None
+    ids: list[TokenId | None] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_positions(cls, value: Any) -> Any:
+        """Read the shape of llama.cpp, which is that of the chat API."""
+        found = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        if "content" not in found or "tokens" in found:
+            return cast("Any", value)
+        positions = _POSITIONS.validate_python(found["content"])
+        tops = [position.top_logprobs for position in positions]
+        return {
+            "tokens": [p.token if p.bytes is None else p.whole or "" for p in positions],
+            "token_logprobs": [p.logprob for p in positions],
+            "top_logprobs": None if None in tops else tops,
+            "ids": [p.id for p in positions],
+        }
+
+    def sampled(self, place: int) -> TopToken:
+        """Return the token that was sampled at a place."""
+        number = None if self.ids is None else self.ids[place]
+        return TopToken(token=self.tokens[place], logprob=0.0, id=number)
+
+    def tops(self) -> list[list[TopToken]]:
+        """Return the likeliest tokens of each position, likeliest first.
+
+        Raises:
+            BrokenReplyError: They are something else.
+        """
+        if self.top_logprobs is None:
+            return []
+        try:
+            positions = _TOPS.validate_python(self.top_logprobs)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise BrokenReplyError(f"top_logprobs: {first['msg']}") from None
+        if len(positions) != len(self.tokens):
+            raise BrokenReplyError(
+                f"top_logprobs of {len(positions)} positions for {len(self.tokens)} tokens"
+            )
+        found = [
+            [TopToken(token=token, logprob=value) for token, value in position.items()]
+            if isinstance(position, dict)
+            else position
+            for position in positions
+        ]
+        for position in found:
+            for one in position:
+                if not (math.isfinite(one.logprob) and one.logprob <= _ROUNDING):
+                    raise BrokenReplyError(f"top_logprobs: {one.logprob} is no log-probability")
+            total = math.fsum(math.exp(one.logprob) for one in position)
+            if total > 1 + _SURPLUS:
+                raise BrokenReplyError(f"top_logprobs: probabilities that sum up to {total:.3g}")
+        return [sorted(position, key=lambda one: -one.logprob) for position in found]
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -194,6 +312,12 @@ class Reply(BaseModel):
             raise BrokenReplyError(
                 f"log-probabilities of {scored} tokens (max_tokens={asked.tokens})"
             )
+        for position in choice.logprobs.tops() if asked.top and choice.logprobs else ():
+            if len(position) > asked.top + 1:  # and the sampled one, if it is not among them
+                raise BrokenReplyError(f"{len(position)} top_logprobs for logprobs={asked.top}")
+            for one in position:
+                if wrong := too_long(one.token, 1):
+                    raise BrokenReplyError(f"top_logprobs: {wrong}")
 
     def _check_usage(self, usage: ReplyUsage, asked: Asked) -> None:
         if usage.completion_tokens > len(self.choices) * (asked.tokens + _SPARE_TOKENS):

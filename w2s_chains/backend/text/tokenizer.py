@@ -72,6 +72,14 @@ class Tokenizer:
             return 1 + max((*self.hf_tokenizer.get_vocab().values(), *self.end_ids))
 
     @functools.cached_property
+    def control_texts(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Texts of the end tokens, and of the other control tokens."""
+        with self._lock:
+            ends = frozenset(self.hf_tokenizer.convert_ids_to_tokens(list(self.end_ids)))
+            added = self.hf_tokenizer.added_tokens_decoder.values()
+            return ends, frozenset(str(token) for token in added if token.special) - ends
+
+    @functools.cached_property
     def vocabulary(self) -> str:
         """Fingerprint of the vocabulary, equal for tokenizers whose ids mean the same tokens."""
         items = sorted(self.hf_tokenizer.get_vocab().items())

@@ -37,7 +37,8 @@ class TokenSearch(SearchStrategy):
         candidates: Number K of tokens to sample and to score.
         distinct: Draw the candidates without replacement (Gumbel top-k, Kool et al., 2019), so that
             all K differ. Among few likely tokens there are unlikely ones, so set the sampling
-            parameter ``min_p`` (0.05 to 0.1) as well. Needs a proposer that can draw them.
+            parameter ``min_p`` (0.05 to 0.1) as well. Needs a proposer that can draw them: a model
+            in process, or a server that tells ``top_logprobs``.
         tau: Temperature of the choice, in nats; 0 keeps the candidate with the best score. Small
             values follow the score, large ones the frozen model.
     """

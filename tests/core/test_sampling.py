@@ -1,0 +1,30 @@
+"""Noise for a few tokens, without torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from w2s_chains.backend.lm import logits
+from w2s_chains.core.sampling import log_exponential, noise_key
+
+
+def test_the_noise_of_a_token_is_the_same_with_and_without_torch() -> None:
+    keys = [noise_key("place", i) for i in range(40)]
+    assert any(word < 0 for key in keys for word in key), "signed words, as torch has them"
+    table = logits.log_exponential(torch.tensor(keys, dtype=torch.int32), 50)
+    for key, row in zip(keys, table.tolist(), strict=True):
+        own = [log_exponential(key, token) for token in range(50)]
+        assert own == pytest.approx(row, abs=1e-3, rel=1e-4)
+        assert own != pytest.approx([log_exponential(key, token + 1) for token in range(50)])
+
+
+def test_any_words_have_noise() -> None:
+    """The largest and the least noise are finite, so that every token can be drawn."""
+    found = [
+        log_exponential((i * 2654435761 - 2**31, -i), word)
+        for i in range(200)
+        for word in (0, 2**31, 2**32 - 1)
+    ]
+    assert all(-23 < value < 4 for value in found)
+    assert len({*found}) == len(found)
