@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import chisquare
+from w2s_chains.backend.lm.choosing import Draw, Shaper
 
 from tests.helpers.likeliest import TellingTiny, TellingWords
 from tests.helpers.openai_proposer import GREEDY, connect, distinct
@@ -26,7 +27,6 @@ from w2s_chains import (
     SamplingParams,
     TokenSearch,
 )
-from w2s_chains.backend.lm.choosing import Draw, Shaper
 from w2s_chains.backend.remote.replies import TopToken
 from w2s_chains.errors import ConfigError, ServerError
 from w2s_chains.proposers import OpenAIProposer
