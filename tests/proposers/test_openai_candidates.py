@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import chisquare
-from w2s_chains.backend.lm.choosing import Draw, Shaper
 
 from tests.helpers.likeliest import TellingTiny, TellingWords
 from tests.helpers.openai_proposer import GREEDY, connect, distinct
@@ -28,6 +27,8 @@ from w2s_chains import (
     TokenSearch,
 )
 from w2s_chains.backend.remote.replies import TopToken
+from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.shaping import Shaper
 from w2s_chains.errors import ConfigError, ServerError
 from w2s_chains.proposers import OpenAIProposer
 from w2s_chains.proposers.openai_candidates import DistinctContinuation, kept
