@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,16 +124,20 @@ def test_scorers_of_one_proposer_are_kinds_too() -> None:
 
 
 @pytest.mark.parametrize("part", ["proposer", "scorer"])
-def test_a_part_may_wait_when_its_call_is_repeated(part: str) -> None:
+def test_repeated_calls_of_a_part_that_waits_wait_at_once(part: str) -> None:
+    """Or a server that hangs would hold a group for as many timeouts as it has searches."""
+    together = threading.Barrier(3, timeout=10)
+
     def each(count: int) -> None:
         if count > 1:
             raise RuntimeError("one of them is bad")
         with released():
-            time.sleep(0.01)
+            together.wait()
 
     class Alone(Here):
         def propose(self, requests: Sequence[Expand]) -> Any:
-            each(len(requests) if part == "proposer" else 1)
+            if part == "proposer":
+                each(len(requests))
             return super().propose(requests)
 
         def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
