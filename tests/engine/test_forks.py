@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.polling import until
 from w2s_chains import Engine, Hypothesis, Job, Sampling
 from w2s_chains.backend.remote.threads import Threads
 from w2s_chains.core.events import Committed
@@ -195,10 +196,9 @@ def test_a_turn_that_comes_at_the_last_moment_is_not_lost() -> None:
     turns.acquire()
     late = threading.Thread(target=lambda: got.append(turns.acquire(timeout=0.05)))
     late.start()
-    while len(turns._queue) < 2:
-        time.sleep(0.001)
+    until(lambda: len(turns._queue) == 2)
     with turns._lock:
         time.sleep(0.2)  # its time is over, and now its turn comes, as in release()
         turns._queue.popleft()
-    late.join()
+    late.join(timeout=20)
     assert got == [True]

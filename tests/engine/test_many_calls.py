@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from typing import Any
 
+from tests.helpers.polling import until
 from w2s_chains import W2SLLM, CallableScorer, ChunkBeamSearch, Engine, Hypothesis
 from w2s_chains.engine.job import SearchHandle
 
@@ -58,8 +58,6 @@ def test_five_thousand_calls_leave_nothing() -> None:
     for letter, answer, gone in zip(letters, answers, cancelled, strict=True):
         assert gone or answer == letter * 6
     assert not any(cancelled[1::3])
-    end = time.monotonic() + 10
-    while engine._thread is not None and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: engine._thread is None)
     assert (engine._thread, engine._live, dict(engine._waiting)) == (None, [], {})
     assert (left_over(Hypothesis), left_over(SearchHandle)) == before

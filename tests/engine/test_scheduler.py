@@ -6,13 +6,13 @@ import asyncio
 import dataclasses
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.helpers.llms import wait_for_engine
+from tests.helpers.polling import until
 from tests.helpers.remote_parts import Here
 from w2s_chains import (
     CallableScorer,
@@ -124,16 +124,20 @@ def test_scorers_of_one_proposer_are_kinds_too() -> None:
 
 
 @pytest.mark.parametrize("part", ["proposer", "scorer"])
-def test_a_part_may_wait_when_its_call_is_repeated(part: str) -> None:
+def test_repeated_calls_of_a_part_that_waits_wait_at_once(part: str) -> None:
+    """Or a server that hangs would hold a group for as many timeouts as it has searches."""
+    together = threading.Barrier(3, timeout=10)
+
     def each(count: int) -> None:
         if count > 1:
             raise RuntimeError("one of them is bad")
         with released():
-            time.sleep(0.01)
+            together.wait()
 
     class Alone(Here):
         def propose(self, requests: Sequence[Expand]) -> Any:
-            each(len(requests) if part == "proposer" else 1)
+            if part == "proposer":
+                each(len(requests))
             return super().propose(requests)
 
         def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
@@ -160,16 +164,16 @@ def test_one_thread_leads_and_holds_no_process() -> None:
     class Told(Logged):
         def propose(self, requests: Sequence[Expand]) -> Any:
             threads.append(threading.current_thread())
+            begun.set()
             if len(threads) == 1:
                 assert more.wait(20)
             return super().propose(requests)
 
     threads: list[threading.Thread] = []
-    more = threading.Event()
+    begun, more = threading.Event(), threading.Event()
     engine, proposer = Engine(), Told()
     first = engine.submit(jobs(proposer, "a", 9))
-    while not threads:
-        time.sleep(0.001)
+    assert begun.wait(20)
     second = engine.submit(jobs(proposer, "b", 9))
     more.set()
     assert len(texts([*first, *second])) == 2
@@ -185,12 +189,6 @@ def test_a_thread_that_comes_back_takes_nothing_with_it() -> None:
             self.calls += 1
             assert gate.acquire(timeout=20)
             return super().propose(requests)
-
-    def until(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.001)
 
     gate, waits, leads, engine = threading.Semaphore(0), Waits(), Gate(), Engine()
     away = engine.submit(jobs(waits, "a", 1))

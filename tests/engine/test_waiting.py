@@ -111,8 +111,9 @@ async def test_whoever_leaves_ends_the_searches() -> None:
                 await anext(events)
         else:
             task = asyncio.create_task(read_async(stream))
-            while proposer.last < 3:
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(20):
+                while proposer.last < 3:
+                    await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

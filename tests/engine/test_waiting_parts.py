@@ -16,6 +16,7 @@ import pytest
 
 from tests.helpers.faulty import FaultyServer, serving
 from tests.helpers.llms import engine_threads, wait_for_engine
+from tests.helpers.polling import until
 from tests.helpers.remote_parts import OPTIONS, PARTS, Guided, Here
 from w2s_chains import W2SLLM, BestOfN, Engine, Hypothesis, RemoteGuide, Sampling
 from w2s_chains.backend.remote.event_loop import released, wait_for
@@ -220,9 +221,8 @@ def test_turns_are_taken_in_order() -> None:
     threads = [threading.Thread(target=take, args=(i,)) for i in range(5)]
     for i, thread in enumerate(threads):
         thread.start()
-        while len(turns._queue) < i + 2:
-            time.sleep(0.001)
+        until(lambda i=i: len(turns._queue) == i + 2)
     turns.release()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=20)
     assert order == [*range(5)]

@@ -191,8 +191,9 @@ async def test_a_cancelled_task_stops_the_engine_and_harms_nobody(
     }
     task = asyncio.ensure_future(calls[how]())
     neighbour = asyncio.create_task(long.ainvoke("another", max_tokens=100))
-    while forwards(long) == before:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(20):
+        while forwards(long) == before:
+            await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -182,6 +182,7 @@ async def test_stream_events_v3(scorer: LogRatioScorer) -> None:
     assert len(chunks_below(tracer.roots[0])) == 3
     astream = await chat.astream_events(PROMPT, {"callbacks": [tracer]}, version="v3")
     assert (await astream.output).text == chat.invoke(PROMPT).content
-    while len(tracer.roots) < 2:  # its run ends a little later
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(20):
+        while len(tracer.roots) < 2:  # its run ends a little later
+            await asyncio.sleep(0.001)
     assert len(chunks_below(tracer.roots[1])) == 3

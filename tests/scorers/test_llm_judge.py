@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from tests.helpers.faulty import serving
 from tests.helpers.served import Continued, Server, serve
 from w2s_chains import W2SLLM, load
 from w2s_chains.backend.remote.langchain_models import model_error
@@ -80,6 +82,22 @@ def test_wrong_judges_are_refused(server: Server, changes: Any, message: str) ->
     with pytest.raises(ConfigError, match=message):
         load(config)
     assert not server.bodies
+
+
+def test_a_judge_is_not_read_for_longer_than_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server sends a space every 50 ms for ever."""
+    with serving("trickles") as server:
+        server.on = True
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        judge = LLMJudgeConfig(model="openai:judge", timeout=0.2).build(None)
+        before = set(threading.enumerate())
+        with pytest.raises((ScorerError, ServerError), match="raise timeout"):
+            judge.score([Hypothesis.root("a").extend(" b")])
+        assert server.requests == 1
+        for thread in set(threading.enumerate()) - before:  # ours, and the server's
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -17,7 +17,6 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import cast
 
 from w2s_chains.core.asks import Expand, Expands, Score
@@ -200,7 +199,7 @@ class Engine(Forking):
                 ((Expand, Expands), _proposer_of, self._propose),
             ):
                 for group in _by(_waiting(here, kinds), of):
-                    answer(group, group)
+                    answer(group)
                     if self._left != left:
                         return  # meanwhile another thread may have led the others on
         except BaseException as error:  # an internal error must not leave callers waiting
@@ -213,13 +212,13 @@ class Engine(Forking):
                 if not running.future.done():  # it has not even begun
                     running.emit(Failed(error=failed))
 
-    # Calls of parts. ``held`` are all searches that this thread has in hand.
+    # Calls of parts.
 
-    def _visit(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> Visit:
+    def _visit(self, group: Sequence[SearchState]) -> Visit:
         def leave() -> None:
             with self._lock:
                 self._left += 1
-                for search in held:
+                for search in group:
                     search.away = True
                 if self._thread is threading.current_thread():
                     self._thread = None
@@ -229,17 +228,17 @@ class Engine(Forking):
         def come_back() -> None:
             self._turns.acquire()
             with self._lock:
-                for search in held:
+                for search in group:
                     search.away = False
 
         return Visit(self, group, leave, come_back)
 
-    def _propose(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+    def _propose(self, group: Sequence[SearchState]) -> None:
         requests = [search.requests() for search in group]
         flat = [request for own in requests for request in own]
         proposer = group[0].job.proposer
         try:
-            with self._visit(group, held).begun():
+            with self._visit(group).begun():
                 answers = proposer.propose(flat)
             if len(answers) != len(flat):
                 raise ProposerError(
@@ -247,31 +246,33 @@ class Engine(Forking):
                     f"{len(flat)} requests; it must answer each of them"
                 )
         except BaseException as error:
-            _one_by_one(group, error, partial(self._propose, held=held))
+            _set_apart(group, error)
             return
         following = iter(answers)
         for search, own in zip(group, requests, strict=True):
             taken = [next(following) for _ in own]
+            search.apart = False
             if errors := [answer for answer in taken if isinstance(answer, Exception)]:
                 search.fail(errors[0])
             else:
                 search.take_children(own, cast("list[list[Hypothesis]]", taken))
 
-    def _score(self, group: Sequence[SearchState], held: Sequence[SearchState]) -> None:
+    def _score(self, group: Sequence[SearchState]) -> None:
         scorer = group[0].job.scorer
         assert scorer is not None
         wanted = [search.unscored() for search in group]
         flat = [h for own in wanted for h in own]
         try:
-            with self._visit(group, held).begun():
+            with self._visit(group).begun():
                 found = scorer.score(flat)
             source = f"the scorer {type(scorer).__name__}"
             scores = as_scores(found, flat, source)
         except BaseException as error:
-            _one_by_one(group, error, partial(self._score, held=held))
+            _set_apart(group, error)
             return
         at = 0
         for search, own in zip(group, wanted, strict=True):
+            search.apart = False
             search.take_scores(scores[at : at + len(own)])
             at += len(own)
 
@@ -280,12 +281,12 @@ def _parts(job: Job) -> tuple[int, int]:
     return id(job.proposer), id(job.scorer)
 
 
-def _proposer_of(search: SearchState) -> int:
-    return id(search.job.proposer)
+def _proposer_of(search: SearchState) -> tuple[int, int]:
+    return id(search.job.proposer), id(search) if search.apart else 0
 
 
-def _scorer_of(search: SearchState) -> int:
-    return id(search.job.scorer)
+def _scorer_of(search: SearchState) -> tuple[int, int]:
+    return id(search.job.scorer), id(search) if search.apart else 0
 
 
 def _waiting(live: Iterable[SearchState], kinds: tuple[type, ...]) -> list[SearchState]:
@@ -293,31 +294,26 @@ def _waiting(live: Iterable[SearchState], kinds: tuple[type, ...]) -> list[Searc
 
 
 def _by(
-    searches: Iterable[SearchState], key: Callable[[SearchState], int]
+    searches: Iterable[SearchState], key: Callable[[SearchState], tuple[int, int]]
 ) -> list[list[SearchState]]:
-    groups: dict[int, list[SearchState]] = {}
+    groups: dict[tuple[int, int], list[SearchState]] = {}
     for search in searches:
         groups.setdefault(key(search), []).append(search)
     return list(groups.values())
 
 
-def _one_by_one(
-    group: Sequence[SearchState],
-    error: BaseException,
-    again: Callable[[Sequence[SearchState]], None],
-) -> None:
-    """Repeat a failed call for each search alone, so that only the culprit fails.
+def _set_apart(group: Sequence[SearchState], error: BaseException) -> None:
+    """Have a failed call repeated for each search alone, so that only the culprit fails.
 
-    Repeating is safe because an answer depends only on its request.
+    Each is a group of its own in the next tick: those of a part that waits wait at once, or a
+    server that hangs would hold a group for as many timeouts as it has searches. Repeating is safe
+    because an answer depends only on its request.
     """
     if len(group) == 1:
         group[0].fail(error)
         return
     for search in group:
-        if search.running.cancelled:
-            search.fail(CancelledError("the search was cancelled"))
-        else:
-            again([search])
+        search.apart = True
 
 
 def _close_all() -> None:

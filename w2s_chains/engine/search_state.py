@@ -32,6 +32,7 @@ class SearchState:
         self.job = running.job
         self.over = False
         self.away = False  # a part that waits for a server has it in hand
+        self.apart = False  # its last call, which was for others too, has failed
         self.ask: Ask | None = None
         # Strategies may be third-party code: what one yields or returns is unchecked.
         self._search: Generator[object, Any, object] | None = None

@@ -53,7 +53,7 @@ class LLMJudgeConfig(BuiltInScorerConfig):
         from langchain_core.runnables import RunnableLambda, RunnableSequence
 
         options = {} if self.temperature is None else {"temperature": self.temperature}
-        model = named_chat_model(self.model, self.timeout, **options)
+        model = named_chat_model(self.model, **options)
         judge: RunnableSequence[Mapping[str, str], BaseMessage] = RunnableSequence(
             RunnableLambda(self.rendered), model, name=repr(self.model)
         )

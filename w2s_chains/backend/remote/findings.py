@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import Generic, TypeVar
 
 import anyio
+
+from w2s_chains.errors import W2SError
 
 T = TypeVar("T")
 
@@ -20,8 +23,9 @@ _CHEAP = 5.0
 class Findings(Generic[T]):
     """Find something out once; check it again after a failure, or after a minute.
 
-    A failure to find out is kept by nobody: the next call tries again. Coroutines run on the event
-    loop of ``remote.event_loop``, and those that want to know at the same time wait for one test.
+    Coroutines run on the event loop of ``remote.event_loop``. Those that want to know at the same
+    time wait for one test, and share its failure: a server that hangs costs each of them one
+    timeout. The next call tries again.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class Findings(Generic[T]):
         self._found: T | None = None
         self._at = self._cost = 0.0
         self._doubted = False
+        self._failures = 0
+        self._failure = W2SError()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = anyio.Lock()
 
@@ -58,23 +64,34 @@ class Findings(Generic[T]):
 
         At most half of the time goes into long repetitions. Raises what ``find`` raises.
         """
+        before = self._failures
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # in a forked process, whose parent may have held the lock
             self._loop, self._lock = loop, anyio.Lock()
         async with self._lock:
-            found = self._found
-            age = time.monotonic() - self._at
-            soon = age < self._cost and self._cost > _CHEAP
-            again = not soon and (afresh or (found is not None and self._incomplete(found)))
-            if found is not None and not again:
-                if not self._doubted and age < _TRUSTED:
-                    return found
-                if await self._still(found):
-                    self._doubted, self._at = False, time.monotonic()
-                    return found
-            self._found = None
-            began = time.monotonic()
-            found = await self._find()
-            self._found, self._doubted, self._at = found, False, time.monotonic()
-            self._cost = self._at - began
-            return found
+            if self._failures != before:  # while this one waited
+                raise copy(self._failure)
+            try:
+                return await self._get(afresh)
+            except W2SError as error:
+                self._failures += 1
+                self._failure = copy(error)  # without the frames that it holds
+                raise
+
+    async def _get(self, afresh: bool) -> T:
+        found = self._found
+        age = time.monotonic() - self._at
+        soon = age < self._cost and self._cost > _CHEAP
+        again = not soon and (afresh or (found is not None and self._incomplete(found)))
+        if found is not None and not again:
+            if not self._doubted and age < _TRUSTED:
+                return found
+            if await self._still(found):
+                self._doubted, self._at = False, time.monotonic()
+                return found
+        self._found = None
+        began = time.monotonic()
+        found = await self._find()
+        self._found, self._doubted, self._at = found, False, time.monotonic()
+        self._cost = self._at - began
+        return found

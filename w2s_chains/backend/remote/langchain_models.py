@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import importlib
 import math
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
+from w2s_chains.backend.remote.threads import seconds_left
 from w2s_chains.errors import ConfigError, ServerError, W2SError, brief
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-_MOST_BYTES = 2**24
-"""Bytes of one reply to a model of LangChain that talks to a server by OpenAI's package."""
+_MOST_BYTES = 2**22
+"""Bytes of one reply to a model of LangChain that talks to a server by OpenAI's package.
+
+A million tokens. Several calls at once may each hold as much.
+"""
 
 
-def named_chat_model(name: str, timeout: float | None = None, **options: Any) -> BaseChatModel:
+def named_chat_model(name: str, **options: Any) -> BaseChatModel:
     """Call ``langchain.chat_models.init_chat_model`` with a name such as "ollama:llama3.2".
 
     Only providers in LangChain's own table are imported. The user's environment decides where they
     send requests, and with which key; a config cannot redirect them.
-
-    Args:
-        name: The name.
-        timeout: The most seconds for one reply of a server that is called by OpenAI's package; a
-            caller who waits no longer than that cannot stop a thread that goes on reading.
-        options: Options of the model.
 
     Raises:
         ConfigError: The package langchain or the provider's package is not installed, or LangChain
@@ -46,7 +43,7 @@ def named_chat_model(name: str, timeout: float | None = None, **options: Any) ->
     try:
         model = make(name, **options)
         if any(base.__name__ == "BaseChatOpenAI" for base in type(model).__mro__):
-            model = make(name, **options, **_bounded_clients(timeout))
+            model = make(name, **options, **_bounded_clients())
         return model
     except Exception as error:  # providers raise exceptions of any type
         raise ConfigError(
@@ -97,30 +94,47 @@ def _secrets(model: Any, depth: int = 4) -> set[str]:
     return found - {""}
 
 
-def _bounded_clients(timeout: float | None) -> dict[str, Any]:
+def _bounded_clients() -> dict[str, Any]:
     """Return HTTP clients for OpenAI's package: no redirects, and replies that are bounded."""
     openai: Any = importlib.import_module("openai")
 
-    def ask_plain(request: Any) -> None:
+    def prepare(request: Any) -> None:
         request.headers["Accept-Encoding"] = "identity"
-        if timeout is not None:
-            request.extensions["w2s_deadline"] = time.monotonic() + timeout
+        if (left := _in_time(request)) < math.inf:
+            limits = request.extensions.get("timeout", {})
+            request.extensions["timeout"] = {
+                kind: left if (own := limits.get(kind)) is None else min(left, own)
+                for kind in ("connect", "read", "write", "pool")
+            }
 
-    async def ask_plain_async(request: Any) -> None:
-        ask_plain(request)
+    async def prepare_async(request: Any) -> None:
+        prepare(request)
 
     async def bound_async(response: Any) -> None:
         _bound(response)
 
     return {
         "http_client": openai.DefaultHttpxClient(
-            follow_redirects=False, event_hooks={"request": [ask_plain], "response": [_bound]}
+            follow_redirects=False, event_hooks={"request": [prepare], "response": [_bound]}
         ),
         "http_async_client": openai.DefaultAsyncHttpxClient(
             follow_redirects=False,
-            event_hooks={"request": [ask_plain_async], "response": [bound_async]},
+            event_hooks={"request": [prepare_async], "response": [bound_async]},
         ),
     }
+
+
+def _in_time(request: Any) -> float:
+    """Return for how many seconds somebody waits for the reply.
+
+    Raises:
+        ServerError: Nobody does.
+    """
+    if (left := seconds_left()) <= 0:
+        raise ServerError(
+            f"the server {request.url.host} has not answered within the time limit; raise timeout"
+        )
+    return left
 
 
 def _bound(response: Any) -> None:
@@ -141,8 +155,7 @@ def _bound(response: Any) -> None:
             raise ServerError(
                 f"the reply of the server {host} is longer than {_MOST_BYTES:,} bytes"
             )
-        if time.monotonic() > response.request.extensions.get("w2s_deadline", math.inf):
-            raise ServerError(f"the reply of the server {host} has not ended in time")
+        _in_time(response.request)
 
     package = importlib.import_module(type(response).__module__.partition(".")[0])
     response.stream = _stream(package)(response.stream, counted)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import nullcontext
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 from w2s_chains.backend.remote.event_loop import POLL, host, released
@@ -15,6 +16,35 @@ from w2s_chains.errors import CancelledError
 from w2s_chains.forks import Forking, watch_forks
 
 T = TypeVar("T")
+
+
+class _Patience:
+    """Until when somebody waits for a call.
+
+    The call's context holds this and not the call: an error's frames hold the context, and the
+    call holds the error, which would be a circle.
+    """
+
+    def __init__(self) -> None:
+        self.until = math.inf
+        self._lock = threading.Lock()
+
+    def shorten(self, until: float) -> None:
+        with self._lock:
+            self.until = min(self.until, until)
+
+
+_patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
+
+
+def seconds_left() -> float:
+    """Return for how long the caller of the call that runs in this context still waits.
+
+    Nobody can interrupt a thread, so what reads from a server for long asks here whether to go on.
+    Infinite outside such calls; not more than 0 once the call is late or abandoned.
+    """
+    patience = _patience.get()
+    return math.inf if patience is None else patience.until - time.monotonic()
 
 
 class ThreadCall(Generic[T]):
@@ -28,7 +58,7 @@ class ThreadCall(Generic[T]):
         self.future: Future[T] = Future()
         self._threads = threads
         self._call = call
-        self._deadline = float("inf")
+        self._patience = _Patience()
         self._lock = threading.Lock()
         self._has_place = False
 
@@ -38,7 +68,8 @@ class ThreadCall(Generic[T]):
         self._has_place = True
         try:
             if self.future.set_running_or_notify_cancel():
-                self._deadline = time.monotonic() + self._threads.timeout
+                self._patience.shorten(time.monotonic() + self._threads.timeout)
+                _patience.set(self._patience)
                 try:
                     self.future.set_result(self._call())
                 except BaseException as error:  # without a result callers would wait for ever
@@ -49,10 +80,12 @@ class ThreadCall(Generic[T]):
 
     @property
     def late(self) -> bool:
-        return not self.future.done() and time.monotonic() > self._deadline
+        """Whether it goes on though nobody waits for it any more."""
+        return not self.future.done() and time.monotonic() > self._patience.until
 
     def abandon(self) -> None:
         """Leave the call to itself: others get its place."""
+        self._patience.shorten(-math.inf)
         if not self.future.cancel():
             self._give_place_back()
 
@@ -87,7 +120,9 @@ class Threads(Forking):
         """Make a call on a thread that inherits the caller's context variables."""
         started = ThreadCall(self, call)
         context = copy_context()
-        threading.Thread(target=context.run, args=(started.run,), daemon=True).start()
+        threading.Thread(
+            target=context.run, args=(started.run,), name="w2s-call", daemon=True
+        ).start()
         return started
 
 
