@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import BloomConfig, BloomForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.helpers import tiny
@@ -17,15 +16,6 @@ from w2s_chains.backend.kv.batch import Batch
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm.attention import grouped_attention
 from w2s_chains.backend.lm.causal_lm import CausalLM
-
-
-def bloom() -> BloomForCausalLM:
-    """Takes no positions: it counts the columns of its mask (ALiBi)."""
-    torch.manual_seed(0)
-    config = BloomConfig(
-        vocab_size=320, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.5
-    )  # fmt: skip
-    return BloomForCausalLM(config).eval()
 
 
 @torch.inference_mode()
@@ -86,7 +76,7 @@ def test_the_users_model_is_left_as_it_was():
 
 
 def test_a_model_without_positions_gets_one_branch_per_row():
-    network = bloom()
+    network = tiny.bloom()
     guide = HuggingFaceGuide(network, tiny.byte_tokenizer())
     assert not guide.lm.can_branch
     root = Hypothesis.root("The movie")

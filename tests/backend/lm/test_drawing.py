@@ -28,12 +28,6 @@ def models(*seeds: int) -> list[CausalLM]:
     return [CausalLM(tiny.llama(320, seed=seed)) for seed in seeds]
 
 
-def without_branches(seed: int) -> CausalLM:
-    lm = CausalLM(tiny.llama(320, seed=seed))
-    lm.can_branch = False
-    return lm
-
-
 def draws(lms: Sequence[CausalLM], *counts: int, **options: Any) -> list[Draw]:
     """So many children of each prompt."""
     parents = [[Segment(None, 0, ids) for _ in lms] for ids in PROMPTS[: len(counts)]]
@@ -66,7 +60,7 @@ def step_by_step(lms: Sequence[CausalLM], draw: Draw) -> tuple[list[int], list[l
 MODELS = {
     "alone": lambda: models(0),
     "steered": lambda: models(0, 1, 2),
-    "a guide without branches": lambda: [*models(0, 1), without_branches(2)],
+    "a guide without branches": lambda: [*models(0, 1), CausalLM(tiny.bloom())],
 }
 
 
@@ -77,7 +71,7 @@ def test_chunks_are_chosen_token_by_token(
 ) -> None:
     monkeypatch.setattr("w2s_chains.backend.lm.logits._TILE", tile)
     lms = MODELS[of]()
-    asked = draws(lms, 3, 2)
+    asked = draws(lms, 3, 2, steps=4)  # in rows of three branches
     for draw, drawn in zip(asked, sample(lms, asked, []), strict=True):
         ids, rows = step_by_step(lms, draw)
         *logprobs, drifts, _ = zip(*rows, strict=True)
