@@ -70,7 +70,8 @@ def no_cache(**call: Any) -> None:
 
 def static_cache(**call: Any) -> None:
     cache: Any = call.get("cache", call.get("past_key_values"))
-    cache.layers.append(StaticLayer(max_cache_len=2))
+    cache.layers.append(layer := StaticLayer(max_cache_len=2))
+    layer.keys = layer.values = torch.zeros(1, 2, 1, 8)
 
 
 @pytest.mark.parametrize(
