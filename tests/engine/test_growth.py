@@ -168,3 +168,46 @@ def test_a_sliced_chunk_equals_a_whole_one(options: dict[str, Any]) -> None:
         texts.add(answer(run, proposer, seed=0))
     assert len(texts) == 1
     assert len({*texts.pop().split("/")}) == 3
+
+
+def test_candidates_differ_in_their_first_token_only() -> None:
+    """Later slices go on with each of them by itself."""
+    asked: list[tuple[bool, int | None]] = []
+
+    class Draws(Numbering):
+        abilities = frozenset({"first", "distinct", "until"})
+
+        def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+            asked.extend((r.distinct, r.chunk_tokens) for r in requests)
+            return super().propose(requests)
+
+    def run(root: Hypothesis) -> Search:
+        apart = yield from expand([root], 2, 5, distinct=True)
+        alike = yield from expand([root], 2, 3)
+        return joined(*apart, *alike)
+
+    answer(run, Draws())
+    assert asked == [(True, 2), (False, 2), (False, 1), (False, 2), (False, 1)]
+
+
+def test_a_chunk_that_ends_at_a_place_is_asked_for_in_one_piece() -> None:
+    """The proposer alone knows where it ends."""
+    asked: list[int | None] = []
+
+    class Draws(Numbering):
+        abilities = frozenset({"first", "until"})
+
+        def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+            asked.extend(r.chunk_tokens for r in requests)
+            return super().propose(requests)
+
+    def run(root: Hypothesis) -> Search:
+        line = Until(strings=("x",))
+        return joined(
+            *(yield from expand([root], 1, 5, until=line)),
+            *(yield from expand([root], 1, None, until=line)),
+            *(yield from expand([root], 1, 5)),
+        )
+
+    answer(run, Draws())
+    assert asked == [5, None, 2, 2, 1]

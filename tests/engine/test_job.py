@@ -11,6 +11,7 @@ from tests.helpers.remote_parts import Here
 from w2s_chains import (
     BestOfN,
     ChunkBeamSearch,
+    Constraint,
     EmulatedFineTuning,
     Hypothesis,
     Job,
@@ -39,6 +40,9 @@ class Checks(Here):
     def check_steering(self, guides: object) -> None:
         self.checked.append(guides)
 
+    def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
+        self.checked.append((constraint, sampling))
+
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return [0.0 for _ in hypotheses]
 
@@ -57,6 +61,9 @@ def test_both_parts_check_the_prompt() -> None:
     plain = Checks()
     job(Sampling(), plain).check()
     assert plain.checked == [("x", SAMPLING)], "nothing steers"
+    bound, form = Checks(), Constraint.regex("ab")
+    job(Sampling(), bound, constraint=form).check()
+    assert bound.checked == [(form, SAMPLING), ("x", SAMPLING)]
 
 
 def test_a_scorer_of_whole_answers_takes_no_part_of_one() -> None:

@@ -181,6 +181,26 @@ def test_a_strategy_that_fails_to_tell_fails_alone(proposer: Any, scorer: Any) -
     assert fine.future.result(60).kl == 0
 
 
+def test_an_answer_that_nobody_drew_took_no_rounds(proposer: Any) -> None:
+    class Writes(SearchStrategy):
+        type: str = "writes"
+
+        @property
+        def needs_scorer(self) -> bool:
+            return False
+
+        def kl_bound(self, rounds: int) -> float:
+            return float(rounds)
+
+        def search(self, root: Hypothesis) -> Search:
+            yield from expand([root], 1, None)
+            return root.extend("by hand", finish_reason="eos")
+
+    job = Job(root=Hypothesis.root("x"), strategy=Writes(), proposer=proposer)
+    [search] = Engine().submit([job])
+    assert search.future.result(60).kl == 0
+
+
 def test_it_comes_with_every_answer(scorer: LogRatioScorer) -> None:
     from w2s_chains import ChatW2S
 

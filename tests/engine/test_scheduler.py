@@ -7,6 +7,8 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from w2s_chains import (
 from w2s_chains.backend.remote.event_loop import released
 from w2s_chains.core.asks import Expand, Score
 from w2s_chains.core.events import Event
+from w2s_chains.engine import scheduler
 from w2s_chains.errors import (
     CancelledError,
     ProposerError,
@@ -395,3 +398,11 @@ def test_an_answer_is_missing() -> None:
 def test_an_engine_that_would_run_nothing(wrong: Any) -> None:
     with pytest.raises(W2SError, match=f"max_live is {wrong}; it must be at least 1"):
         Engine(max_live=wrong)
+
+
+def test_all_engines_are_closed_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    both = [SimpleNamespace(close=partial(closed.append, i)) for i in range(2)]
+    monkeypatch.setattr(scheduler, "_engines", both)
+    scheduler._close_all()
+    assert sorted(closed) == [0, 1]

@@ -90,6 +90,12 @@ async def test_the_first_error_is_raised() -> None:
         await read_async(EventStream(Engine(), jobs(Counting(bad=3), 1)))
 
 
+def test_a_stream_that_was_never_entered_is_left_without_a_word() -> None:
+    stream = EventStream(Engine(), jobs(Counting()))
+    stream.__exit__()
+    stream.__del__()
+
+
 def test_searches_are_watched_if_somebody_wants_more_than_answers() -> None:
     ways: list[tuple[Any, Any, bool]] = [
         ((), None, False), ((Committed,), None, True), ((), print, True),

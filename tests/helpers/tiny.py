@@ -20,6 +20,8 @@ from tokenizers import (
 )
 from torch import Tensor
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     DistilBertConfig,
@@ -155,6 +157,15 @@ def gpt2(vocabulary: int, seed: int = 0, **options: Any) -> GPT2LMHeadModel:
         }
     )
     return GPT2LMHeadModel(config).eval()
+
+
+def bloom(vocabulary: int = 320, seed: int = 0) -> BloomForCausalLM:
+    """Takes no positions: it counts the columns of its mask (ALiBi)."""
+    torch.manual_seed(seed)
+    config = BloomConfig(
+        vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.5
+    )
+    return BloomForCausalLM(config).eval()
 
 
 def noisy(model: Any, scale: float = 0.1, seed: int = 7) -> Any:

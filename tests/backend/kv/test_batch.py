@@ -16,7 +16,7 @@ from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
 
-PROMPTS = ((5, 6, 7, 8, 9), (11, 12, 13), (20, 21, 22, 23))
+PROMPTS = ((5, 6, 7, 8, 9), (11, 12, 13), (20, 21, 22))
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def test_a_batch_goes_on_and_gives_the_logits_of_a_plain_forward(lm: CausalLM, w
 OTHERS = {
     "a row less": lambda paths, older: paths[:2],
     "another order": lambda paths, older: paths[::-1],
+    "two of one length exchanged": lambda paths, older: [paths[0], paths[2], paths[1]],
     "a row twice": lambda paths, older: [paths[0], paths[0], paths[2]],
     "a row more": lambda paths, older: [*paths, paths[0]],
     "the parents again": lambda paths, older: older,

@@ -73,6 +73,30 @@ def test_slots_serve_again_so_that_a_store_does_not_grow_for_ever() -> None:
     assert store.used == 0
 
 
+def test_a_store_grows_by_what_it_lacks_or_by_half() -> None:
+    store = Store(PLANES)
+    kept = [store.take([10])]
+    free = store.capacity - 1 - store.used
+    kept.append(store.take([free]))
+    assert store.used == store.capacity - 1, "what is free suffices"
+    kept.append(store.take([7]))
+    lacking = 5000 - (store.capacity - 1 - store.used)
+    before = store.capacity
+    kept.append(store.take([2000, 3000]))
+    assert store.capacity == before + lacking
+    sizes = {store.capacity}
+    while store.capacity < 40_000:
+        kept.append(store.take([100]))
+        sizes.add(store.capacity)
+    assert len(sizes) <= 8, "half as many again each time, so that each slot is copied twice or so"
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_size_of_a_token_is_that_of_its_keys_and_values(plane: Plane) -> None:
+    assert plane.bytes_per_token == sum(own.nbytes for own in plane.empty(1))
+    assert plane.bytes_per_token * 12 == sum(own.nbytes for own in plane.zeros(3, 4))
+
+
 def test_columns_without_a_token_are_zero() -> None:
     store = Store(PLANES)
     slots = put(store, 7, 2)
@@ -105,15 +129,21 @@ def test_memory_that_does_not_suffice_leaves_what_is_held(monkeypatch: pytest.Mo
     kept = put(store, 1, 10)
     empty = Plane.empty
 
+    grown: list[Plane] = []
+
     def exhausted(self: Plane, *shape: int) -> object:
         if self is PLANES[1]:
             raise torch.OutOfMemoryError("no memory")
+        grown.append(self)
         return empty(self, *shape)
 
     with monkeypatch.context() as patch:
         patch.setattr(Plane, "empty", exhausted)
         with pytest.raises(torch.OutOfMemoryError):
             store.take([10_000])
+        with pytest.raises(torch.OutOfMemoryError):
+            store.take([10_000])
+    assert grown == PLANES[:1], "what has grown is not copied again"
     assert held(store, kept) == {1.0}
     assert held(store, put(store, 2, 5_000)) == {2.0}
     assert held(store, kept) == {1.0}

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import BloomConfig, BloomForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.helpers import tiny
@@ -17,15 +16,6 @@ from w2s_chains.backend.kv.batch import Batch
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm.attention import grouped_attention
 from w2s_chains.backend.lm.causal_lm import CausalLM
-
-
-def bloom() -> BloomForCausalLM:
-    """Takes no positions: it counts the columns of its mask (ALiBi)."""
-    torch.manual_seed(0)
-    config = BloomConfig(
-        vocab_size=320, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.5
-    )  # fmt: skip
-    return BloomForCausalLM(config).eval()
 
 
 @torch.inference_mode()
@@ -86,7 +76,7 @@ def test_the_users_model_is_left_as_it_was():
 
 
 def test_a_model_without_positions_gets_one_branch_per_row():
-    network = bloom()
+    network = tiny.bloom()
     guide = HuggingFaceGuide(network, tiny.byte_tokenizer())
     assert not guide.lm.can_branch
     root = Hypothesis.root("The movie")
@@ -101,6 +91,9 @@ def test_a_model_without_positions_gets_one_branch_per_row():
         assert value == pytest.approx(expected, abs=1e-3)
 
 
+@example(sizes=[1], steps=1, past=0)
+@example(sizes=[2], steps=40, past=0)
+@example(sizes=[5], steps=13, past=0)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8),
     steps=st.integers(1, 64),
@@ -113,7 +106,9 @@ def test_the_best_width_reads_fewest_tokens(sizes, steps, past):
     best = best_width(sizes, steps, past)
     assert 1 <= best <= max(sizes)
     assert best * steps <= max(64, past) or best == 1, "siblings do not flood attention"
-    assert tokens(best) <= tokens(1)
+    for width in range(1, max(sizes) + 1):
+        if width * steps <= max(64, past):
+            assert (tokens(best), -best) <= (tokens(width), -width), "the widest of the best"
     assert best_width([4, 4, 4], 10, 30) == 4
     assert best_width([16], 10, 30) == 4
     assert best_width([16], 10, 300) == 16

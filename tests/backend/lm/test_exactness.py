@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,20 @@ def test_a_path_that_fails_is_refused() -> None:
 
     with pytest.raises(UnsupportedModelError, match="incremental reading: KeyError"):
         CausalLM(break_it(tiny.llama(320), PATHS["chunks"][1], fail))
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_plain_forward_that_fails_is_named(nth: int) -> None:
+    calls = itertools.count(1)
+
+    def fail(logits: Any) -> Any:
+        raise KeyError("no such thing")
+
+    def plain(call: dict[str, Any]) -> bool:
+        return past(call) < 0 and next(calls) == nth
+
+    with pytest.raises(UnsupportedModelError, match="'llama' cannot be read by a plain forward: K"):
+        CausalLM(break_it(tiny.llama(320), plain, fail))
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["column by column", "at once"])

@@ -88,12 +88,3 @@ def test_chunks_with_and_without_ids_of_this_vocabulary_mix(own):
             assert tuple(guide.paths[node].path_ids()) == prompt + node.response_ids != whole
         else:
             assert tuple(guide.paths[node].path_ids()) == whole
-
-
-def test_tokens_are_gathered_from_any_position():
-    root = Segment(None, 0, (1, 2, 3, 4))
-    middle = Segment(root, 3, (5, 6))
-    leaf = Segment(middle, 4, (7, 8, 9))
-    whole = [1, 2, 3, 5, 7, 8, 9]
-    for begin in range(len(whole) + 1):
-        assert leaf.path_ids(begin) == whole[begin:]

@@ -16,7 +16,7 @@ from w2s_chains import GuidePair, HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.core.hypothesis import FinishReason
-from w2s_chains.errors import UnsupportedModelError
+from w2s_chains.errors import PromptError, UnsupportedModelError
 
 ALPHABET = "The movie was great 😀 電影 film!\n"
 MODELS = {"rope": tiny.llama, "absolute": tiny.gpt2}
@@ -258,3 +258,75 @@ def test_two_wrappers_of_one_model_find_what_they_have_read() -> None:
     expected = HuggingFaceGuide(model, tokenizer).loglikelihood(longer)
     for guide in guides[::-1]:
         assert guide.loglikelihood(longer) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_text_may_fill_all_positions_of_a_model():
+    guide = HuggingFaceGuide(tiny.llama(320, max_position_embeddings=24), tiny.byte_tokenizer())
+    root = Hypothesis.root("The movie")
+    room = 24 - len(guide.tokenizer.prompt_ids(root.prompt))
+
+    def ids(count: int) -> Hypothesis:
+        ids = tuple(range(10, 10 + count))
+        return root.extend("x", ids, vocabulary=guide.tokenizer.vocabulary)
+
+    assert guide.loglikelihood([ids(room)])[0] < 0
+    with pytest.raises(PromptError, match=r"25 tokens for the model .* 24 positions"):
+        guide.loglikelihood([ids(room + 1)])
+
+
+def test_a_token_one_beyond_the_embeddings_is_refused():
+    guide = HuggingFaceGuide(tiny.llama(300), tiny.byte_tokenizer())
+    root = Hypothesis.root("xy")
+    last, beyond = (
+        root.extend("x", (i,), vocabulary=guide.tokenizer.vocabulary) for i in (299, 300)
+    )
+    assert guide.loglikelihood([last])[0] < 0
+    with pytest.raises(PromptError, match="token 300"):
+        guide.loglikelihood([beyond])
+
+
+def test_an_answer_may_change_the_first_token_of_its_prompt():
+    """The whole text is then read anew, and nothing of the prompt stays."""
+    guide = HuggingFaceGuide(tiny.llama(320), tiny.byte_tokenizer())
+    root = Hypothesis.root("m")
+    child = root.extend("ovie")
+    prompt = list(guide.tokenizer.prompt_ids(root.prompt))
+    ids = list(guide.tokenizer.ids_with_response(child.prompt, child.response))
+    assert ids[0] != prompt[0], "control"
+    [value] = guide.loglikelihood([child])
+    assert guide.paths[child].parent is None
+    assert guide.paths[root].logprobs == (), "prompts are not scored"
+    assert value == pytest.approx(from_scratch(guide, child, ids, prompt), abs=1e-4)
+
+
+def test_values_per_token_count_the_end_and_are_0_without_tokens():
+    guide = HuggingFaceGuide(tiny.llama(320), tiny.byte_tokenizer())
+    root = Hypothesis.root("The movie")
+    vocabulary = guide.tokenizer.vocabulary
+    cut = root.extend("x", (10, 11, 12), finish_reason="length", vocabulary=vocabulary)
+    ended = root.extend("x", (10, 11, 12), finish_reason="eos", vocabulary=vocabulary)
+    empty = root.extend("", (), finish_reason="length", vocabulary=vocabulary)
+    each = [cut, ended, empty]
+    wholes = guide.loglikelihood(each)
+    values = [guide.paths.loglikelihood_per_token(h) for h in each]
+    assert values == pytest.approx([wholes[0] / 3, wholes[1] / 4, 0.0])
+    assert wholes[1] < wholes[0] < 0
+    guide.paths.keep(again := root.extend("y", (10,), vocabulary=vocabulary), guide.paths[cut])
+    assert guide.paths.loglikelihood(again) == wholes[0], "no end of its own"
+
+
+def test_what_is_read_for_each_is_told():
+    guide = HuggingFaceGuide(tiny.llama(320), tiny.byte_tokenizer())
+    root, vocabulary = Hypothesis.root("The movie was"), guide.tokenizer.vocabulary
+    prompt = len(guide.tokenizer.prompt_ids(root.prompt))
+    children = [
+        root.extend("x", ids, vocabulary=vocabulary) for ids in ((5,), (6,), (), (7, 8, 9), ())
+    ]
+    told = guide.paths.read(children, scored=True)
+    assert [row.hypothesis for row in told] == [root, *children]
+    # The last token of the prompt is read for the first child; an empty one has nothing to read.
+    assert [row.number for row in told] == [prompt - 1, 1, 0, 0, 2, 0]
+    assert {row.flops_per_token for row in told} == {guide.flops_per_token}
+    assert guide.paths.read(children, scored=True) == []
+    assert all(child in guide.paths for child in children)
+    assert root.extend("z") not in guide.paths

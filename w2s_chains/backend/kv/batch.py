@@ -170,10 +170,9 @@ class Batch:
         end = self.filled + count
         columns = self._columns[self.filled : end]
         if self.width > 1 and end > self.fork:
-            steps = np.arange(self.filled, end)
-            branching = self.fork + (steps - self.fork) // self.width
-            steps = np.where(steps < self.fork, steps, branching)
-            columns = torch.as_tensor(steps).to(columns.device)
+            # The shared column lies one before the fork, and -1 // width is -1.
+            steps = (np.arange(self.filled, end) - self.fork) // self.width
+            columns = torch.as_tensor(self.fork + steps).to(columns.device)
         positions = columns[None, :] - self._shift[:, None]
         return positions if self._limit is None else positions.clamp(max=self._limit - 1)
 
@@ -218,11 +217,10 @@ class Batch:
         if slots:
             ids = np.concatenate([own.ids for own in slots])
             self._store.put(ids, self.kv, np.concatenate(taken))
-        if self.width == 1 or self._fed == 1:
-            for segment, row, _, count in branches:
-                if count == self._fed:
-                    segment.tip = (self, row)
-                    self._tips.append(weakref.ref(segment))
+        for segment, row, _, count in branches:
+            if count == self._fed:  # no columns of other branches
+                segment.tip = (self, row)
+                self._tips.append(weakref.ref(segment))
 
     def holds(self, paths: Sequence[Path], adapters: Sequence[str | None], columns: int) -> bool:
         """Return whether the rows are just these paths, with room for that many columns more."""

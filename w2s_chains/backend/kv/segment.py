@@ -72,7 +72,7 @@ class Segment:
         """Return the tokens of the path, from position ``begin`` to ``end``."""
         runs: list[Sequence[int]] = []
         for segment, end in self.path():
-            runs.append(segment.ids[max(begin - segment.start, 0) : max(end - segment.start, 0)])
+            runs.append(segment.ids[max(begin - segment.start, 0) : end - segment.start])
             if segment.start <= begin:
                 break
         return [token for run in reversed(runs) for token in run]

@@ -31,8 +31,7 @@ def tiles(logits: Tensor, rows: int | None = None) -> list[slice]:
 def log_softmax_at(logits: Tensor, ids: Tensor) -> Tensor:
     """Return the log-probabilities of some tokens, in nats: [R, V] at [R, n] gives [R, n]."""
     ids = ids.to(logits.device)
-    parts = [logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)]
-    return torch.cat(parts) if parts else logits.new_zeros(ids.shape)
+    return torch.cat([logits[part].log_softmax(1).gather(1, ids[part]) for part in tiles(logits)])
 
 
 def no_numbers(model: str, dtype: torch.dtype) -> str:

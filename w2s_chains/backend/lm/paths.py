@@ -118,8 +118,7 @@ class Paths:
 
     def _place(self, known: Hypothesis) -> Place:
         """Return a place before which the path of ``known`` has the tokens of its text."""
-        own = None if known in self._by_ids else self._places.get(known)
-        return own or self.tokenizer.place(known.prompt)
+        return self._places.get(known) or self.tokenizer.place(known.prompt)
 
     def _reading(
         self,
@@ -178,7 +177,7 @@ class Paths:
         Raises:
             ScorerError: The model gave logits that are NaN or infinite.
         """
-        value = self._sums(hypothesis).total + self._end_logprobs.get(hypothesis, 0.0)
+        value = self._sums(hypothesis).total + self._end_logprobs[hypothesis]
         if math.isnan(value):
             raise ScorerError(self.lm.no_numbers)
         return value

@@ -33,7 +33,7 @@ class Reading:
     """
 
     segment: Segment
-    scored: bool = True
+    scored: bool
     end_id: int | None = None
     adapter: str | None = None
     end_logprob: float = 0.0
@@ -64,7 +64,7 @@ class Reading:
     def tokens(self) -> list[int]:
         """Return the tokens that the model reads, and the token after them."""
         own = [*self.segment.ids] if self.end_id is None else [*self.segment.ids, self.end_id]
-        if self.segment.parent is None or self.begin == self.segment.start:
+        if self.segment.parent is None:
             return own
         return [_token_at(self.segment.parent, self.begin), *own]
 

@@ -1,0 +1,196 @@
+"""Chunks equal what a plain forward and one choice after another give, and no more is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers import tiny
+from tests.helpers.grammars import tiny_grammars
+from w2s_chains import Constraint, SamplingParams
+from w2s_chains.backend.kv.segment import Segment
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.reading import Reading, read
+from w2s_chains.backend.sampling.choosing import Chooser
+from w2s_chains.backend.sampling.chunks import Drawn, _check_numbers, _may_look, sample
+from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.core.asks import Until
+from w2s_chains.errors import ProposerError
+
+PROMPTS = ((5, 6, 7, 8, 9), (20, 21, 22))
+PARAMS = SamplingParams(max_tokens=30)
+
+
+def models(*seeds: int) -> list[CausalLM]:
+    return [CausalLM(tiny.llama(320, seed=seed)) for seed in seeds]
+
+
+def draws(lms: Sequence[CausalLM], *counts: int, **options: Any) -> list[Draw]:
+    """So many children of each prompt."""
+    parents = [[Segment(None, 0, ids) for _ in lms] for ids in PROMPTS[: len(counts)]]
+    for i, lm in enumerate(lms):
+        read(lm, [Reading(segment=own[i], scored=False) for own in parents])
+    weights = (0.7, -0.4)[: len(lms) - 1]
+    how: dict[str, Any] = {"steps": 5, "sampling": PARAMS, "n_tokens": 0, **options}
+    return [
+        Draw(parents=tuple(own), place=("salt", row, i), weights=weights, **how)
+        for row, (own, count) in enumerate(zip(parents, counts, strict=True))
+        for i in range(count)
+    ]
+
+
+@torch.inference_mode()
+def step_by_step(lms: Sequence[CausalLM], draw: Draw) -> tuple[list[int], list[list[float]]]:
+    """The tokens of one draw, and its numbers, one row a token, by plain forwards."""
+    ids: list[int] = []
+    rows: list[list[float]] = []
+    for step in range(draw.steps):
+        text = torch.tensor([[*draw.parents[0].path_ids(), *ids]])
+        tables = [lm.model(input_ids=text).logits[:, -1].float() for lm in lms]
+        chooser = Chooser([[draw]], [None], [step], torch.device("cpu"))
+        token, numbers = chooser(tables, step, [torch.tensor([i]) for i in ids])
+        ids.append(int(token))
+        rows.append(numbers[:, 0].tolist())
+    return ids, rows
+
+
+MODELS = {
+    "alone": lambda: models(0),
+    "steered": lambda: models(0, 1, 2),
+    "a guide without branches": lambda: [*models(0, 1), CausalLM(tiny.bloom())],
+}
+
+
+@pytest.mark.parametrize("of", MODELS)
+@pytest.mark.parametrize("tile", [2**17, 640], ids=["whole", "tiles"])
+def test_chunks_are_chosen_token_by_token(
+    of: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2s_chains.backend.lm.logits._TILE", tile)
+    lms = MODELS[of]()
+    asked = draws(lms, 3, 2, steps=4)  # in rows of three branches
+    for draw, drawn in zip(asked, sample(lms, asked, []), strict=True):
+        ids, rows = step_by_step(lms, draw)
+        *logprobs, drifts, _ = zip(*rows, strict=True)
+        assert [own.ids for own in drawn.segments] == [tuple(ids)] * len(lms)
+        for own, values in zip(drawn.segments, logprobs, strict=True):
+            assert own.logprobs == pytest.approx(values, abs=1e-3)
+            assert own.kv is not None
+        assert drawn.drifts == pytest.approx(drifts, abs=1e-3)
+        assert (drawn.end_logprob, drawn.entropies, drawn.state) == (None, None, None)
+    assert of != "steered" or any(abs(value) > 0.1 for value in drifts), "control"
+
+
+def forwards(lms: list[CausalLM], asked: list[Draw], ends: Sequence[int]) -> list[Drawn]:
+    lms[0].counters.forwards = 0
+    return sample(lms, asked, ends)
+
+
+def test_nothing_is_read_once_all_have_ended() -> None:
+    """Each at another token; what was drawn before is the same."""
+    lms = models(0)
+    asked = draws(lms, 1, 1, steps=9)
+    whole = [one.segments[0].ids for one in sample(lms, asked, [])]
+    for at in ((1, 4), (4, 1), (0, 2), (3, 3)):
+        ends = [ids[i] for ids, i in zip(whole, at, strict=True)]
+        first = [min(ids.index(end) for end in ends if end in ids) for ids in whole]
+        cut = forwards(lms, asked, ends)
+        assert [one.segments[0].ids for one in cut] == [
+            ids[:i] for ids, i in zip(whole, first, strict=True)
+        ]
+        assert all(one.ended for one in cut)
+        assert [one.segments[0].kv for one in cut] == [None, None], "nothing follows"
+        assert lms[0].counters.forwards == 1 + max(first)
+    forwards(lms, asked, [])
+    assert lms[0].counters.forwards == 9, "control"
+
+
+def test_nothing_is_read_once_all_have_met_too_much_entropy() -> None:
+    lms = models(0)
+    free = draws(lms, 1, 1, steps=9, until=Until(entropy=100.0))
+    whole = sample(lms, free, [])
+    seen = [one.entropies or () for one in whole]
+    for draw, own in zip(free, seen, strict=True):
+        _, rows = step_by_step(lms, draw)
+        assert own == pytest.approx([row[-1] for row in rows], abs=1e-3)
+    cuts: set[tuple[int, int]] = set()
+    for limit in sorted(value for own in seen for value in own[1:]):  # each is one itself
+        asked = draws(lms, 1, 1, steps=9, until=Until(entropy=limit))
+        at = [next((i for i in range(1, 9) if own[i] > limit), 9) for own in seen]
+        cut = forwards(lms, asked, [])
+        assert [len(one.segments[0].ids) for one in cut] == at
+        assert [one.entropies for one in cut] == [
+            pytest.approx(own[:i], abs=1e-5) for own, i in zip(seen, at, strict=True)
+        ]
+        assert lms[0].counters.forwards == min(9, 1 + max(at))
+        cuts.add((at[0], at[1]))
+    assert any(a < b < 9 for a, b in cuts) or any(b < a < 9 for a, b in cuts), "control"
+
+
+def test_an_end_token_of_too_much_entropy_is_cut_off_and_can_be_gone_on_from() -> None:
+    lms = models(0)
+    [whole] = sample(lms, draws(lms, 1, until=Until(entropy=100.0)), [])
+    ids, seen = whole.segments[0].ids, whole.entropies or ()
+    last = max(range(1, 5), key=seen.__getitem__)
+    assert ids[last] not in ids[:last]
+    limit = Until(entropy=(seen[last] + sorted(seen[1:])[-2]) / 2)
+    [cut] = sample(lms, draws(lms, 1, until=limit), [ids[last]])
+    assert (cut.segments[0].ids, cut.ended) == (ids[:last], False)
+    assert len(cut.drifts) == len(cut.entropies or ()) == last
+    [kept] = sample(lms, draws(lms, 1, until=Until(entropy=100.0)), [ids[last]])
+    assert (kept.segments[0].ids, kept.ended) == (ids[:last], True)
+    assert kept.end_logprob == pytest.approx(whole.segments[0].logprobs[last], abs=1e-4)
+    assert len(kept.drifts) == len(kept.entropies or ()) == last + 1, "the end's own included"
+    assert kept.segments[0].kv is not None, "a string may cut off its end as well"
+
+
+def test_each_child_has_the_state_of_its_form() -> None:
+    [lm] = models(0)
+    state = tiny_grammars().compile(Constraint.regex("[0-9]{3}")).start
+    asked = draws([lm], 2, steps=2, state=state, known=320)
+    pieces = tiny_grammars().vocabulary.pieces
+    for drawn in sample([lm], asked, tiny_grammars().vocabulary.end_ids):
+        text = b"".join(pieces[i] for i in drawn.segments[0].ids)
+        assert text.isdigit()
+        own = drawn.state
+        for digit in b"7" * (3 - len(text)):
+            spelt = tiny_grammars().vocabulary.spell(bytes([digit]))
+            assert own is not None
+            assert spelt is not None
+            own = own.advance(spelt[0], 9)
+        assert own is not None
+        assert own.complete
+
+
+def test_a_shorter_child() -> None:
+    segment = Segment(None, 0, (1, 2, 3))
+    segment.logprobs = (-1.0, -2.0, -3.0)
+    whole = Drawn(segments=(segment,), end_logprob=-4.0, drifts=(1.0, 2.0, 3.0, 4.0))
+    cut = whole.cut(2)
+    assert cut.segments[0].ids == (1, 2)
+    assert (cut.end_logprob, cut.drifts, cut.entropies, cut.state) == (None, (1.0, 2.0), None, None)
+    measured = Drawn(segments=(segment,), end_logprob=None, drifts=(), entropies=(0.1, 0.2, 0.3))
+    assert measured.cut(2).entropies == (0.1, 0.2)
+
+
+def test_on_a_gpu_it_looks_seldom_whether_all_have_ended() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [step for step in range(50) if _may_look(gpu, step)] == [15, 31, 47]
+    assert all(_may_look(cpu, step) for step in range(50))
+
+
+def test_numbers_that_are_none_name_their_model() -> None:
+    nan = float("nan")
+    both: Any = [
+        SimpleNamespace(name=name, no_numbers=f"{name} is broken") for name in ("base", "guide")
+    ]
+    _check_numbers(both, [[-1.0], [-2.0]], [0.0])
+    for rows, told in (([[nan], [-2.0]], "base is"), ([[-1.0], [nan]], "guide is")):
+        with pytest.raises(ProposerError, match=told):
+            _check_numbers(both, rows, [0.0])
+    with pytest.raises(ProposerError, match="logits of model 'base' beyond float32"):
+        _check_numbers(both, [[-1.0], [-2.0]], [0.0, nan])
