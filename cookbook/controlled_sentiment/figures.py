@@ -1,4 +1,4 @@
-"""Make the two figures and the table of docs/results.md from the committed rows.
+"""Make the figures and the tables of docs/results.md from the committed rows.
 
 python -m cookbook.controlled_sentiment.figures
 """
@@ -12,12 +12,13 @@ from typing import Any, cast
 import numpy as np
 from matplotlib.figure import Figure
 
-from w2s_chains.comparison import Row, summarize
+from w2s_chains.comparison import Difference, Row, compare_paired, summarize
 from w2s_chains.comparison.plots import COLOURS, Axes, means_by_prompt, save, tidy
 from w2s_chains.comparison.rows import JsonLines, write_file
 from w2s_chains.comparison.summary import bootstrap, values
 
 RESULTS = Path(__file__).parent / "results"
+BY_ROWS = Path(__file__).parent / "by_rows"
 BUDGET = 16
 """Width times successors (W * K) of the ablation."""
 
@@ -104,14 +105,50 @@ def results_table(rows: Rows) -> str:
     for name in headline(rows):
         line = over_base[name]
         gains = [of[name].differences.get("gold") for of in (over_base, over_best)]
-        told_gains = (
-            "" if gain is None else f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-            for gain in gains
-        )
         means = [f"{line.means[c]:.2f}" for c in ("vader", "repetition", "loglikelihood")]
+        told_gains = map(_interval, gains)
         cells = [name, str(line.answers), f"{line.means['gold']:+.2f}", *told_gains, *means]
         lines.append(f"| {' | '.join([*cells, f'{line.costs[costs_of(rows)[0]]:.0f}'])} |")
     return "\n".join(lines) + "\n"
+
+
+def by_rows_table(rows: Rows) -> str:
+    """Return the second table of docs/results.md: gold and its price, against base and 4,4,5."""
+    beam, columns = "chunk beam 4,4,5", ["gold", "vader"]
+    flat = [row for own in rows.values() for row in own]
+    over_base, over_beam = (
+        {line.config: line for line in summarize(flat, list(rows), columns, name).lines}
+        for name in ("base", beam)
+    )
+    lines = [
+        f"| | rows read | gold | over base | over {beam} | VADER | repetition over base "
+        "| loglikelihood over base | guide FLOPs |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, own in rows.items():
+        line = over_base[name]
+        gains = [of[name].differences.get("gold") for of in (over_base, over_beam)]
+        changes = [
+            None if name == "base" else compare_paired(own, rows["base"], column)
+            for column in ("repetition", "loglikelihood")
+        ]
+        cells = [
+            name,
+            f"{line.costs['read_tokens']:.0f}",
+            f"{line.means['gold']:+.2f}",
+            *(_interval(gain) for gain in gains),
+            f"{line.means['vader']:.2f}",
+            *(_interval(change) for change in changes),
+            f"{line.costs['guide_flops_ratio']:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def colour_of(name: str) -> str:
@@ -149,8 +186,9 @@ def errorbar(
         axes.errorbar(place, mean, yerr=error, **style)
 
 
-def draw_figures(folder: Path = RESULTS) -> None:
-    """Make table and figures from the rows in a folder, and write them there."""
+def draw_figures(folder: Path = RESULTS, by_rows: Path = BY_ROWS) -> None:
+    """Make tables and figures from the rows in the folders, and write them there."""
+    write_file(by_rows / "table.md", by_rows_table(read(by_rows)).encode())
     rows = read(folder)
     write_file(folder / "table.md", results_table(rows).encode())
     save(main_figure(rows), folder / "main.png")

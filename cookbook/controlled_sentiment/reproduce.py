@@ -1,4 +1,4 @@
-"""Run the whole experiment: prepare the data, run the comparison of ``study.yaml``, draw figures.
+"""Run both experiments: prepare the data, compare what the two studies list, draw figures.
 
     make reproduce
 
@@ -21,14 +21,16 @@ from w2s_chains.comparison import compare
 hf = cast(Any, transformers)  # it is only partly typed
 
 HERE = Path(__file__).parent
-INPUTS, RESULTS, STUDY = HERE / "inputs", HERE / "results", HERE / "study.yaml"
+INPUTS = HERE / "inputs"
+RESULTS, STUDY = HERE / "results", HERE / "study.yaml"
+BY_ROWS, BY_ROWS_STUDY = HERE / "by_rows", HERE / "by_rows.yaml"
 PROMPTS = 100
 FRESH = 200
 """From this place on, no choice of a setting has seen the prompts."""
 
 
 def prepare() -> None:
-    """Write the study's inputs: prompts, the gold judge's data, and two random guides."""
+    """Write the studies' inputs: prompts, the gold judge's data, and two random guides."""
     INPUTS.mkdir(exist_ok=True)
     for name, begin in (("prompts", 0), ("fresh_prompts", FRESH)):
         own = prompts(begin + PROMPTS)[begin:]
@@ -55,6 +57,7 @@ def main() -> None:
     """Run everything."""
     prepare()
     compare(STUDY, out=RESULTS, progress=True).summary.print()
+    compare(BY_ROWS_STUDY, out=BY_ROWS, progress=True).summary.print()
     draw_figures(RESULTS)
 
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from cookbook.controlled_sentiment import figures
-from cookbook.controlled_sentiment.figures import RESULTS, read, results_table
-from cookbook.controlled_sentiment.reproduce import PROMPTS, STUDY, prepare
+from cookbook.controlled_sentiment.figures import (
+    BY_ROWS,
+    RESULTS,
+    by_rows_table,
+    read,
+    results_table,
+)
+from cookbook.controlled_sentiment.reproduce import BY_ROWS_STUDY, PROMPTS, STUDY, prepare
 from w2s_chains.comparison import Row, compare_paired, load_study, summarize
 
 Rows = dict[str, list[Row]]
@@ -19,9 +25,15 @@ def rows() -> Rows:
     return read()
 
 
-def test_the_rows_are_those_of_the_study(rows: Rows) -> None:
+@pytest.fixture(scope="module")
+def by_rows() -> Rows:
+    return read(BY_ROWS)
+
+
+@pytest.mark.parametrize(("folder", "file"), [(RESULTS, STUDY), (BY_ROWS, BY_ROWS_STUDY)])
+def test_the_rows_are_those_of_the_study(folder: Path, file: Path) -> None:
     prepare()
-    study = load_study(STUDY)
+    rows, study = read(folder), load_study(file)
     prompts = study.read_prompts()
     assert len(prompts) == PROMPTS >= 100
     assert list(rows) == list(study.configs)
@@ -39,6 +51,39 @@ def test_the_tables_are_made_of_the_rows(rows: Rows) -> None:
     summary = summarize(flat, list(rows), ["gold", "vader"], "base")
     assert (RESULTS / "summary.csv").read_text() == summary.csv()
     assert (RESULTS / "summary.md").read_text() == summary.markdown()
+
+
+def test_the_table_by_rows_is_made_of_its_rows(by_rows: Rows) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+    assert by_rows_table(by_rows) in page, "run `python -m cookbook.controlled_sentiment.figures`"
+    assert all(row.read_tokens is not None for own in by_rows.values() for row in own)
+
+
+def test_its_prompts_took_no_part_in_the_other_study(rows: Rows, by_rows: Rows) -> None:
+    asked, fresh = ({row.prompt for row in found["base"]} for found in (rows, by_rows))
+    assert len(fresh) == PROMPTS
+    assert not asked & fresh
+
+
+def test_token_search_gains_as_much_for_a_fourteenth_of_the_rows(by_rows: Rows) -> None:
+    """What docs/results.md says of it."""
+    beam = by_rows["chunk beam 4,4,5"]
+
+    def read_rows(own: list[Row]) -> float:
+        return sum(row.read_tokens or 0 for row in own) / len(own)
+
+    for name in ("token search 8", "token search 8, fluent", "token search 8, distinct"):
+        own = by_rows[name]
+        found, over_base = (compare_paired(own, other, "gold") for other in (beam, by_rows["base"]))
+        assert found is not None
+        assert over_base is not None
+        assert over_base.low > 1.5
+        assert found.low < 0 < found.high, "neither more nor less, by these intervals"
+        assert read_rows(beam) > 13.5 * read_rows(own)
+    wide = compare_paired(by_rows["beam 12,4,1, fluent"], beam, "gold")
+    assert wide is not None
+    assert wide.low > 0
+    assert read_rows(by_rows["beam 12,4,1, fluent"]) < read_rows(beam)
 
 
 def test_the_rewards_are_those_of_the_judges(rows: Rows) -> None:

@@ -77,10 +77,7 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
             linewidth=1,
         )
         points.append((cost, mean, line.config, colour))
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    cost_axis(axes)
     label_on_the_right(axes, points)
     axes.set_xlabel(_ROWS if summary.counts_rows else _CANDIDATES)
     axes.set_ylabel(f"{reward}, mean and 95% interval")
@@ -182,6 +179,14 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     level = [float(np.mean(block)) for block in blocks for _ in block]
     return [own + place * gap for place, own in enumerate(level)]
+
+
+def cost_axis(axes: Axes) -> None:
+    """Make the x-axis logarithmic, with whole numbers that people read."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def tidy(axes: Axes) -> None:

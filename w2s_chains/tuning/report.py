@@ -127,7 +127,7 @@ def front_figure(tuning: Tuning) -> Figure:
     """Draw all candidates, the front of those that were tried, and the confirmed ones."""
     from matplotlib.figure import Figure
 
-    from w2s_chains.comparison.plots import COLOURS, label_on_the_right, tidy
+    from w2s_chains.comparison.plots import COLOURS, cost_axis, label_on_the_right, tidy
 
     figure = Figure(figsize=(8, max(4.0, 0.3 * len(tuning.tried))), layout="constrained")
     axes = cast(Any, figure.subplots())
@@ -156,9 +156,9 @@ def front_figure(tuning: Tuning) -> Figure:
     axes.plot([], [], "o", color="lightgrey", label="with brakes")
     axes.plot([], [], "D", color=COLOURS[2], label="confirmed on fresh prompts")
     axes.plot([], [], "*", color=COLOURS[2], markersize=10, label="recommended")
-    axes.set_xscale("log")
+    cost_axis(axes)
     label_on_the_right(axes, [(s.cost, s.value, s.name, "grey") for s in tried])
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     axes.set_xlabel(f"{_COSTS[tuning.cost]} per answer")
     axes.set_ylabel(f"mean {tuning.objective}")
     tidy(axes)

@@ -196,11 +196,21 @@ class _Run:
             self._try([BASELINE, *alive], count)
             alive = self._next(alive, max(_FINALISTS, math.ceil(len(alive) / 2)))
         finalists = [BASELINE, *self._next(alive, _FINALISTS)]
-        per_prompt = sum(self.tried[name].seconds for name in finalists)
-        fitting = int(max(0.0, self._left()) / max(per_prompt, 1e-9))
-        count = min(len(self.to_confirm), max(fitting, LEAST_PROMPTS // 3))
-        confirmation = self._compare(finalists, self.to_confirm, count, "confirmation", plots)
-        return self._recommend(confirmation, plots)
+        return self._recommend(self._confirm(finalists, plots), plots)
+
+    def _confirm(self, names: Sequence[str], plots: bool) -> Comparison:
+        """Let the last candidates answer fresh prompts, as many as there is time for."""
+        seconds = {name: self.tried[name].seconds for name in names}
+        count, more = 0, LEAST_PROMPTS // 3
+        found: Comparison | None = None
+        while found is None or more > count:
+            count = min(more, len(self.to_confirm))
+            found = self._compare(names, self.to_confirm, count, "confirmation", plots)
+            for name, own in _by_config(found.rows).items():
+                seconds[name] = sum(row.seconds for row in own) / len(own)
+            fitting = int(max(0.0, self._left()) / max(sum(seconds.values()), 1e-9))
+            more = min(count + min(fitting, 2 * count), len(self.to_confirm))
+        return found
 
     def _first_round(self) -> list[str]:
         """Try all candidates on the first prompts, while there is time; return half of them."""
