@@ -16,6 +16,17 @@ def run(*arguments: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.fixture
+def config(tmp_path: Path, tiny_folders: dict[str, Path]) -> Path:
+    path = tmp_path / "w2s.yaml"
+    path.write_text(
+        f"proposer: {{model: {tiny_folders['proposer']}}}\n"
+        f"guide: {{tuned: {tiny_folders['tuned']}, untuned: {tiny_folders['untuned']}}}\n"
+        "generation: {max_tokens: 4}\n"
+    )
+    return path
+
+
 def test_compare_a_study(study: Path, tmp_path: Path) -> None:
     code, output = run("compare", study, "--out", tmp_path / "out", "--limit", 2, "--seed", 5)
     assert code == 0, output
@@ -24,13 +35,7 @@ def test_compare_a_study(study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "pareto-length.png").exists()
 
 
-def test_strategies_on_one_config(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
-    config = tmp_path / "w2s.yaml"
-    config.write_text(
-        f"proposer: {{model: {tiny_folders['proposer']}}}\n"
-        f"guide: {{tuned: {tiny_folders['tuned']}, untuned: {tiny_folders['untuned']}}}\n"
-        "generation: {max_tokens: 4}\n"
-    )
+def test_strategies_on_one_config(tmp_path: Path, config: Path) -> None:
     (tmp_path / "p.csv").write_text("question\nhello there\nwho is it\n")
     (tmp_path / "more.yaml").write_text("- {type: best_of_n, n: 3}\n")
     common = ["compare", config, "--prompts", tmp_path / "p.csv", "--prompt-field", "question",
@@ -54,13 +59,7 @@ def test_strategies_on_one_config(tmp_path: Path, tiny_folders: dict[str, Path])
     assert "not YAML" in output
 
 
-def test_tune(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
-    config = tmp_path / "w2s.yaml"
-    config.write_text(
-        f"proposer: {{model: {tiny_folders['proposer']}}}\n"
-        f"guides: {{tuned: {tiny_folders['tuned']}, untuned: {tiny_folders['untuned']}}}\n"
-        "generation: {max_tokens: 2}\n"
-    )
+def test_tune(tmp_path: Path, config: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(f"film {number}\n" for number in range(24)))
     common = ["tune", config, "--prompts", prompts, "--out", tmp_path / "tuned", "--no-plots"]

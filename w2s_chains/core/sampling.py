@@ -163,6 +163,9 @@ def noise_key(*place: object) -> tuple[int, int]:
     )
 
 
+GREEDY_BELOW = 1e-6
+"""Below this temperature the best token is taken: noise would vanish in float32, and at far lower
+temperatures the logits would overflow."""
 _WORD = 0xFFFFFFFF
 
 

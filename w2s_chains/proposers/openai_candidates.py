@@ -14,6 +14,7 @@ from w2s_chains.backend.remote.replies import CONTROL, Choice, TopToken
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import (
     DEFAULT_SAMPLING,
+    GREEDY_BELOW,
     SamplingParams,
     fork,
     log_exponential,
@@ -30,8 +31,6 @@ _ENDS = frozenset(
     }
 )  # fmt: skip
 """Names of tokens that end a turn, for servers whose tokenizer is not known here."""
-_GREEDY_BELOW = 1e-6
-"""Below this temperature the candidates are the likeliest tokens, as in process."""
 _TRIES = 8
 """How often a server is asked for the likeliest tokens where it ends its turn and tells none."""
 _FAR = 700.0
@@ -78,7 +77,7 @@ def kept(logprobs: Sequence[float], sampling: SamplingParams) -> list[float]:
         logprobs: The likeliest tokens of a position, likeliest first, in nats.
         sampling: Temperature and filters.
     """
-    temperature = 1.0 if sampling.temperature < _GREEDY_BELOW else sampling.temperature
+    temperature = 1.0 if sampling.temperature < GREEDY_BELOW else sampling.temperature
     scores = [value / temperature for value in logprobs[: sampling.top_k]]
     best = scores[0]
     if sampling.top_p < 1:
@@ -212,7 +211,7 @@ class DistinctContinuation(Continuation):
                 f"{self.model.server.name} told no likely token after {h.response[-40:]!r} that is "
                 "a text of whole characters"
             )
-        if sampling.temperature < _GREEDY_BELOW:
+        if sampling.temperature < GREEDY_BELOW:
             return [known for _, known in pool.values()]
         tokenizer, seed = self.model.tokenizer, self.request.seed
         place = (

@@ -200,15 +200,13 @@ class _Run:
 
     def _confirm(self, names: Sequence[str], plots: bool) -> Comparison:
         """Let the last candidates answer fresh prompts, as many as there is time for."""
-        seconds = {name: self.tried[name].seconds for name in names}
         count, more = 0, LEAST_PROMPTS // 3
         found: Comparison | None = None
         while found is None or more > count:
             count = min(more, len(self.to_confirm))
             found = self._compare(names, self.to_confirm, count, "confirmation", plots)
-            for name, own in _by_config(found.rows).items():
-                seconds[name] = sum(row.seconds for row in own) / len(own)
-            fitting = int(max(0.0, self._left()) / max(sum(seconds.values()), 1e-9))
+            per_prompt = sum(map(_seconds, _by_config(found.rows).values()))
+            fitting = int(max(0.0, self._left()) / max(per_prompt, 1e-9))
             more = min(count + min(fitting, 2 * count), len(self.to_confirm))
         return found
 
@@ -255,7 +253,7 @@ class _Run:
         rows = _by_config(found.rows)
         standings: list[Standing] = []
         for name, own in rows.items():
-            seconds = sum(row.seconds for row in own) / len(own)
+            seconds = _seconds(own)
             costs = {"seconds": seconds, **lines[name].costs}
             standings.append(
                 Standing(
@@ -318,6 +316,10 @@ def _by_config(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row.config, []).append(row)
     return found
+
+
+def _seconds(rows: Sequence[Row]) -> float:
+    return sum(row.seconds for row in rows) / len(rows)
 
 
 def _log_ratio(pair: BaseGuidePair) -> Callable[[Sequence[str], Sequence[str]], list[float]]:

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from w2s_chains.backend.sampling.draws import ALL_TOKENS, Draw
+from w2s_chains.core.sampling import GREEDY_BELOW
 
-_GREEDY_BELOW = 1e-6
-"""Below this temperature we take the best token: noise would vanish in float32, and at far lower
-temperatures the logits would overflow."""
 LEAST = -1e4
 """The log-probability with which a guide steers away from a token that it excludes, in nats."""
 
@@ -22,7 +20,7 @@ class Shaper:
 
     def __init__(self, draws: Sequence[Draw], device: torch.device) -> None:
         params = [draw.sampling for draw in draws]
-        self.greedy = [p.temperature < _GREEDY_BELOW for p in params]
+        self.greedy = [p.temperature < GREEDY_BELOW for p in params]
         rows = [
             [1.0 if cold else p.temperature for cold, p in zip(self.greedy, params, strict=True)],
             [p.top_p for p in params],

@@ -64,18 +64,16 @@ def _speculate_batch(
         for i, model in enumerate(models)
     ]
     known = min(draw.known for draw in draws)
-    fed = torch.tensor([[draw.parents[0].ids[-1]] for draw in draws], device=base.device)
-    whole = [fed]
+    last = torch.tensor([[draw.parents[0].ids[-1]] for draw in draws], device=base.device)
     ours: list[Tensor] = []  # the tuned guide's logits at each place. [B, V]
     drafts: list[Tensor] = []  # [B] each
     for step in range(steps):
+        fed = drafts[-1][:, None] if drafts else last
         ours.append(_read(tuned, batches[1], fed)[:, -1])
         if step + 1 < steps:
             own = shaper.shaped(ours[-1][:, :known], drafts, None)
             drafts.append(_picked(own, shaper, draws, step, _DRAFT))
-            fed = drafts[-1][:, None]
-            whole.append(fed)
-    path = torch.cat(whole, dim=1)  # [B, steps]
+    path = torch.cat([last, *(ids[:, None] for ids in drafts)], dim=1)  # [B, steps]
     theirs = _read(base, batches[0], path), _read(untuned, batches[2], path)  # [B, steps, V]
 
     most = torch.tensor([draw.steps - 1 for draw in draws], device=base.device)
