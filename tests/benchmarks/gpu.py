@@ -9,6 +9,8 @@ decode step has to read every weight once: weight bytes / measured copy bandwidt
 
 from __future__ import annotations
 
+import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -123,11 +125,15 @@ def main(
     large = model(names[0], where, dtype)
     guides = [model(names[1], where, dtype) for _ in range(2)]
     tokenizer = tiny.byte_tokenizer()
-    proposer = HuggingFaceProposer(large, tokenizer, token_budget=2**18)
-    proposer.tokenizer.end_ids = ()
-    pair = GuidePair(*(TimedGuide(m, tokenizer, token_budget=2**18) for m in guides))
-    scorer = LogRatioScorer(pair)
     engine = Engine()
+
+    @functools.cache
+    def parts(graphs: bool) -> tuple[HuggingFaceProposer, LogRatioScorer]:
+        options: dict[str, Any] = {"token_budget": 2**18, "cuda_graphs": graphs}
+        proposer = HuggingFaceProposer(large, tokenizer, **options)
+        proposer.tokenizer.end_ids = ()
+        pair = GuidePair(*(TimedGuide(m, tokenizer, **options) for m in guides))
+        return proposer, LogRatioScorer(pair)
 
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     speed = bandwidth(where, 2**31 if where.type == "cuda" else 2**27)
@@ -137,7 +143,8 @@ def main(
     print(f"{name}, torch {torch.__version__}; {names[0]} proposer, {names[1]} guides, {dtype}.")
     print(f"Copy {speed / 1e9:.0f} GB/s, weights {weights / 1e9:.2f} GB: {limit * 1e3:.2f} ms.\n")
 
-    def job(prompts: int, strategy: ChunkBeamSearch, seed: int) -> list[Job]:
+    def jobs(prompts: int, strategy: ChunkBeamSearch, graphs: bool) -> list[Job]:
+        proposer, scorer = parts(graphs)
         return [
             Job(
                 root=Hypothesis.root(f"{i} {PROMPT}"),
@@ -145,37 +152,40 @@ def main(
                 proposer=proposer,
                 scorer=scorer,
                 sampling=SamplingParams(max_tokens=NEW, temperature=0.7),
-                seed=seed,
+                seed=0,
             )
             for i in range(prompts)
         ]
 
-    def search(prompts: int, strategy: ChunkBeamSearch) -> None:
-        for running in engine.submit(job(prompts, strategy, 0)):
+    def search(prompts: int, strategy: ChunkBeamSearch, graphs: bool) -> None:
+        for running in engine.submit(jobs(prompts, strategy, graphs)):
             running.future.result()
 
     print(
-        "| W,K,L | prompts | s | proposed tokens/s | x one prompt | ms a step | x limit "
-        "| generate, ms a step | guides |"
+        "| W,K,L | CUDA graphs | prompts | s | proposed tokens/s | x one prompt | ms a step "
+        "| x limit | generate, ms a step | guides |"
     )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for w, k, chunk in ((4, 4, 10), (2, 2, 30)):
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    beams = [(4, 4, 10), (2, 2, 30), (1, 4, 1)]
+    recorded = (False, True) if where.type == "cuda" else (False,)
+    for (w, k, chunk), graphs in itertools.product(beams, recorded):
         strategy = ChunkBeamSearch(width=w, successors=k, chunk_tokens=chunk)
         one = 0.0
         for prompts in (1, 8, 32):
-            rows = prompts * w * k
-            total = seconds(lambda p=prompts, s=strategy: search(p, s), where)
+            rows = prompts * w * (k if chunk > 1 else 1)
+            total = seconds(functools.partial(search, prompts, strategy, graphs), where)
             TimedGuide.spent, begin = 0.0, time.perf_counter()
-            search(prompts, strategy)
+            search(prompts, strategy, graphs)
             share = TimedGuide.spent / (time.perf_counter() - begin)
             ids = torch.ones((rows, 30), dtype=torch.long, device=where)
             theirs = seconds(lambda ids=ids: floors.generate(large, ids, NEW), where) / NEW
-            rate = rows * NEW / total
+            rate = prompts * w * k * NEW / total
             one = one or rate
             step = total * (1 - share) / NEW
             print(
-                f"| {w},{k},{chunk} | {prompts} | {total:.2f} | {rate:.0f} | {rate / one:.1f} "
-                f"| {step * 1e3:.2f} | {step / limit:.2f} | {theirs * 1e3:.2f} | {share:.0%} |",
+                f"| {w},{k},{chunk} | {'yes' if graphs else 'no'} | {prompts} | {total:.2f} "
+                f"| {rate:.0f} | {rate / one:.1f} | {step * 1e3:.2f} | {step / limit:.2f} "
+                f"| {theirs * 1e3:.2f} | {share:.0%} |",
                 flush=True,
             )
 

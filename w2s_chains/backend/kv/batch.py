@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from w2s_chains.backend.kv.frames import Frames
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Ints, Plane, Store
 
@@ -91,6 +92,7 @@ class Batch:
         filled: Columns in use.
         kv: Keys and values per plane: [layers, heads, B, columns, dim].
         cache: The cache that transformers reads and writes.
+        frame: Where keys and values lie if work on them can be recorded; it may have more rows.
     """
 
     width: int
@@ -107,6 +109,7 @@ class Batch:
         limit: int | None,
         device: torch.device,
         dtype: torch.dtype,
+        frames: Frames | None = None,
     ) -> None:
         """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
 
@@ -120,6 +123,7 @@ class Batch:
                 beyond their end, which must not lie beyond the model's.
             device: Device of the model's input.
             dtype: Dtype of the model's attention scores.
+            frames: Finds a place that does not move, if wanted.
         """
         self.adapters = adapters
         self.past = [upto for _, upto in paths]
@@ -130,14 +134,18 @@ class Batch:
         columns = self._begin(width, steps, limit)
         if width == 1 or steps == 1:
             columns += _LEAST_ROOM + self.filled // 8
+        self.frame = None if frames is None else frames.take(self, len(paths), columns)
+        if self.frame is not None:
+            columns = self.frame.columns
         self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
         self._columns = torch.arange(columns, device=device)
         self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
-        self.kv = store.gather(self._table(paths, columns))
+        self.kv = store.gather(self._table(paths, columns), self.frame and self.frame.kv)
         layers: dict[int, _Layer] = {}
         for plane, (keys, values) in zip(store.planes, self.kv, strict=True):
             for i, layer in enumerate(plane.layers):
-                layers[layer] = _Layer(self, keys[i].transpose(0, 1), values[i].transpose(0, 1))
+                own = (kv[i].transpose(0, 1)[: len(paths)] for kv in (keys, values))
+                layers[layer] = _Layer(self, *own)
         self.cache = Cache(layers=[layers[i] for i in sorted(layers)])
 
     def _begin(self, width: int, steps: int, limit: int | None) -> int:
@@ -150,8 +158,9 @@ class Batch:
 
     def _table(self, paths: Sequence[Path], columns: int) -> Ints:
         """Return the slot of each column, 0 for those without a token: [B, columns]."""
-        table = np.zeros((len(paths), columns), np.int64)
-        for own, (segment, upto) in zip(table, paths, strict=True):
+        rows = len(paths) if self.frame is None else self.frame.rows
+        table = np.zeros((rows, columns), np.int64)
+        for own, (segment, upto) in zip(table, paths, strict=False):
             shift = self.filled - upto
             for begin, slots in () if segment is None else segment.slots(upto):
                 own[shift + begin : shift + begin + len(slots)] = slots
@@ -164,6 +173,10 @@ class Batch:
     def _fed(self) -> int:
         """Columns that were read since the paths were gathered, or since the batch went on."""
         return self.filled - self.fork + 1
+
+    def next_columns(self, count: int) -> Tensor:
+        """Return the numbers of the next ``count`` columns: [count]."""
+        return self._columns[self.filled : self.filled + count]
 
     def positions(self, count: int) -> Tensor:
         """Return the positions of the next ``count`` columns: [B, count]."""
@@ -187,10 +200,23 @@ class Batch:
         end = self.filled + count
         if self.width == 1 or end <= self.fork:
             return self._mask[:, :end]
+        return self.float_mask(count, end)
+
+    def float_mask(self, count: int, columns: int) -> Tensor:
+        """Return what is added to the attention scores of the next ``count`` columns.
+
+        Args:
+            count: The number of columns that are read.
+            columns: The number of those that they see or not, from the first one on.
+
+        Returns:
+            0 where a column is seen. [B, 1, count, columns]
+        """
         # Made here and copied in one piece: on a GPU a dozen small operations would take longer.
         blocked = torch.finfo(self._dtype).min
         shared = self.fork - 1
-        seen, asking = np.arange(shared, end), np.arange(self.filled, end)[:, None]
+        asking = np.arange(self.filled, self.filled + count)[:, None]
+        seen = np.arange(shared, columns)
         related = (seen == shared) | ((seen - asking) % self.width == 0)
         hidden = ~(related & (seen <= asking)) * np.float32(blocked)  # [count, columns from shared]
         own = torch.as_tensor(hidden).to(self._mask.device, self._dtype)
@@ -252,10 +278,15 @@ class Batch:
 
 
 class Memory:
-    """The keys and values of a model: the store while it is in use, and the last batches."""
+    """The keys and values of a model: the store while it is in use, and the last batches.
+
+    Attributes:
+        frames: Finds a place for every batch that does not move; None gives each memory anew.
+    """
 
     def __init__(self, planes: Sequence[Plane]) -> None:
         self.planes = planes
+        self.frames: Frames | None = None
         self._store: weakref.ref[Store] | None = None
         self._last: list[weakref.ref[Batch]] = []
 
@@ -291,6 +322,7 @@ class Memory:
             limit=limit,
             device=device,
             dtype=dtype,
+            frames=self.frames,
         )
         self._store = weakref.ref(store)
         self._last = [*map(weakref.ref, last), weakref.ref(batch)]

@@ -118,8 +118,20 @@ class Store:
         self._free = np.concatenate((self._free[: self._count], np.empty(size, np.int64)))
         self._release(np.arange(before, size))
 
-    def gather(self, index: Ints) -> list[KV]:
-        """Copy the slots of a table [B, columns]: [layers, heads, B, columns, dim] per plane."""
+    def gather(self, index: Ints, into: Sequence[KV] | None = None) -> list[KV]:
+        """Copy the slots of a table [B, columns]: [layers, heads, B, columns, dim] per plane.
+
+        Args:
+            index: The slots; 0 gives zeros.
+            into: Where to copy them, instead of into new memory.
+        """
+        if into is not None:
+            source = torch.as_tensor(index.ravel())
+            for both, own in zip(self._kv, into, strict=True):
+                for kept, target in zip(both, own, strict=True):
+                    flat = target.flatten(2, 3)  # a view, since a frame's columns lie side by side
+                    torch.index_select(kept, 2, source.to(kept.device), out=flat)
+            return list(into)
         if not index.any():
             return [plane.zeros(*index.shape) for plane in self.planes]
         flat = torch.as_tensor(index.ravel())

@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from w2s_chains.backend.kv.batch import Batch, Memory, Path
-from w2s_chains.backend.kv.store import Plane
+from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.replay import CudaGraphs, Recorder, Replays
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
 from w2s_chains.backend.lm.exactness import check_exact, rope_border
 from w2s_chains.backend.lm.logits import no_numbers
+from w2s_chains.backend.lm.planes import cannot_branch, check_branchable, find_planes, name_of
 from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
 T = TypeVar("T")
@@ -34,35 +36,6 @@ class Counters:
     forwards: int = 0
     tokens_read: int = 0
     prefills: int = 0
-
-
-def check_branchable(config: Any) -> None:
-    """Check that a model's cache can be cut into slices and put together again.
-
-    Raises:
-        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar, or the
-            model reads its prompt with an encoder.
-    """
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"model {_name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
-            "not continue texts; use a causal language model (decoder only)"
-        )
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
-        raise _cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
-
-
-def _cannot_branch(config: Any, why: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"model {_name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
-        "every token (full attention); use a model without sliding-window, chunked or recurrent "
-        "layers, or switch the window off in its config if texts are short (sliding_window: null)"
-    )
-
-
-def _name_of(config: Any) -> str:
-    return getattr(config, "_name_or_path", "") or getattr(config, "model_type", "?")
 
 
 def _text_config(config: Any) -> Any:
@@ -80,25 +53,32 @@ class CausalLM:
         adapters: The LoRA adapters that are loaded into it; shared likewise.
         adapter: The adapter of this view; None for the base model.
         memory: The keys and values of all texts that were read; shared likewise.
+        replays: Decode steps that were recorded; None to run each of them.
         takes_positions: Whether the model takes position ids; others count columns themselves.
         can_branch: Whether siblings may share a row.
         first_position: The model's number for the position of a text's first token.
         border: Longer texts are read with other rotary frequencies; None if none are.
     """
 
-    def __init__(self, model: PreTrainedModel, token_budget: int = DEFAULT_TOKEN_BUDGET) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        cuda_graphs: bool = False,
+    ) -> None:
         """Wrap a loaded model.
 
         Args:
             model: Any ``AutoModelForCausalLM`` with full attention.
             token_budget: Most columns of one batch; halved whenever memory runs out.
+            cuda_graphs: Whether to record decode steps as CUDA graphs.
 
         Raises:
             UnsupportedModelError: The model's cache cannot branch, or a way in which a search reads
                 it gives other logits than one plain forward.
         """
         if getattr(model, "_is_stateful", False):
-            raise _cannot_branch(model.config, "it keeps a recurrent state")
+            raise cannot_branch(model.config, "it keeps a recurrent state")
         check_branchable(model.config)
         check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
@@ -115,10 +95,40 @@ class CausalLM:
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.first_position = 0
         self.border = rope_border(model.config)
-        self.memory = Memory(self._find_planes())
+        self.memory = Memory(find_planes(model, self._cache, self.device))
         self.counters = Counters()
+        self.replays: Replays | None = None
         self.can_branch = check_exact(self)
+        if cuda_graphs:
+            self.record(CudaGraphs(), torch.device("cuda"))
         self.counters = Counters()
+
+    def record(self, recorder: Recorder, kind: torch.device) -> None:
+        """Record decode steps from now on, and check that repeating them changes nothing.
+
+        Args:
+            recorder: Makes the recordings.
+            kind: The kind of device that it records.
+
+        Raises:
+            UnsupportedModelError: The model lies elsewhere, or cannot be recorded.
+        """
+        devices = {plane.device for plane in self.memory.planes}
+        if devices != {self.device} or self.device.type != kind.type:
+            raise UnsupportedModelError(
+                f"cuda_graphs needs a model on one GPU, but {self.name!r} lies on "
+                f"{', '.join(sorted(map(str, devices)))}; leave it out, or give a device"
+            )
+        if self.takes_positions:
+            self.memory.frames = Frames(self.memory.planes)
+            self.replays = Replays(self.dtype, self.device, recorder)
+        # Twice, since a step is run before it is recorded.
+        same = all(check_exact(self) is self.can_branch for _ in range(2))
+        if not same or self.replays is None:
+            raise UnsupportedModelError(
+                f"the decode steps of model {self.name!r} cannot be recorded: its code waits for "
+                "the device, or changes from step to step; leave cuda_graphs out"
+            )
 
     def view(self, token_budget: int) -> CausalLM:
         """Return the same model with a token budget and an adapter of its own."""
@@ -130,7 +140,7 @@ class CausalLM:
     @property
     def name(self) -> str:
         """The model's name, for messages."""
-        return _name_of(self.model.config)
+        return name_of(self.model.config)
 
     @property
     def no_numbers(self) -> str:
@@ -158,32 +168,6 @@ class CausalLM:
         """Longest text that the model can read, in tokens; None if its config does not say."""
         limit = getattr(_text_config(self.model.config), "max_position_embeddings", None)
         return None if limit is None else limit - self.first_position
-
-    @torch.inference_mode()
-    def _find_planes(self) -> list[Plane]:
-        """Read one token to find out how the model lays out keys and values."""
-        cache = DynamicCache()
-        one = torch.zeros((1, 1), dtype=torch.long, device=self.device)
-        self.model(input_ids=one, use_cache=True, **{self._cache: cache})
-        layers: dict[tuple[Any, ...], list[int]] = {}
-        for i, layer in enumerate(cache.layers):
-            if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
-                raise _cannot_branch(self.model.config, "it does not fill an ordinary cache")
-            k, v = layer.keys, layer.values  # [1, H, 1, D]
-            layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
-        if not layers:
-            raise _cannot_branch(self.model.config, "it keeps no keys and values")
-        return [
-            Plane(
-                layers=tuple(indices),
-                heads=heads,
-                key_dim=key_dim,
-                value_dim=value_dim,
-                dtype=dtype,
-                device=device,
-            )
-            for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
-        ]
 
     def check_border(self, prompt: int, total: int) -> None:
         """Check that an answer does not begin below the border and end above it.
@@ -245,25 +229,33 @@ class CausalLM:
             Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
         """
         rows, count = ids.shape
-        options: dict[str, Any] = {self._cache: batch.cache}
-        if self.takes_positions:
-            positions = batch.positions(count)
-            offset = self.first_position
-            options["position_ids"] = positions + offset if offset else positions
-        if last_only and self._keeps_last:
-            options["logits_to_keep"] = 1
         config = _text_config(self.model.config)
         with grouped(config, self._grouped), self.adapters.rows(batch.adapters):
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=batch.attention_mask(count),
-                use_cache=True,
-                **options,
-            ).logits
+            logits = None if self.replays is None else self.replays.read(self._logits, batch, ids)
+            if logits is None:
+                positions = batch.positions(count) if self.takes_positions else None
+                mask = batch.attention_mask(count)
+                logits = self._logits(ids, positions, mask, batch.cache, last_only)
         batch.filled += count
         self.counters.forwards += 1
         self.counters.tokens_read += rows * count
         return (logits[:, -1:] if last_only else logits).float()
+
+    def _logits(
+        self,
+        ids: Tensor,
+        positions: Tensor | None,
+        mask: Tensor,
+        cache: Cache,
+        last_only: bool = False,
+    ) -> Tensor:
+        options: dict[str, Any] = {self._cache: cache}
+        if positions is not None:
+            offset = self.first_position
+            options["position_ids"] = positions + offset if offset else positions
+        if last_only and self._keeps_last:
+            options["logits_to_keep"] = 1
+        return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **options).logits
 
     def in_rows(
         self, families: Collection[Sequence[T]], steps: int, past: int

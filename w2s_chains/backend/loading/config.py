@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack, cast
 
 from pydantic import (
     BeforeValidator,
@@ -12,11 +12,13 @@ from pydantic import (
     SerializationInfo,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.configs import Config
+from w2s_chains.errors import ConfigError
 
 
 def _as_text(value: object) -> object:
@@ -46,6 +48,7 @@ class ModelFields(PromptFields, total=False):
     attn_implementation: str | None
     config: dict[str, Any]
     token_budget: int
+    cuda_graphs: bool
 
 
 class Placement(Config):
@@ -78,10 +81,13 @@ class ModelOptions(PromptTemplate, Placement):
     Attributes:
         config: Overrides of the model's own config, such as ``{sliding_window: null}``.
         token_budget: The most tokens in one batch, cached ones included.
+        cuda_graphs: Record decode steps as CUDA graphs, which spares a GPU the launches of single
+            operations. Needs a GPU, and a model without adapters. Never run on a GPU yet.
     """
 
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     token_budget: int = Field(default=DEFAULT_TOKEN_BUDGET, ge=1)
+    cuda_graphs: bool = False
 
     def __hash__(self) -> int:
         return hash(repr(self))  # some fields hold mappings
@@ -117,6 +123,12 @@ class Model(ModelOptions):
 
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
 
+    @model_validator(mode="after")
+    def _recordable(self) -> Self:
+        if self.cuda_graphs and self.adapter is not None:
+            raise no_graphs_of_adapters(self.adapter)
+        return self
+
     @model_serializer(mode="wrap")
     def _chat_said(self, others: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
         """Always write ``chat`` in a chat model's config, where false is not the default."""
@@ -127,8 +139,16 @@ class Model(ModelOptions):
     @property
     def weights(self) -> str:
         """A key, equal for models that can share weights; adapters and prompts may differ."""
-        names = ("model", "config", *Placement.model_fields)
+        names = ("model", "config", "cuda_graphs", *Placement.model_fields)
         return repr([getattr(self, name) for name in names])
 
     def prompt_template(self) -> PromptTemplate:
         return PromptTemplate(template=self.template, chat=self.chat, system=self.system)
+
+
+def no_graphs_of_adapters(adapter: str) -> ConfigError:
+    """Return the error about an adapter on a model whose decode steps are recorded."""
+    return ConfigError(
+        f"cuda_graphs cannot record adapters, which are switched on and off, but {adapter!r} is "
+        "one; merge it into its base, or leave cuda_graphs out"
+    )

@@ -15,8 +15,9 @@ from transformers import (
 
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.attention import check_pads
-from w2s_chains.backend.lm.causal_lm import CausalLM, check_branchable
-from w2s_chains.backend.loading.config import Model
+from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.planes import check_branchable
+from w2s_chains.backend.loading.config import Model, no_graphs_of_adapters
 from w2s_chains.backend.loading.locate import (
     check_complete,
     clear_errors_of,
@@ -56,7 +57,7 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
         check_complete(spec.model, found, "causal language model")
         if spec.device_map is None and spec.quantization_config is None:
             model = model.to(device)
-        lm = CausalLM(model)
+        lm = CausalLM(model, cuda_graphs=spec.cuda_graphs)
     return share(lm, text, spec)
 
 
@@ -70,6 +71,8 @@ def share(lm: CausalLM, text: Tokenizer, spec: Model) -> tuple[CausalLM, Tokeniz
     """
     view = lm.view(spec.token_budget)
     if spec.adapter is not None:
+        if lm.replays is not None:
+            raise no_graphs_of_adapters(spec.adapter)
         with clear_errors_of(spec.adapter):
             view.adapter = lm.adapters.load(spec.adapter, locate_adapter(spec.adapter))
     return view, tokens(lm.model, text.hf_tokenizer, spec.prompt_template())

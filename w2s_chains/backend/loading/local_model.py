@@ -41,14 +41,16 @@ class LocalModel(Contract):
         chat: bool | Literal["auto"] = False,
         system: str | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
+        cuda_graphs: bool = False,
     ) -> None:
         """Wrap a loaded model and its tokenizer; see ``Model`` for the options.
 
         Raises:
-            UnsupportedModelError: The model's cache cannot branch.
+            UnsupportedModelError: The model's cache cannot branch, or its decode steps cannot be
+                recorded.
         """
         how = PromptTemplate(template=template, chat=chat, system=system)
-        self._adopt(CausalLM(model, token_budget), tokens(model, tokenizer, how), None)
+        self._adopt(CausalLM(model, token_budget, cuda_graphs), tokens(model, tokenizer, how), None)
 
     @classmethod
     def from_pretrained(

@@ -134,7 +134,8 @@ class Chooser:
             ids[torch.tensor(slots, device=ids.device)] = torch.cat(picked)
         for part in tiles(logits, len(without)):
             rows = without[part]
-            ids.view(-1, self._width)[rows] = self._distinct(logits, rows, live)
+            place = torch.tensor(rows, device=ids.device)
+            ids.view(-1, self._width)[place] = self._distinct(logits, rows, live)
         return ids
 
     def _of_siblings(self, logits: Tensor, slots: Sequence[int], step: int) -> Tensor:
@@ -163,10 +164,11 @@ class Chooser:
         slots = [row * self._width for row in rows]
         draws = [self._draws[slot : slot + self._width] for slot in slots]
         scores = self._noised(logits, rows, slots, 0)
-        ranks = torch.tensor([[draw.rank or 0 for draw in own] for own in draws])
-        best = scores.topk(min(int(ranks.max()) + 1, scores.shape[1]), dim=1)
+        known = [[draw.rank or 0 for draw in own] for own in draws]
+        best = scores.topk(min(max(map(max, known)) + 1, scores.shape[1]), dim=1)
+        ranks = torch.tensor(known, device=scores.device)
         count = best.values.isfinite().sum(1, keepdim=True).clamp(min=1)
-        ids = best.indices.gather(1, ranks.to(count.device) % count)
+        ids = best.indices.gather(1, ranks % count)
         for i, slot in enumerate(slots):
             if slot in live:
                 ids[i] = torch.tensor(self._distinct_live(scores[i], slot), device=ids.device)
@@ -195,7 +197,8 @@ class Chooser:
     ) -> Tensor:
         """Add the noise of some draws to the logits of their rows: the best token is a sample."""
         every = len(rows) == len(logits) and self._width == 1
-        own = logits if every else logits[torch.tensor(rows, device=logits.device)]
+        place = slice(None) if every else torch.tensor(rows, device=logits.device)
+        own = logits[place]
         if step not in self._keys:
             return own
         keys = self._keys[step]
@@ -203,7 +206,7 @@ class Chooser:
             keys = keys[torch.tensor(slots, device=keys.device)]
         noise = log_exponential(keys, logits.shape[1])
         if self._cold is not None:
-            noise.masked_fill_(self._cold if every else self._cold[rows], 0.0)
+            noise.masked_fill_(self._cold[place], 0.0)
         return own - noise
 
     def _follow(self, scores: Tensor, slots: Sequence[int], step: int) -> list[int]:
