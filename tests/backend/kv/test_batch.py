@@ -120,6 +120,18 @@ def test_a_batch_goes_with_the_paths_that_could_go_on_in_it(lm: CausalLM) -> Non
         gc.enable()
 
 
+def test_a_batch_goes_before_another_takes_over_its_rows(lm: CausalLM) -> None:
+    older = prompts(lm)
+    batch, _ = step(lm, older)
+    paths = children(batch, older, [40, 41, 42])
+    alive = weakref.ref(batch)
+    del batch
+    step(lm, older)
+    assert alive() is not None, "control: other rows leave it"
+    step(lm, paths[:2])
+    assert alive() is None
+
+
 def test_no_more_than_two_batches_are_held(lm: CausalLM) -> None:
     kept: list[list[Segment]] = []
     alive: list[weakref.ref[Batch]] = []

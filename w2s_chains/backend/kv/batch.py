@@ -306,12 +306,11 @@ class Memory:
         ``Batch`` documents the arguments.
         """
         columns = 1 + width * (steps - 1)
-        last = [batch for ref in self._last if (batch := ref())]
-        for batch in last:
-            if batch.holds(paths, adapters, columns):
-                return batch.go_on(paths, width, steps, limit)
-        if len(last) == _LAST:
-            last.pop(0).let_go()  # before more memory is taken
+        for ref in self._last:
+            if (last := ref()) and last.holds(paths, adapters, columns):
+                return last.go_on(paths, width, steps, limit)
+        last = None
+        self._make_room(paths)
         store = (self._store and self._store()) or Store(self.planes)
         batch = Batch(
             store,
@@ -325,5 +324,19 @@ class Memory:
             frames=self.frames,
         )
         self._store = weakref.ref(store)
-        self._last = [*map(weakref.ref, last), weakref.ref(batch)]
+        self._last.append(weakref.ref(batch))
         return batch
+
+    def _make_room(self, paths: Sequence[Path]) -> None:
+        """Let batches go before the next one takes memory: those whose rows it takes over."""
+        begun = {id(segment.tip[0]) for segment, _ in paths if segment and segment.tip}
+        kept: list[weakref.ref[Batch]] = []
+        for ref in self._last:
+            batch = ref()
+            if batch is not None and id(batch) in begun:
+                batch.let_go()
+            elif batch is not None:
+                kept.append(ref)
+        if len(kept) == _LAST and (oldest := kept.pop(0)()):
+            oldest.let_go()
+        self._last = kept
