@@ -216,9 +216,7 @@ def test_weights_by_hand() -> None:
     assert (log_mean([low, low]), log_mean([low, high])) == (low, high)
 
 
-def by_hand(
-    strategy: ParticleFilter, of: Callable[[Hypothesis], float], seed: int = 0
-) -> Trace:
+def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float], seed: int = 0) -> Trace:
     """Every child's letter is its number; answers end after three."""
 
     def propose(ask: Expand) -> list[Hypothesis]:
