@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +103,7 @@ def test_rows_hold_inside_and_end_outside() -> None:
         with adapters.rows(None):
             assert chosen(adapters) == base
         assert chosen(adapters) == ["a", "__base__", "b"]
-        with pytest.raises(KeyError), adapters.rows(["c"] * 3):
+        with contextlib.suppress(KeyError), adapters.rows(["c"] * 3):
             assert chosen(adapters) == ["c"] * 3
             raise KeyError
         assert chosen(adapters) == ["a", "__base__", "b"]
@@ -151,7 +152,7 @@ def test_logits_may_differ_by_rounding(dtype: torch.dtype, limit: float) -> None
     for sign in (1, -1):
         near = wanted + torch.tensor([0.0, 0.0, sign * 0.97 * limit])
         adapters._compare("mine", near, wanted, "is odd")
-        with pytest.raises(UnsupportedModelError, match="'mine' .*: it is odd; merge"):
+        with pytest.raises(UnsupportedModelError, match=r"'mine' .*: it is odd; merge"):
             adapters._compare("mine", wanted + (near - wanted) * 1.1, wanted, "is odd")
     with pytest.raises(UnsupportedModelError, match="is odd"):
         adapters._compare("mine", wanted * torch.nan, wanted, "is odd")
@@ -209,7 +210,7 @@ def logits(model: Any, rows: int = 1) -> Tensor:
 def hooks(model: Any) -> list[int]:
     from peft.tuners.lora import LoraLayer
 
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     return [len(module._forward_pre_hooks) for module in layers]
 
 
@@ -268,9 +269,9 @@ def test_the_base_in_the_file_of_an_adapted_embedding_is_not_taken(
         assert not torch.allclose(logits(base), plain, atol=0.1), "control"
     other = tiny.llama(64, num_hidden_layers=1)
     with torch.no_grad():
-        other.get_input_embeddings().weight[5] += 0.5
+        other.model.embed_tokens.weight[5] += 0.5
     tiny.save_adapter(tmp_path / "other", other, target_modules=["embed_tokens"])
-    with pytest.raises(UnsupportedModelError, match="'other' .* changes its base where it is off"):
+    with pytest.raises(UnsupportedModelError, match=r"'other' .* changes its base"):
         adapters.load("other", tmp_path / "other")
     assert base.get_input_embeddings().base_layer.weight is own
     assert torch.equal(logits(base), plain)
