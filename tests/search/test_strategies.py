@@ -268,6 +268,22 @@ def test_wrong_settings_name_the_field(make, field):
         make()
 
 
+NUMBERS = [
+    (kind, name)
+    for kind, strategy in STRATEGIES.items()
+    for name, field in strategy.model_fields.items()
+    if field.annotation is float
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_every_number_is_finite(kind, name):
+    assert len(NUMBERS) == 17
+    for wrong in ("inf", "-inf", "nan"):
+        with pytest.raises(ConfigError, match=name):
+            build_strategy({"type": kind, name: float(wrong)})
+
+
 @pytest.mark.parametrize(
     "strategy",
     [

@@ -34,7 +34,8 @@ Wrong = Callable[[str, int, Tensor], Any]
 
 class Config:
     def __init__(self, **values: Any) -> None:
-        self.__dict__.update({"pad_token_id": None, **values})
+        self.pad_token_id = None
+        self.__dict__.update(values)
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -102,7 +103,7 @@ class TableModel:
         return sum((TABLE[token] / 2**i for i, token in enumerate(reversed(path))), TABLE[0] * 0)
 
     def __call__(self, input_ids: Tensor, use_cache: bool) -> Any:
-        assert not use_cache
+        assert use_cache is False
         rows = input_ids.tolist()
         paths = [[row[: i + 1] for i in range(len(row))] for row in rows]
         return SimpleNamespace(logits=self.logits("plain", paths))
@@ -295,6 +296,12 @@ def test_positions_may_begin_after_the_padding_token(
     assert set(tried) == ({0, 5} if retried else {0})
 
 
+def test_a_config_may_have_no_padding_token() -> None:
+    lm = TableModel(scaled(CHUNK, ALL, 1.0))
+    del lm.config.pad_token_id
+    assert "read wrongly by incremental reading" in verdict(lm)
+
+
 def test_without_positions_there_are_no_branches() -> None:
     lm = TableModel()
     lm.takes_positions = False
@@ -318,7 +325,9 @@ def test_branches_that_fail(error: type[Exception]) -> None:
         assert verdict(lm) == "none"
 
 
-@pytest.mark.parametrize("call", [("plain", 0), ("plain", 1), ("plain", 2), ("read", 3)], ids=str)
+@pytest.mark.parametrize(
+    "call", [*(("plain", n) for n in range(3)), *(("read", n) for n in (0, 3, 5))], ids=str
+)
 @pytest.mark.parametrize(
     "error", [KeyError("no\nsuch"), KeyError, ProposerError("x"), MemoryError,
               torch.OutOfMemoryError("x")], ids=repr
@@ -330,7 +339,7 @@ def test_ways_that_fail(call: tuple[str, int], error: Any) -> None:
         if (kind, n) == call:
             raise error
 
-    path = "a plain forward" if call[0] == "plain" else "incremental reading"
+    path = "a plain forward" if call[0] == "plain" else READ[call[1]][1]
     if isinstance(error, KeyError) or error is KeyError:
         said = verdict(TableModel(wrong))
         assert f"model 'table' cannot be read by {path}: KeyError: " in said
@@ -463,5 +472,8 @@ def test_texts_are_of_usual_tokens() -> None:
     assert len({*spread}) == 17
     assert max(spread) > 900, "from the whole vocabulary"
     lm.config = Config(bos_token_id=0)
+    for size in range(18, 90):
+        lm.vocabulary_size = size
+        assert len({*_texts(lm).flatten().tolist()}) == 17, "no token twice"
     lm.vocabulary_size = 1
     assert {*_texts(lm).flatten().tolist()} == {0}, "better than none"
