@@ -214,6 +214,11 @@ def hooks(model: Any) -> list[int]:
     return [len(module._forward_pre_hooks) for module in layers]
 
 
+def test_what_is_refused_is_refused_before_the_model_is_touched(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"adapter 'mine' .* has type 'IA3'"):
+        Adapters(None).load("mine", written(tmp_path, {"peft_type": "IA3"}))
+
+
 def test_an_adapter_is_loaded_once(base: Any, tmp_path: Path) -> None:
     plain = logits(base)
     (first, one), (second, two) = (adapter(tmp_path / f"{i}", i) for i in (1, 2))
