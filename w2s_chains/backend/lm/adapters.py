@@ -194,9 +194,6 @@ class Adapters:
                 module.register_forward_pre_hook(self._choose, with_kwargs=True)
                 self._watched.add(module)
             if type(module) is Linear and not module.lora_variant and key in module.lora_A:
-                base: Any = module.get_base_layer()
-                for part in (module.lora_A[key], module.lora_B[key]):
-                    part.to(base.weight.dtype)
                 setattr(module, _FAST, functools.partial(_add_to_rows, module))
 
     def _choose(self, module: Any, args: Any, kwargs: Any) -> Any:
