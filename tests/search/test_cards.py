@@ -134,6 +134,24 @@ def test_the_first_good_segment_is_taken_and_further_ones_are_new_children() -> 
     assert {(a.chunk_tokens, a.until) for a in trace.expansions} == {(5, Until(entropy=3.0))}
 
 
+def test_a_score_at_the_threshold_is_always_accepted() -> None:
+    class Lowest(random.Random):
+        """Gives the number that is accepted last."""
+
+        def random(self) -> float:
+            return 0.0
+
+    def answer(score: float) -> str:
+        search = CARDS(goal=2.0, goal_tokens=1, attempts=2, wave=2).search(Hypothesis.root(""))
+        assert isinstance(next(search), RandomStream)
+        ask: Any = search.send(Lowest())
+        search.send(numbered(tokens=1)(ask))
+        return search.send([score, 9.0]).hypothesis.response  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert answer(2.0) == "<0>"
+    assert answer(1.99) == "<1>", "control"
+
+
 def test_a_wave_changes_cost_and_not_the_answer() -> None:
     def of(h: Hypothesis) -> float:
         return random.Random(h.response).gauss(0.0, 2.0)

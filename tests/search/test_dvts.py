@@ -109,6 +109,29 @@ def test_identical_candidates_of_a_subtree_are_scored_once() -> None:
     assert trace.expansions[0].successors == 24, "control"
 
 
+@pytest.mark.parametrize(
+    ("ends", "grown", "answer"),
+    [
+        (("aa", "ca"), [[""], ["a", "c"]], "aa"),
+        (("aaa", "ca"), [[""], ["a", "c"], ["aa"]], "ca"),
+        (("a", "c"), [[""]], "a"),
+    ],
+)
+def test_the_first_of_equals_is_kept(ends: tuple[str, ...], grown: Any, answer: str) -> None:
+    """Among the children of a subtree, the answers of a round, and those of several rounds."""
+
+    def propose(ask: Expand) -> list[Hypothesis]:
+        return [
+            h.extend(letter, (1,), finish_reason="eos" if h.response + letter in ends else None)
+            for h in ask.hypotheses
+            for letter in "abcd"[: ask.successors]
+        ]
+
+    trace = drive(DVTS(subtrees=2, successors=2, chunk_tokens=1), propose, lambda h: 0.0)
+    assert [[h.response for h in ask.hypotheses] for ask in trace.expansions] == grown
+    assert trace.answer.response == answer
+
+
 CHANCES = {"a": 0.5, "b": 0.3, "c": 0.2}
 VALUES = {"a": 1.0, "b": 2.0, "c": 0.0}
 

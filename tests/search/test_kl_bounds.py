@@ -125,6 +125,10 @@ def test_bounds_by_hand() -> None:
     assert divergence.chunk_beam(4, 4, 10) == pytest.approx(11 * math.log(4))
     assert divergence.population(4, 10) == pytest.approx(10 * math.log(4))
     assert divergence.chunk_beam(1, 4, 10) == pytest.approx(10 * (math.log(4) - 0.75))
+    beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=5)
+    assert beam.kl_bound(4) == divergence.chunk_beam(2, 3, 4)
+    whole = beam.model_copy(update={"chunk_tokens": None})
+    assert whole.kl_bound(1) == divergence.best_of(6), "all six are samples of the prompt"
 
 
 def test_sampling_stays_where_it_is() -> None:

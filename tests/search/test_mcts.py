@@ -132,6 +132,18 @@ def test_much_exploration_visits_by_the_priors() -> None:
     assert visits == [pytest.approx(42, abs=1), pytest.approx(20, abs=1)]
 
 
+def test_the_prompt_counts_no_visit_of_its_own() -> None:
+    """After one iteration sqrt(visits) is 1, and b's bonus is 1 less than a's."""
+
+    def second(lead: float) -> str:
+        strategy = MCTS(
+            iterations=2, successors=2, chunk_tokens=1, exploration=6.0, entropy_weight=0.0
+        )
+        return expanded(strategy, lambda h: lead * (h.response == "b"))[1]
+
+    assert (second(0.99), second(1.01)) == ("a", "b")
+
+
 def test_looking_ahead_leaves_a_trap() -> None:
     def of(h: Hypothesis) -> float:
         good = h.response.startswith("b") and h.n_tokens > 1

@@ -200,6 +200,7 @@ def test_systematic_copies_are_as_many_as_the_weights_say() -> None:
     copies = Counter(i for u in range(points) for i in systematic(weights, (u + 0.5) / points))
     assert [copies[i] / points for i in range(4)] == pytest.approx([0.4, 0.0, 2.6, 1.0], abs=0.01)
     assert systematic([1.0] * 6, 0.0) == systematic([1.0] * 6, 0.999999) == list(range(6))
+    assert len(systematic([0.1] * 6, 0.0)) == 6, "rounding reaches a seventh point"
 
 
 def test_weights_by_hand() -> None:
@@ -209,12 +210,13 @@ def test_weights_by_hand() -> None:
     assert relative([high, 3.0, high]) == [1.0, 0.0, 1.0]
     assert effective_size([1.0, 1.0, 1.0]) == pytest.approx(3)
     assert effective_size([1.0, 0.0, 0.0]) == pytest.approx(1)
+    assert effective_size([1.0, 0.5]) == pytest.approx(1.8)
     assert log_mean([math.log(1.0), math.log(3.0)]) == pytest.approx(math.log(2))
     assert log_mean([1e5, 1e5]) == pytest.approx(1e5)
     assert (log_mean([low, low]), log_mean([low, high])) == (low, high)
 
 
-def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float]) -> Trace:
+def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float], seed: int = 0) -> Trace:
     """Every child's letter is its number; answers end after three."""
 
     def propose(ask: Expand) -> list[Hypothesis]:
@@ -224,7 +226,48 @@ def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float]) -> Trac
             for i in range(ask.first, ask.first + ask.successors)
         ]
 
-    return drive(strategy, propose, of)
+    return drive(strategy, propose, of, seed=seed)
+
+
+def test_normaliser_and_weights_by_hand() -> None:
+    """Both steps resample; the last weights are those of the last step, over tau."""
+    scores = {"0": 2.0, "1": 0.0, "00": 2.0, "01": 8.0}
+
+    def of(h: Hypothesis) -> float:
+        return scores.get(h.response[:2], 0.0) + (h.n_tokens == 3) * float(h.response[-1] == "1")
+
+    strategy = Seen(particles=2, chunk_tokens=1, tau=2.0, resample_below=1.0)
+    by_hand(strategy, of, seed=1)
+    found = SEEN[-1]
+    assert {h.response[:2] for h in found.answers} == {"01"}, "drawn twice, by this seed"
+    assert [h.response[2] for h in found.answers] == ["0", "1"]
+    assert found.log_weights == (0.0, 0.5)
+    means = [(math.exp(1) + 1) / 2, (1 + math.exp(3)) / 2, (1 + math.exp(0.5)) / 2]
+    assert found.log_normaliser == pytest.approx(sum(map(math.log, means)))
+
+
+def test_no_weights_are_left_where_only_finished_answers_are_copied() -> None:
+    def propose(ask: Expand) -> list[Hypothesis]:
+        ends = ("eos", None, None)
+        return [ask.hypotheses[0].extend("x", (1,), finish_reason=reason) for reason in ends]
+
+    strategy = Seen(particles=3, chunk_tokens=1, resample_below=1.0)
+    trace = drive(strategy, propose, lambda h: 50.0 * h.finished)
+    assert len(trace.expansions) == 1
+    assert SEEN[-1].log_weights == (0.0, 0.0, 0.0)
+    assert SEEN[-1].log_normaliser == pytest.approx(50.0 - math.log(3))
+
+
+def test_a_share_that_is_reached_does_not_resample() -> None:
+    def one(h: Hypothesis) -> float:
+        return 0.0 if h.response.startswith("2") else -math.inf
+
+    def successors(below: float) -> list[int]:
+        strategy = ParticleFilter(particles=4, chunk_tokens=1, resample_below=below)
+        return [ask.successors for ask in by_hand(strategy, one).expansions]
+
+    assert successors(0.25) == [4, 1, 1], "the effective size is 1 of 4"
+    assert successors(0.26) == [4, 4, 1], "control"
 
 
 def test_copies_get_different_children_and_no_node_is_expanded_twice() -> None:

@@ -8,10 +8,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s_chains import BestOfN, ChunkBeamSearch, EmulatedFineTuning, Hypothesis, Sampling
-from w2s_chains.core.asks import Commit, Expand, Score
+from w2s_chains import (
+    CARDS,
+    DVTS,
+    MCTS,
+    AdaptiveBestOfN,
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Hypothesis,
+    ParticleFilter,
+    Sampling,
+    SearchStrategy,
+    SpeculativeRejection,
+    TokenSearch,
+)
+from w2s_chains.core.asks import Commit, Expand, Score, Until
+from w2s_chains.core.sampling import MOST_BRANCHES
 from w2s_chains.errors import ConfigError
-from w2s_chains.search import build_strategy
+from w2s_chains.search import STRATEGIES, build_strategy, expand
 from w2s_chains.search.base import distinct, top
 from w2s_chains.testing import drive
 
@@ -253,6 +268,22 @@ def test_wrong_settings_name_the_field(make, field):
         make()
 
 
+NUMBERS = [
+    (kind, name)
+    for kind, strategy in STRATEGIES.items()
+    for name, field in strategy.model_fields.items()
+    if field.annotation is float
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_every_number_is_finite(kind, name):
+    assert len(NUMBERS) == 17
+    for wrong in ("inf", "-inf", "nan"):
+        with pytest.raises(ConfigError, match=name):
+            build_strategy({"type": kind, name: float(wrong)})
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -268,3 +299,82 @@ def test_a_strategy_is_its_own_config(strategy):
     assert build_strategy(strategy.model_dump()) == strategy
     with pytest.raises(ConfigError, match="a config never changes"):
         strategy.type = "other"
+
+
+class Plain(SearchStrategy):
+    """Says nothing of itself."""
+
+    type: str = "plain"
+
+    def search(self, root):
+        yield Commit(hypothesis=root)
+        return root
+
+
+ABOUT = [
+    (Plain(), (1, set(), 0.0, True, True)),
+    (Sampling(), (1, set(), 0.0, False, False)),
+    (EmulatedFineTuning(beta=0.5), (1, set(), 0.5, False, False)),
+    (EmulatedFineTuning(draft_tokens=4), (1, {"drafts"}, 1.0, False, False)),
+    (BestOfN(n=3, steering=0.5), (3, set(), 0.5, True, False)),
+    (AdaptiveBestOfN(n=7, wave=3, steering=0.5), (3, set(), 0.5, True, False)),
+    (SpeculativeRejection(n=6, steering=0.5), (6, set(), 0.5, True, True)),
+    (ChunkBeamSearch(width=2, successors=3, steering=0.5), (6, set(), 0.5, True, True)),
+    (ChunkBeamSearch(chunk_tokens=None), (16, set(), 0.0, True, False)),
+    (DVTS(subtrees=2, successors=3, steering=0.5), (6, set(), 0.5, True, True)),
+    (TokenSearch(candidates=3), (3, set(), 0.0, True, True)),
+    (TokenSearch(candidates=3, distinct=True), (3, {"distinct"}, 0.0, True, True)),
+    (CARDS(attempts=9, wave=2), (2, {"until"}, 0.0, True, True)),
+    (MCTS(successors=3), (3, set(), 0.0, True, True)),
+    (MCTS(successors=3, distinct=True), (3, {"distinct"}, 0.0, True, True)),
+    (ParticleFilter(particles=3), (3, set(), 0.0, True, True)),
+    (ParticleFilter(chunk_tokens=None), (8, set(), 0.0, True, False)),
+]
+
+
+@pytest.mark.parametrize(("strategy", "wanted"), ABOUT, ids=repr)
+def test_what_a_strategy_says_of_itself(strategy, wanted):
+    """Whoever runs it relies on this before it begins."""
+    said = (
+        strategy.branches,
+        strategy.needs,
+        strategy.token_steering,
+        strategy.needs_scorer,
+        strategy.scores_partial,
+    )
+    assert said == wanted
+    assert {type(own) for own, _ in ABOUT} == {Plain, *STRATEGIES.values()}
+
+
+def test_only_some_bounds_are_known():
+    assert Plain().kl_bound(1) is None
+    assert TokenSearch(candidates=3, distinct=True).kl_bound(2) is None
+    assert TokenSearch(candidates=3).kl_bound(2) == pytest.approx(2 * BestOfN(n=3).kl_bound(1))
+
+
+def test_as_many_partial_answers_as_a_path_can_be_wide():
+    assert ChunkBeamSearch(width=MOST_BRANCHES // 4, successors=4).branches == MOST_BRANCHES
+    with pytest.raises(ConfigError, match="65,540 partial answers"):
+        ChunkBeamSearch(width=MOST_BRANCHES // 4 + 1, successors=4)
+
+
+def test_an_ask_says_what_the_search_said():
+    root, until = Hypothesis.root(""), Until(entropy=1.0)
+    names = ("hypotheses", "successors", "chunk_tokens", "steering", "may_be_whole", "first",
+             "distinct", "until", "drafts")  # fmt: skip
+
+    def asked(*args, **options):
+        ask = next(expand([root], *args, **options))
+        return [getattr(ask, name) for name in names]
+
+    given = asked(3, 5, 0.5, True, first=2, distinct=True, until=until, drafts=True)
+    assert given == [(root,), 3, 5, 0.5, True, 2, True, until, True]
+    assert asked(3, None) == [(root,), 3, None, 0.0, False, 0, False, None, False]
+
+
+def test_drafts_are_chunks_of_one_token_more():
+    trace = drive(EmulatedFineTuning(beta=0.5, draft_tokens=3), toy_proposer(), toy_value)
+    asked = {(a.successors, a.chunk_tokens, a.steering, a.drafts) for a in trace.expansions}
+    assert asked == {(1, 4, 0.5, True)}
+    assert trace.committed[-1] == trace.answer.response
+    assert [h.response for a in trace.expansions[1:] for h in a.hypotheses] == trace.committed[:-1]

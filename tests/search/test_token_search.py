@@ -94,6 +94,21 @@ def test_many_candidates_sample_the_tempered_distribution() -> None:
     assert chisquare(found, expected).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("distinct", "chance"), [(False, 0.75), (True, 0.5)])
+def test_a_candidate_that_comes_again_has_another_chance(distinct: bool, chance: float) -> None:
+    """But not without replacement, where it comes again because there are too few others."""
+    asked: list[bool] = []
+
+    def propose(ask: Expand) -> list[Hypothesis]:
+        asked.append(ask.distinct)
+        return [ask.hypotheses[0].extend(x, (1,), finish_reason="length") for x in "aaab"]
+
+    strategy = TokenSearch(candidates=4, tau=1.0, distinct=distinct)
+    found = [drive(strategy, propose, lambda h: 0.0, seed=i).answer.response for i in range(400)]
+    assert set(asked) == {distinct}
+    assert found.count("a") / 400 == pytest.approx(chance, abs=0.07)
+
+
 def test_without_tau_the_best_candidate_stays() -> None:
     trace = drive(TokenSearch(candidates=20), letters(random.Random(0), tokens=6), value)
     assert trace.answer.response == "bbbbbb"

@@ -125,6 +125,7 @@ class Adapters:
             self._names[folder] = key
         return self._names[folder]
 
+    @torch.inference_mode()  # PEFT switches gradients of weights that are made in this mode
     def _load(self, name: str, folder: Path, key: str) -> None:
         try:
             self._add(name, folder, key)
@@ -136,7 +137,6 @@ class Adapters:
                 self._peft = self._peft.unload() and None
             raise
 
-    @torch.inference_mode()
     def _add(self, name: str, folder: Path, key: str) -> None:
         peft = require_peft()
         config = peft.LoraConfig.from_pretrained(folder)
@@ -144,11 +144,17 @@ class Adapters:
         plain = self._logits()
         options = {"autocast_adapter_dtype": False, "low_cpu_mem_usage": True}
         device = str(input_device(self._model))
+        own = [
+            (module, of, weight)
+            for module in self._model.modules()
+            for of, weight in module.named_parameters(recurse=False)
+        ]
         if self._peft is None:
             self._peft = peft.PeftModel(self._model, config, key, **options)
         else:
             self._peft.add_adapter(key, config, **options)
-        found = self._peft.load_adapter(folder, key, torch_device=device, **options)
+        with _unchanged(name, own):
+            found = self._peft.load_adapter(folder, key, torch_device=device, **options)
         if wrong := sorted([*found.missing_keys, *found.unexpected_keys]):
             raise ConfigError(
                 f"adapter {name!r} does not fit its base: {len(wrong)} weights such as "
@@ -188,9 +194,6 @@ class Adapters:
                 module.register_forward_pre_hook(self._choose, with_kwargs=True)
                 self._watched.add(module)
             if type(module) is Linear and not module.lora_variant and key in module.lora_A:
-                base: Any = module.get_base_layer()
-                for part in (module.lora_A[key], module.lora_B[key]):
-                    part.to(base.weight.dtype)
                 setattr(module, _FAST, functools.partial(_add_to_rows, module))
 
     def _choose(self, module: Any, args: Any, kwargs: Any) -> Any:
@@ -209,6 +212,28 @@ class Adapters:
         tolerance = (1e-4 if full else 0.05) * wanted.abs().max()
         if not bool((found - wanted).abs().max() <= tolerance):
             raise _must_be_merged(name, fault)
+
+
+@contextmanager
+def _unchanged(name: str, weights: Sequence[tuple[Any, str, Tensor]]) -> Generator[None]:
+    """Put back what an adapter's file replaces: with an adapted embedding PEFT saves its base, too.
+
+    Args:
+        name: The user's name for the adapter, for messages.
+        weights: Module, name and value of each weight.
+
+    Raises:
+        UnsupportedModelError: A weight in the file is not the base's.
+    """
+    try:
+        yield
+        for module, of, weight in weights:
+            now = getattr(module, of)
+            if now is not weight and not torch.equal(now.to(weight.dtype), weight):
+                raise _must_be_merged(name, "changes its base where it is off")
+    finally:
+        for module, of, weight in weights:
+            setattr(module, of, weight)
 
 
 def input_device(model: Any) -> torch.device:
