@@ -76,6 +76,7 @@ from .search import AdaptiveBestOfN as AdaptiveBestOfN
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
+from .search import Nudging as Nudging
 from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search

@@ -25,6 +25,7 @@ from w2s_chains import (
     HuggingFaceGuide,
     HuggingFaceProposer,
     Hypothesis,
+    Nudging,
     ParticleFilter,
     Sampling,
     SearchStrategy,
@@ -50,6 +51,7 @@ STRATEGIES = [
     DVTS(subtrees=2, successors=2, chunk_tokens=4),
     AdaptiveBestOfN(n=6, wave=2, min_gain=0.5),
     SpeculativeRejection(n=4, chunk_tokens=3),
+    Nudging(threshold=0.2),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -68,6 +70,7 @@ every_strategy = pytest.mark.parametrize(
         "dvts",
         "adaptive",
         "rejection",
+        "nudging",
     ],
 )
 

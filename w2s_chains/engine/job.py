@@ -73,6 +73,8 @@ class Job:
         check_abilities(self.strategy.needs, self)
         if self.strategy.token_steering:
             proposer.check_steering(self.guides)
+        if "by_guide" in self.strategy.needs:
+            proposer.check_writer(self.guides)
         if self.constraint is not None:
             check_constraint(self.constraint, proposer, self.sampling)
         proposer.check(self.root.prompt, self.sampling)
@@ -84,7 +86,12 @@ _ABILITIES = {
     "distinct": "draws candidates without replacement",
     "until": "ends chunks at a place in the text",
     "drafts": "lets the tuned guide write drafts",
+    "by_guide": "lets the tuned guide write words",
 }
+
+
+_FREE = frozenset({"until", "drafts", "by_guide"})
+"""Abilities for answers of no given form."""
 
 
 def check_abilities(needs: Collection[str], job: Job) -> None:
@@ -93,7 +100,7 @@ def check_abilities(needs: Collection[str], job: Job) -> None:
     Raises:
         ConfigError: It lacks one of ``needs``.
     """
-    if job.constraint is not None and (free := sorted({"until", "drafts"} & set(needs))):
+    if job.constraint is not None and (free := sorted(_FREE & set(needs))):
         raise ConfigError(
             f"strategy {job.strategy.type!r} {_ABILITIES[free[0]]}, which an answer that has to "
             "have a form (tool call or structured output) does not allow; use another strategy"

@@ -129,6 +129,11 @@ class SearchState:
                     "a strategy asked for drafts, which need steering and chunk_tokens, and go "
                     "neither with until nor with distinct"
                 )
+            if ask.by_guide and (ask.steering or ask.drafts):
+                raise StrategyError(
+                    "a strategy asked for text of the tuned guide, which goes neither with "
+                    "steering nor with drafts"
+                )
             check_abilities(ask.needs, self.job)
 
     def fail(self, error: BaseException) -> None:

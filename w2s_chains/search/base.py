@@ -107,6 +107,7 @@ def expand(
     distinct: bool = False,
     until: Until | None = None,
     drafts: bool = False,
+    by_guide: bool = False,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
     """Ask for ``successors`` children of each hypothesis; ``Expand`` documents the arguments."""
     children = yield Expand(
@@ -119,6 +120,7 @@ def expand(
         distinct=distinct,
         until=until,
         drafts=drafts,
+        by_guide=by_guide,
     )
     return children
 
