@@ -6,6 +6,7 @@ from .core.asks import Expand as Expand
 from .core.asks import Expands as Expands
 from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
+from .core.asks import TokenRatios as TokenRatios
 from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
@@ -91,6 +92,7 @@ from .search import expand as expand
 from .search import expand_all as expand_all
 from .search import random_stream as random_stream
 from .search import score as score
+from .search import token_ratios as token_ratios
 from .search import top as top
 from .testing import drive as drive
 from .tuning import tune as tune

@@ -1,4 +1,7 @@
-"""The asks of a strategy: ``Expand``, ``Expands``, ``Score``, ``Commit`` and ``RandomStream``."""
+"""The asks of a strategy: ``Expand`` and ``Expands``, ``Score`` and ``TokenRatios``, and others.
+
+The others are ``Commit`` and ``RandomStream``.
+"""
 
 from __future__ import annotations
 
@@ -133,6 +136,18 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenRatios:
+    """Ask for log p_tuned - log p_untuned of each token. The answer is one tuple per hypothesis.
+
+    It has a float for each token of the answer, in nats, in the guides' own tokens, and one for the
+    end token if the hypothesis ended its turn. Needs guides that share a vocabulary
+    (``SearchStrategy.needs_token_ratios``).
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Commit:
     """Declare the text up to this hypothesis final. The answer is None."""
 
@@ -148,4 +163,4 @@ class RandomStream:
     """
 
 
-Ask = Expand | Expands | Score | Commit | RandomStream
+Ask = Expand | Expands | Score | TokenRatios | Commit | RandomStream

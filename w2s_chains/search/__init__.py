@@ -23,6 +23,7 @@ from w2s_chains.search.base import (
     expand_all,
     random_stream,
     score,
+    token_ratios,
     top,
 )
 from w2s_chains.search.steps.cards import CARDS
@@ -89,5 +90,6 @@ __all__ = [
     "expand_all",
     "random_stream",
     "score",
+    "token_ratios",
     "top",
 ]
