@@ -6,6 +6,7 @@ from .core.asks import Expand as Expand
 from .core.asks import Expands as Expands
 from .core.asks import RandomStream as RandomStream
 from .core.asks import Score as Score
+from .core.asks import TokenRatios as TokenRatios
 from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
@@ -76,6 +77,7 @@ from .search import AdaptiveBestOfN as AdaptiveBestOfN
 from .search import BestOfN as BestOfN
 from .search import ChunkBeamSearch as ChunkBeamSearch
 from .search import EmulatedFineTuning as EmulatedFineTuning
+from .search import Nudging as Nudging
 from .search import ParticleFilter as ParticleFilter
 from .search import Sampling as Sampling
 from .search import Search as Search
@@ -90,6 +92,7 @@ from .search import expand as expand
 from .search import expand_all as expand_all
 from .search import random_stream as random_stream
 from .search import score as score
+from .search import token_ratios as token_ratios
 from .search import top as top
 from .testing import drive as drive
 from .tuning import tune as tune

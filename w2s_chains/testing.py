@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score
+from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score, TokenRatios
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.values import as_score
@@ -42,6 +42,7 @@ def drive(
     value: Callable[[Hypothesis], float],
     prompt: str = "",
     seed: int = 0,
+    ratios: Callable[[Hypothesis], Sequence[float]] = lambda hypothesis: (),
 ) -> Trace:
     """Run a search and answer its asks with plain functions.
 
@@ -51,6 +52,7 @@ def drive(
         value: Returns the score of a hypothesis.
         prompt: The prompt to answer.
         seed: Seeds the strategy's own random numbers.
+        ratios: Returns the log-ratios of a hypothesis' tokens, for ``TokenRatios``.
 
     Raises:
         ScorerError: ``value`` returned something else than a number.
@@ -73,6 +75,8 @@ def drive(
             answer = [list(propose(own)) for own in ask.asks]
         elif isinstance(ask, Score):
             answer = [as_score(value(h), h, "value") for h in ask.hypotheses]
+        elif isinstance(ask, TokenRatios):
+            answer = [tuple(ratios(h)) for h in ask.hypotheses]
         elif isinstance(ask, RandomStream):
             answer = numbers
         else:

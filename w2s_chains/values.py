@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from contextlib import suppress
 from typing import Any, LiteralString, TypeGuard, cast
 
@@ -179,6 +179,20 @@ def as_scores(found: object, texts: Sequence[object], source: str, form: str = F
     """
     items = as_items(found, len(texts), source, form)
     return [as_score(item, text, source) for item, text in zip(items, texts, strict=True)]
+
+
+def as_token_scores(found: object, texts: Sequence[object], source: str) -> list[tuple[float, ...]]:
+    """Check numbers for each token of some texts, as ``as_scores`` checks one for each text."""
+    items = as_items(found, len(texts), source, "numbers for the tokens of {} texts of {}")
+    return [
+        tuple(
+            as_score(value, text, source)
+            for value in as_items(
+                item, len(item) if isinstance(item, Sized) else -1, source, "no number for a token"
+            )
+        )
+        for item, text in zip(items, texts, strict=True)
+    ]
 
 
 def as_items(found: object, count: int, source: str, form: str = FORM) -> list[object]:

@@ -21,7 +21,7 @@ from w2s_chains import (
     SearchStrategy,
     W2SError,
 )
-from w2s_chains.core.asks import Expand
+from w2s_chains.core.asks import Expand, Until
 from w2s_chains.engine.children import LONGEST, check_children
 
 BEAM = ChunkBeamSearch(width=2, successors=2, chunk_tokens=2)
@@ -207,3 +207,16 @@ def test_a_strategy_that_raises_ends_its_search_alone() -> None:
     with pytest.raises(W2SError, match=r"SystemExit\(4\)"):
         llm.invoke("x")
     assert llm.invoke("x", strategy="sampling") == "aaaaaa"
+
+
+@pytest.mark.parametrize("until", [None, Until(entropy=1.0), Until(entropy=1.0, least=0)])
+def test_the_hypothesis_itself_is_a_child_where_chunks_may_be_empty(until: Until | None) -> None:
+    root = Hypothesis.root("p")
+    ask = Expand(hypotheses=(root,), chunk_tokens=4, until=until)
+    if until is not None and until.least == 0:
+        check_children(ask, [root], "Own")
+        with pytest.raises(ProposerError, match="does not continue"):
+            check_children(ask, [Hypothesis.root("p")], "Own")
+    else:
+        with pytest.raises(ProposerError, match="does not continue"):
+            check_children(ask, [root], "Own")

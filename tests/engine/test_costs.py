@@ -366,7 +366,7 @@ def test_what_was_sampled_after_a_stop_string_was_read(
 
 @pytest.mark.parametrize("until", [Until(entropy=2.0), Until(strings=("e", " "))])
 def test_what_ended_a_chunk_early_was_sampled(proposer: HuggingFaceProposer, until: Until) -> None:
-    """A token too uncertain to keep, as an end token, and all that follows a string."""
+    """A token too uncertain to keep, as an end token, and what was sampled before a look."""
     ask = Expand(hypotheses=(Hypothesis.root("The movie"),), successors=8, chunk_tokens=12)
     [plain], [children] = (
         proposer.propose([replace(ask, hypotheses=(root,), until=end)])
@@ -375,8 +375,9 @@ def test_what_ended_a_chunk_early_was_sampled(proposer: HuggingFaceProposer, unt
     kept = [child.n_tokens for child in children]
     assert any(n < m.n_tokens for n, m in zip(kept, plain, strict=True)), "control: some are cut"
     counts = [min(n + 1, 12) for n in kept]  # the one after the last that was kept
-    if until.strings:
-        counts = [min(m.n_tokens + 1, 12) for m in plain]
+    if until.strings:  # it is looked for after 2, 6 and 12 tokens
+        looks = [next(n for n in (2, 6, 12) if n >= count) for count in kept]
+        counts = [min(n, m.n_tokens + 1) for n, m in zip(looks, plain, strict=True)]
     usage = children[0].usage
     assert usage.proposed_tokens == sum(counts)
     assert usage.read_tokens == 1 + sum(count - 1 for count in counts)

@@ -116,6 +116,8 @@ REFUSED = {
     "until": ({"until": Until(entropy=1.0)}, "ends chunks at a place in the text"),
     "first": ({"first": -1}, "from number -1 on"),
     "drafts": ({"drafts": True}, "drafts, which need steering"),
+    "by_guide": ({"by_guide": True}, "lets the tuned guide write words"),
+    "by_guide, steered": ({"by_guide": True, "steering": 1.0}, "neither with steering nor with"),
     "drafts, steered": ({"drafts": True, "steering": 1.0}, "lets the tuned guide write drafts"),
 }
 

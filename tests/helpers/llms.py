@@ -25,6 +25,7 @@ from w2s_chains import (
     HuggingFaceGuide,
     HuggingFaceProposer,
     Hypothesis,
+    Nudging,
     ParticleFilter,
     Sampling,
     SearchStrategy,
@@ -45,11 +46,12 @@ STRATEGIES = [
     EmulatedFineTuning(beta=0.7),
     TokenSearch(candidates=4, tau=0.5),
     ParticleFilter(particles=4, chunk_tokens=3, tau=0.5, resample_below=0.9, pick="drawn"),
-    CARDS(goal=4.0, goal_tokens=12, entropy=4.5, chunk_tokens=6, attempts=5, wave=2),
+    CARDS(goal=4.0, goal_tokens=12, entropy=4.5, min_tokens=1, chunk_tokens=6, attempts=5, wave=2),
     MCTS(iterations=3, successors=2, chunk_tokens=4, exploration=0.5),
     DVTS(subtrees=2, successors=2, chunk_tokens=4),
     AdaptiveBestOfN(n=6, wave=2, min_gain=0.5),
     SpeculativeRejection(n=4, chunk_tokens=3),
+    Nudging(threshold=0.2),
 ]
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -68,6 +70,7 @@ every_strategy = pytest.mark.parametrize(
         "dvts",
         "adaptive",
         "rejection",
+        "nudging",
     ],
 )
 

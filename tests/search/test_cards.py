@@ -113,7 +113,9 @@ def test_the_threshold_rises_with_the_length_and_then_stays() -> None:
 
 
 def test_the_first_good_segment_is_taken_and_further_ones_are_new_children() -> None:
-    strategy = CARDS(goal=3.0, goal_tokens=3, beta=1e-9, attempts=7, wave=3, chunk_tokens=5)
+    strategy = CARDS(
+        goal=3.0, goal_tokens=3, beta=1e-9, attempts=7, wave=3, min_tokens=2, chunk_tokens=5
+    )
 
     def good(h: Hypothesis) -> float:
         """Number 4 is good after the root, number 1 after that; then none is, and 5 is the best."""
@@ -131,7 +133,9 @@ def test_the_first_good_segment_is_taken_and_further_ones_are_new_children() -> 
         ("<4><1>", 3, 3),
         ("<4><1>", 6, 1),
     ]
-    assert {(a.chunk_tokens, a.until) for a in trace.expansions} == {(5, Until(entropy=3.0))}
+    assert {(a.chunk_tokens, a.until) for a in trace.expansions} == {
+        (5, Until(entropy=3.0, least=2))
+    }
 
 
 def test_a_score_at_the_threshold_is_always_accepted() -> None:
@@ -214,6 +218,7 @@ WRONG = [
     {"entropy": -1.0},
     {"attempts": 0},
     {"wave": 0},
+    {"min_tokens": 0},
     {"chunk_tokens": None},
     {"r_star": 3},
 ]
@@ -231,9 +236,26 @@ def test_it_is_its_own_config() -> None:
     assert strategy.needs == {"until"}
 
 
+def test_segments_have_a_least_number_of_tokens(
+    proposer: HuggingFaceProposer, scorer: LogRatioScorer
+) -> None:
+    """So a model that is uncertain of every token is not asked anew for each of them."""
+    llm = W2SLLM(proposer=proposer, scorer=scorer, max_tokens=24, seed=1)
+    rounds: list[int] = []
+    for least in (1, 4, 8):
+        easy = CARDS(goal=-1e6, start=-1e6, entropy=0.0, min_tokens=least)
+        [[answer]] = llm.generate(["x"], strategy=easy).generations
+        info = answer.generation_info or {}
+        assert info["finish_reason"] == "length"
+        rounds.append(info["rounds"])
+    assert rounds == [24, 6, 3]
+
+
 def test_on_models(proposer: HuggingFaceProposer, scorer: LogRatioScorer) -> None:
     make = functools.partial(W2SLLM, proposer=proposer, scorer=scorer, max_tokens=12, seed=3)
-    base: dict[str, Any] = {"entropy": 4.5, "chunk_tokens": 6, "goal_tokens": 12}
+    base: dict[str, Any] = {
+        "entropy": 4.5, "min_tokens": 1, "chunk_tokens": 6, "goal_tokens": 12,
+    }  # fmt: skip
     sampled = make(strategy=Sampling()).batch(PROMPTS[:6])
     easy = CARDS(goal=-1e6, start=-1e6, **base)
     assert make(strategy=easy).batch(PROMPTS[:6]) == sampled

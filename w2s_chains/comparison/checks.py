@@ -71,6 +71,8 @@ def check_study(study: Study, prompt: str) -> None:
                     vocabularies[key] = preview(spec)[1].vocabulary
             if config.strategy.token_steering:
                 _check_steering(config, vocabularies)
+            if "by_guide" in config.strategy.needs:
+                _check_writer(config)
         except W2SError as error:
             raise type(error)(f"config {name!r}: {error}") from error
     for reward in study.rewards:
@@ -80,6 +82,15 @@ def check_study(study: Study, prompt: str) -> None:
 def _check_loaded(llm: W2SLLM, prompt: str) -> None:
     with suppress(PromptError):  # the prompt's row will hold the error
         llm.jobs([prompt])
+
+
+def _check_writer(config: Entry) -> None:
+    specs = () if config.guides is None else config.guides.specs()
+    if not specs or not all(isinstance(guide, Model) for guide in specs):
+        raise ConfigError(
+            f"strategy {config.strategy.type!r} lets the tuned guide write words, which needs "
+            "local guides; add a section guides, or use another strategy"
+        )
 
 
 def _check_steering(config: Entry, vocabularies: dict[str, str]) -> None:

@@ -1,4 +1,7 @@
-"""The asks of a strategy: ``Expand``, ``Expands``, ``Score``, ``Commit`` and ``RandomStream``."""
+"""The asks of a strategy: ``Expand`` and ``Expands``, ``Score`` and ``TokenRatios``, and others.
+
+The others are ``Commit`` and ``RandomStream``.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,30 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Until:
-    """Where a chunk ends before it has ``chunk_tokens`` tokens; it has at least one.
+    """Where a chunk ends before it has ``chunk_tokens`` tokens.
+
+    Distributions are those of the model that writes, at temperature 1 and unfiltered.
 
     Attributes:
         strings: It ends with the token in which one of these strings ends, such as ".".
-        entropy: It ends before a token whose distribution under the frozen model, at temperature 1
-            and unfiltered, has more entropy than this, in nats.
+        word: It ends before a token that begins with a space, once it has a visible character.
+        entropy: It ends before a token whose distribution has more entropy than this, in nats.
+        top_probability: It ends before a token whose likeliest value has less probability than
+            this.
+        least: Tokens that it has at least, wherever it would end. If 0, it may have none: the child
+            is then the hypothesis itself.
     """
 
     strings: tuple[str, ...] = ()
+    word: bool = False
     entropy: float | None = None
+    top_probability: float | None = None
+    least: int = 1
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the text of a chunk may end it, rather than a distribution alone."""
+        return self.word or bool(self.strings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,9 +70,12 @@ class Expand:
         drafts: Whether the tuned guide drafts the chunk and the proposer reads it in one pass
             (speculative sampling, Leviathan et al., 2023). Tokens have the same distribution, and
             children may be shorter than ``chunk_tokens``. Needs steering.
+        by_guide: Whether the tuned guide writes the children instead of the proposer. If its
+            vocabulary is another one, they are text without token ids, and ``n_tokens`` counts the
+            guide's. Goes neither with steering nor with drafts.
         sampling: How to sample; filled in by the engine.
         seed: Seed of this search; filled in by the engine.
-        guides: The guide pair that steers; filled in by the engine if steering is not 0.
+        guides: The guide pair that steers or writes; filled in by the engine if one does.
         constraint: The form that the whole answer must have; filled in by the engine.
         cancelled: Returns whether the search was cancelled; filled in by the engine. A proposer
             that waits for another process or a server polls it.
@@ -70,6 +90,7 @@ class Expand:
     may_be_whole: bool = False
     steering: float = 0.0
     drafts: bool = False
+    by_guide: bool = False
     sampling: SamplingParams = DEFAULT_SAMPLING
     seed: int = 0
     guides: BaseGuidePair | None = None
@@ -83,6 +104,7 @@ class Expand:
             "distinct": self.distinct,
             "until": self.until is not None,
             "drafts": self.drafts,
+            "by_guide": self.by_guide,
         }
         return frozenset(name for name, wanted in used.items() if wanted)
 
@@ -114,6 +136,18 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenRatios:
+    """Ask for log p_tuned - log p_untuned of each token. The answer is one tuple per hypothesis.
+
+    It has a float for each token of the answer, in nats, in the guides' own tokens, and one for the
+    end token if the hypothesis ended its turn. Needs guides that share a vocabulary
+    (``SearchStrategy.needs_token_ratios``).
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Commit:
     """Declare the text up to this hypothesis final. The answer is None."""
 
@@ -129,4 +163,4 @@ class RandomStream:
     """
 
 
-Ask = Expand | Expands | Score | Commit | RandomStream
+Ask = Expand | Expands | Score | TokenRatios | Commit | RandomStream

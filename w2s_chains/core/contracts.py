@@ -160,6 +160,29 @@ class BaseGuidePair(Contract):
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Refuse a prompt before any model runs; raises like ``Guide.check``."""
 
+    def token_ratios(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, ...]]:
+        """Return log p_tuned - log p_untuned of each token of each answer, in nats.
+
+        The tokens are the guides' own, the end token included if the hypothesis ended its turn. The
+        sum is the difference of both ``loglikelihoods``.
+
+        Raises:
+            ConfigError: The guides cannot compute it (the default).
+        """
+        raise ConfigError(
+            f"log-ratios of single tokens are more than the guide pair {self.__class__.__name__} "
+            "can tell; use a GuidePair of two local models with one vocabulary, or another strategy"
+        )
+
+    def check_token_ratios(self) -> None:
+        """Refuse guides without ``token_ratios`` before any model runs.
+
+        Raises:
+            ConfigError: They cannot compute it, which is the default where that is the default.
+        """
+        if not BaseGuidePair.offered(self, "token_ratios"):
+            self.token_ratios([])
+
     def local_models(self) -> tuple[Any, Any] | None:
         """Return the tuned and untuned model if local; token-level steering needs them."""
         return None

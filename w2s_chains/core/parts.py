@@ -44,8 +44,8 @@ class Proposer(Contract):
         call_format: How its chat template writes a tool call.
         abilities: What it can do beyond sampling independent children of a number of tokens:
             "first" (further children, ``Expand.first``; the engine samples the earlier ones again
-            where it is missing), "distinct", "until" and "drafts" (the fields of
-            ``Expand``).
+            where it is missing), "distinct", "until", "drafts" and "by_guide" (the fields
+            of ``Expand``).
     """
 
     required = "propose"
@@ -88,6 +88,17 @@ class Proposer(Contract):
             "the strategy steers every token, which the proposer "
             f"{self.__class__.__name__} cannot; use a HuggingFaceProposer, or a strategy without "
             "steering"
+        )
+
+    def check_writer(self, guides: BaseGuidePair | None) -> None:
+        """Refuse guides of which the tuned one cannot write (``Expand.by_guide``).
+
+        Raises:
+            ConfigError: It cannot, or this proposer does not let it (the default).
+        """
+        raise ConfigError(
+            "the strategy lets the tuned guide write words, which the proposer "
+            f"{self.__class__.__name__} cannot; use a HuggingFaceProposer, or another strategy"
         )
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:

@@ -22,7 +22,8 @@ def check_children(request: Expand, children: Sequence[Hypothesis], proposer: st
 
     Raises:
         ProposerError: There are too few or too many children, one of them continues another
-            hypothesis than the request's, has no new token, or goes on beyond ``max_tokens``.
+            hypothesis than the request's, has no new token (unless ``Until.least`` allows
+            that), or goes on beyond ``max_tokens``.
     """
     wanted = len(request.hypotheses) * request.successors
     if len(children) != wanted:
@@ -33,7 +34,8 @@ def check_children(request: Expand, children: Sequence[Hypothesis], proposer: st
     longest = request.sampling.max_tokens
     for place, child in enumerate(children):
         parent = request.hypotheses[place // request.successors]
-        wrong = _fault(child, parent, longest)
+        empty = request.until is not None and not request.until.least and child is parent
+        wrong = "" if empty else _fault(child, parent, longest)
         if wrong:
             raise ProposerError(f"the proposer {proposer} returned a child that {wrong}")
 

@@ -48,7 +48,7 @@ class Growth:
             chunk_tokens=longest,
             sampling=job.sampling,
             seed=job.seed,
-            guides=job.guides if ask.steering else None,
+            guides=job.guides if ask.steering or ask.by_guide else None,
             constraint=job.constraint,
             cancelled=cancelled,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
 from w2s_chains.errors import ConfigError, ordinary
 from w2s_chains.search.base import SearchStrategy
+from w2s_chains.values import as_scores, as_token_scores
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +74,48 @@ class Job:
         check_abilities(self.strategy.needs, self)
         if self.strategy.token_steering:
             proposer.check_steering(self.guides)
+        if self.strategy.needs_token_ratios:
+            self.pair.check_token_ratios()
+        if "by_guide" in self.strategy.needs:
+            proposer.check_writer(self.guides)
         if self.constraint is not None:
             check_constraint(self.constraint, proposer, self.sampling)
         proposer.check(self.root.prompt, self.sampling)
         if scorer is not None:
             scorer.check(self.root.prompt, self.sampling)
 
+    @property
+    def pair(self) -> BaseGuidePair:
+        """The guides; raises ConfigError if there are none."""
+        if self.guides is None:
+            raise ConfigError(
+                f"strategy {self.strategy.type!r} asks for log-ratios of single tokens, but there "
+                "are no guides; give guides (tuned=..., untuned=...)"
+            )
+        return BaseGuidePair.of(self.guides)
+
+    def scores(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """Call the scorer; raises ScorerError if what it returns is no score for each."""
+        assert self.scorer is not None
+        found: object = self.scorer.score(hypotheses)
+        return as_scores(found, hypotheses, f"the scorer {type(self.scorer).__name__}")
+
+    def token_ratios(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, ...]]:
+        """Call the guides; raises ScorerError if what they return is no numbers for each."""
+        found: object = self.pair.token_ratios(hypotheses)
+        return as_token_scores(found, hypotheses, f"the guide pair {type(self.guides).__name__}")
+
 
 _ABILITIES = {
     "distinct": "draws candidates without replacement",
     "until": "ends chunks at a place in the text",
     "drafts": "lets the tuned guide write drafts",
+    "by_guide": "lets the tuned guide write words",
 }
+
+
+_FREE = frozenset({"until", "drafts", "by_guide"})
+"""Abilities for answers of no given form."""
 
 
 def check_abilities(needs: Collection[str], job: Job) -> None:
@@ -93,7 +124,7 @@ def check_abilities(needs: Collection[str], job: Job) -> None:
     Raises:
         ConfigError: It lacks one of ``needs``.
     """
-    if job.constraint is not None and (free := sorted({"until", "drafts"} & set(needs))):
+    if job.constraint is not None and (free := sorted(_FREE & set(needs))):
         raise ConfigError(
             f"strategy {job.strategy.type!r} {_ABILITIES[free[0]]}, which an answer that has to "
             "have a form (tool call or structured output) does not allow; use another strategy"

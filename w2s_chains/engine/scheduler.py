@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
-from w2s_chains.core.asks import Expand, Expands, Score
+from w2s_chains.core.asks import Expand, Expands, Score, TokenRatios
 from w2s_chains.core.events import Event, Failed
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.engine.job import Job, SearchHandle
@@ -27,7 +27,6 @@ from w2s_chains.engine.search_state import SearchState
 from w2s_chains.engine.visits import Turns, Visit, asks_itself
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
 from w2s_chains.forks import PATIENCE, Forking, wait_until_gone, watch_forks
-from w2s_chains.values import as_scores
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +195,7 @@ class Engine(Forking):
                     search.fail(CancelledError("the search was cancelled"))
             for kinds, of, answer in (
                 ((Score,), _scorer_of, self._score),
+                ((TokenRatios,), _guides_of, self._score),
                 ((Expand, Expands), _proposer_of, self._propose),
             ):
                 for group in _by(_waiting(here, kinds), of):
@@ -258,15 +258,13 @@ class Engine(Forking):
                 search.take_children(own, cast("list[list[Hypothesis]]", taken))
 
     def _score(self, group: Sequence[SearchState]) -> None:
-        scorer = group[0].job.scorer
-        assert scorer is not None
+        job = group[0].job
+        score = job.scores if isinstance(group[0].ask, Score) else job.token_ratios
         wanted = [search.unscored() for search in group]
         flat = [h for own in wanted for h in own]
         try:
             with self._visit(group).begun():
-                found = scorer.score(flat)
-            source = f"the scorer {type(scorer).__name__}"
-            scores = as_scores(found, flat, source)
+                scores = score(flat)
         except BaseException as error:
             _set_apart(group, error)
             return
@@ -287,6 +285,10 @@ def _proposer_of(search: SearchState) -> tuple[int, int]:
 
 def _scorer_of(search: SearchState) -> tuple[int, int]:
     return id(search.job.scorer), id(search) if search.apart else 0
+
+
+def _guides_of(search: SearchState) -> tuple[int, int]:
+    return id(search.job.guides), id(search) if search.apart else 0
 
 
 def _waiting(live: Iterable[SearchState], kinds: tuple[type, ...]) -> list[SearchState]:

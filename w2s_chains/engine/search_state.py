@@ -12,7 +12,15 @@ from collections.abc import Generator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score
+from w2s_chains.core.asks import (
+    Ask,
+    Commit,
+    Expand,
+    Expands,
+    RandomStream,
+    Score,
+    TokenRatios,
+)
 from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
 from w2s_chains.core.parts import Proposer
@@ -64,7 +72,7 @@ class SearchState:
                 )
             while True:
                 ask: object = self._search.send(answer)
-                if isinstance(ask, Expand | Expands | Score):
+                if isinstance(ask, Expand | Expands | Score | TokenRatios):
                     break
                 if isinstance(ask, Commit):
                     self._commit(ask.hypothesis)
@@ -74,7 +82,7 @@ class SearchState:
                 else:
                     raise StrategyError(
                         f"strategy {self.job.strategy.type!r} asked for {ask!r}; it may yield "
-                        "Expand, Expands, Score, Commit or RandomStream"
+                        "Expand, Expands, Score, TokenRatios, Commit or RandomStream"
                     )
         except StopIteration as stop:
             self._finish(stop.value)
@@ -91,9 +99,9 @@ class SearchState:
                     )
                 )
 
-    def _ask(self, ask: Expand | Expands | Score) -> None:
+    def _ask(self, ask: Expand | Expands | Score | TokenRatios) -> None:
         self.ask = ask
-        if not isinstance(ask, Score):
+        if isinstance(ask, Expand | Expands):
             asks = ask.asks if isinstance(ask, Expands) else (ask,)
             try:
                 self._check_asks(asks)
@@ -103,7 +111,7 @@ class SearchState:
             self._rounds += 1
             self._steered |= any(own.steering != 0 for own in asks)
             self._growths = [Growth(own, self.job) for own in asks]
-        elif self.job.scorer is None:
+        elif isinstance(ask, Score) and self.job.scorer is None:
             self.fail(ConfigError("the strategy asks for scores, but there is no scorer"))
         elif not self.unscored():
             self.take_scores([])
@@ -128,6 +136,11 @@ class SearchState:
                 raise StrategyError(
                     "a strategy asked for drafts, which need steering and chunk_tokens, and go "
                     "neither with until nor with distinct"
+                )
+            if ask.by_guide and (ask.steering or ask.drafts):
+                raise StrategyError(
+                    "a strategy asked for text of the tuned guide, which goes neither with "
+                    "steering nor with drafts"
                 )
             check_abilities(ask.needs, self.job)
 
@@ -184,12 +197,17 @@ class SearchState:
     # Scores are cached, so a hypothesis that stays in the beam is scored once.
 
     def unscored(self) -> list[Hypothesis]:
+        if isinstance(self.ask, TokenRatios):
+            return list(self.ask.hypotheses)  # the guides keep them
         assert isinstance(self.ask, Score)
         return list(dict.fromkeys(h for h in self.ask.hypotheses if h not in self._scores))
 
-    def take_scores(self, scores: Sequence[float]) -> None:
+    def take_scores(self, scores: Sequence[Any]) -> None:
         """Take the scores of the hypotheses from ``unscored``; resume the strategy."""
         ask = self.ask
+        if isinstance(ask, TokenRatios):
+            self.resume(list(scores))
+            return
         assert isinstance(ask, Score)
         self._scores.update(zip(self.unscored(), scores, strict=True))
         values = [self._scores[h] for h in ask.hypotheses]

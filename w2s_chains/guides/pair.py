@@ -14,7 +14,7 @@ from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, config_of, 
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import ConfigError, PromptError
+from w2s_chains.errors import ConfigError, PromptError, ScorerError, shown
 from w2s_chains.guides.config import (
     AdapterPair,
     Guides,
@@ -233,6 +233,46 @@ class GuidePair(BaseGuidePair):
         tuned = self.tuned.loglikelihood(hypotheses)
         untuned = self.untuned.loglikelihood(hypotheses)
         return list(zip(tuned, untuned, strict=True))
+
+    def check_token_ratios(self) -> None:
+        """Raise ConfigError unless both guides are local models of one vocabulary."""
+        self._in_one_vocabulary()
+
+    def token_ratios(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, ...]]:
+        """Return log p_tuned - log p_untuned of each token of each answer, in nats.
+
+        What ``loglikelihoods`` has read is not read again.
+
+        Raises:
+            ConfigError: The guides are not local models of one vocabulary.
+            ScorerError: They cut an answer into different tokens, which may happen where it follows
+                different prompts.
+        """
+        tuned, untuned = self._in_one_vocabulary()
+        self.read_together([], hypotheses)
+        ratios: list[tuple[float, ...]] = []
+        for h in hypotheses:
+            (ids, ours), (others, theirs) = (own.paths.logprobs(h) for own in (tuned, untuned))
+            if ids != others:
+                raise ScorerError(
+                    f"the guides cut the text {shown(h.response)} into different tokens, so their "
+                    "log-ratio has no parts; let both templates end alike, with a line break"
+                )
+            ratios.append(tuple(a - b for a, b in zip(ours, theirs, strict=True)))
+        return ratios
+
+    def _in_one_vocabulary(self) -> tuple[HuggingFaceGuide, HuggingFaceGuide]:
+        tuned, untuned = self.tuned, self.untuned
+        if (
+            isinstance(tuned, HuggingFaceGuide)
+            and isinstance(untuned, HuggingFaceGuide)
+            and tuned.tokenizer.vocabulary == untuned.tokenizer.vocabulary
+        ):
+            return tuned, untuned
+        raise ConfigError(
+            "log-ratios of single tokens need two local guides with one vocabulary; use guides of "
+            "one model family in this process, or another strategy"
+        )
 
     def read_together(self, others: Sequence[object], hypotheses: Sequence[Hypothesis]) -> None:
         """Have the local guides of this and other pairs read what they have not read yet.

@@ -13,7 +13,7 @@ from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.sampling.chunks import Drawn, sample
 from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.backend.sampling.speculative import speculate
-from w2s_chains.backend.text.stop_strings import find_stop
+from w2s_chains.backend.text.stop_strings import cut_at_stop, end_of_chunk
 from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
@@ -22,6 +22,7 @@ from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import Constraint, SamplingParams, fork
 from w2s_chains.errors import UnsupportedModelError
+from w2s_chains.proposers.guide_writing import check_room, most_tokens, require_writer
 from w2s_chains.proposers.steering import SteeringPair, require_steering
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
     The prompt and every accepted token are read once, however many hypotheses share them.
     """
 
-    abilities = frozenset({"first", "distinct", "until", "drafts"})
+    abilities = frozenset({"first", "distinct", "until", "drafts", "by_guide"})
 
     def _adopt(self, lm: CausalLM, tokenizer: Tokenizer, spec: Model | None) -> None:
         super()._adopt(lm, tokenizer, spec)
@@ -58,6 +59,10 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Raise ConfigError unless ``guides`` are local models with this vocabulary."""
         require_steering(guides, self.tokenizer.vocabulary)
+
+    def check_writer(self, guides: BaseGuidePair | None) -> None:
+        """Raise ConfigError unless the guides are local models."""
+        require_writer(guides, self.tokenizer.vocabulary)
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
         """Raise ConstraintError if ``constraint`` cannot be met within ``max_tokens``."""
@@ -86,19 +91,24 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
         """Continue hypotheses; requests with the same steering pair, or with none, run together.
 
-        Those with drafts are a group of their own.
+        Those with drafts are a group of their own, and so are those that the tuned guide writes.
 
         Raises:
-            ConfigError: A request asks for steering by guides that cannot steer.
+            ConfigError: A request asks for steering by guides that cannot steer, or for the text of
+                a guide that cannot write.
             OutOfMemoryError: Even a single row does not fit in memory.
         """
         results: list[list[Hypothesis]] = [[] for _ in requests]
-        groups: dict[tuple[int | None, bool], list[int]] = {}
+        groups: dict[tuple[int | None, bool, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            guides = id(request.guides) if request.steering else None
-            groups.setdefault((guides, request.drafts), []).append(i)
+            guides = id(request.guides) if request.steering or request.by_guide else None
+            groups.setdefault((guides, request.drafts, request.by_guide), []).append(i)
         for indices in groups.values():
-            children = self._propose([requests[i] for i in indices])
+            own = [requests[i] for i in indices]
+            if own[0].by_guide:
+                children = require_writer(own[0].guides, self.tokenizer.vocabulary).write(own)
+            else:
+                children = self._propose(own)
             for i, own in zip(indices, children, strict=True):
                 results[i] = own
         return results
@@ -151,7 +161,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
                 _count_rows(h, 1, pair)
         for (_, h, _, _), draw, one in zip(rows, draws, drawn, strict=True):
             # What ended a chunk early was sampled, too; and drafts were read, accepted or not.
-            sampled = draw.steps if drafts else min(len(one.segments[0].ids) + 1, draw.steps)
+            sampled = draw.steps if drafts else one.sampled
             h.usage.proposed_tokens += sampled
             _count_rows(h, sampled - 1, pair)  # nothing is sampled after the last one
         flat = iter(children)
@@ -161,10 +171,12 @@ class HuggingFaceProposer(LocalModel, Proposer):
         self, request: Expand, h: Hypothesis, number: int, stream: int, pair: SteeringPair | None
     ) -> Draw:
         salt = _salt(request.seed, *self.tokenizer.prompt_ids(h.prompt))
-        left = request.sampling.max_tokens - h.n_tokens
+        steps = most_tokens(request, h)
+        check_room(self, h, steps)
+        until, tokenizer = request.until, self.tokenizer
         return Draw(
             parents=(self.paths[h], *(pair.segments(h) if pair else ())),
-            steps=left if request.chunk_tokens is None else min(request.chunk_tokens, left),
+            steps=steps,
             sampling=request.sampling,
             place=(salt, stream),
             n_tokens=h.n_tokens,
@@ -173,7 +185,12 @@ class HuggingFaceProposer(LocalModel, Proposer):
             known=self.tokenizer.size,
             rank=number if request.distinct else None,
             parent_place=(salt, h.stream),
-            until=request.until,
+            until=until,
+            end_of=functools.partial(
+                end_of_chunk, until, tokenizer, tokenizer.context(h), h.pending
+            )
+            if until is not None and until.by_text
+            else None,
         )
 
     def _child(
@@ -186,14 +203,13 @@ class HuggingFaceProposer(LocalModel, Proposer):
     ) -> Hypothesis:
         own, *guiding = drawn.segments
         sampling = request.sampling
-        if request.until is not None and request.until.strings:
-            drawn = self._until(request.until.strings, parent, drawn)
-            own, *guiding = drawn.segments
+        if not own.ids and not drawn.ended:
+            return parent  # ``Until.least`` allows that nothing follows
         text, pending = self.tokenizer.decode_after(
             self.tokenizer.context(parent), parent.pending, own.ids
         )
         drift = None if pair is None else (parent.drift or 0.0) + sum(drawn.drifts)
-        if stopped := self._stopped(sampling.stop, parent, text, own.ids, drift):
+        if stopped := cut_at_stop(sampling.stop, self.tokenizer, parent, text, own.ids, drift):
             return stopped
         full = parent.n_tokens + len(own.ids) >= sampling.max_tokens
         # The constraint cut this answer short to fit max_tokens, so its reason is "length".
@@ -223,56 +239,6 @@ class HuggingFaceProposer(LocalModel, Proposer):
         if pair is not None and not child.ended:
             pair.keep(child, guiding)
         return child
-
-    def _until(self, strings: Sequence[str], parent: Hypothesis, drawn: Drawn) -> Drawn:
-        """Cut a chunk after the first token in which one of the strings ends."""
-        context, ids = self.tokenizer.context(parent), drawn.segments[0].ids
-        for count in range(1, len(ids)):
-            text, _ = self.tokenizer.decode_after(context, parent.pending, ids[:count])
-            if any(string in text for string in strings):
-                return drawn.cut(count)
-        return drawn
-
-    def _stopped(
-        self,
-        stop: Sequence[str],
-        parent: Hypothesis,
-        text: str,
-        ids: Sequence[int],
-        drift: float | None,
-    ) -> Hypothesis | None:
-        """Return the finished child if a stop string ends in this chunk, else None.
-
-        The child keeps the text before the stop string. If the stop string begins in earlier text,
-        the child's parent is the last ancestor that lies wholly before it. A text that is cut
-        inside a token has no token ids.
-        """
-        if not stop:
-            return None
-        before = parent.text_from(parent.n_chars - max(map(len, stop)))
-        found = find_stop(stop, before, text)
-        if found is None:
-            return None
-        cut = parent.n_chars - len(before) + found
-        ids = list(ids)
-        for anchor in parent.ancestors():
-            if anchor.n_chars <= cut and not anchor.pending:
-                break
-            ids = [*(anchor.token_ids or ()), *ids]
-        else:
-            raise AssertionError("the root lies before every stop string")
-        rest = (parent.text_from(anchor.n_chars) + text)[: cut - anchor.n_chars]
-        context = self.tokenizer.context(anchor)
-        texts = [self.tokenizer.decode_after(context, (), ids[:n]) for n in range(len(ids) + 1)]
-        whole = texts.index((rest, ())) if (rest, ()) in texts else None
-        return anchor.extend(
-            rest,
-            None if whole is None else tuple(ids[:whole]),
-            finish_reason="stop",
-            vocabulary=None if whole is None else self.tokenizer.vocabulary,
-            n_tokens=next(n for n, (seen, _) in enumerate(texts) if len(seen) >= len(rest)),
-            drift=drift,
-        )
 
 
 def _count_rows(hypothesis: Hypothesis, rows: int, pair: SteeringPair | None) -> None:

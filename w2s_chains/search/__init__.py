@@ -23,12 +23,14 @@ from w2s_chains.search.base import (
     expand_all,
     random_stream,
     score,
+    token_ratios,
     top,
 )
 from w2s_chains.search.steps.cards import CARDS
 from w2s_chains.search.steps.chunk_beam import ChunkBeamSearch
 from w2s_chains.search.steps.dvts import DVTS
 from w2s_chains.search.steps.mcts import MCTS
+from w2s_chains.search.steps.nudging import Nudging
 from w2s_chains.search.steps.particle_filter import ParticleFilter
 from w2s_chains.search.steps.token_search import TokenSearch
 
@@ -44,6 +46,7 @@ STRATEGIES: Mapping[str, type[SearchStrategy]] = {
     "particle_filter": ParticleFilter,
     "cards": CARDS,
     "mcts": MCTS,
+    "nudging": Nudging,
 }
 """The built-in strategies by type."""
 
@@ -71,6 +74,7 @@ __all__ = [
     "BestOfN",
     "ChunkBeamSearch",
     "EmulatedFineTuning",
+    "Nudging",
     "ParticleFilter",
     "Sampling",
     "Search",
@@ -86,5 +90,6 @@ __all__ = [
     "expand_all",
     "random_stream",
     "score",
+    "token_ratios",
     "top",
 ]

@@ -1,7 +1,7 @@
 """``SearchStrategy``, the base of all strategies, and its asks as functions.
 
-``expand``, ``expand_all``, ``score``, ``commit`` and ``random_stream`` ask; ``distinct`` and
-``top`` filter and rank hypotheses, and ``drawn`` draws one.
+``expand``, ``expand_all``, ``score``, ``token_ratios``, ``commit`` and ``random_stream`` ask;
+``distinct`` and ``top`` filter and rank hypotheses, and ``drawn`` draws one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from w2s_chains.core.asks import Ask, Commit, Expand, Expands, RandomStream, Score, Until
+from w2s_chains.core.asks import (
+    Ask,
+    Commit,
+    Expand,
+    Expands,
+    RandomStream,
+    Score,
+    TokenRatios,
+    Until,
+)
 from w2s_chains.core.configs import Plugin
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.sampling import MOST_BRANCHES
@@ -61,6 +70,11 @@ class SearchStrategy(Plugin, ABC):
         """Whether the search asks for scores of unfinished texts."""
         return self.needs_scorer
 
+    @property
+    def needs_token_ratios(self) -> bool:
+        """Whether the search asks for log-ratios of single tokens (``TokenRatios``)."""
+        return False
+
     def kl_bound(self, rounds: int) -> float | None:
         """Bound how much selection adds to KL(answers || samples of the proposer), in nats.
 
@@ -85,8 +99,8 @@ class SearchStrategy(Plugin, ABC):
 
         Yields:
             ``Expand`` (answered by the list of children), ``Expands`` (by one such list per ask),
-            ``Score`` (by a list of floats), ``Commit`` (by None) or ``RandomStream`` (by a
-            ``random.Random``).
+            ``Score`` (by a list of floats), ``TokenRatios`` (by a list of tuples of floats),
+            ``Commit`` (by None) or ``RandomStream`` (by a ``random.Random``).
 
         Returns:
             The best answer; every committed text must be a prefix of it.
@@ -107,6 +121,7 @@ def expand(
     distinct: bool = False,
     until: Until | None = None,
     drafts: bool = False,
+    by_guide: bool = False,
 ) -> Generator[Ask, list[Hypothesis], list[Hypothesis]]:
     """Ask for ``successors`` children of each hypothesis; ``Expand`` documents the arguments."""
     children = yield Expand(
@@ -119,6 +134,7 @@ def expand(
         distinct=distinct,
         until=until,
         drafts=drafts,
+        by_guide=by_guide,
     )
     return children
 
@@ -135,6 +151,14 @@ def score(hypotheses: Sequence[Hypothesis]) -> Generator[Ask, list[float], list[
     """Ask for the score of each hypothesis."""
     scores = yield Score(hypotheses=tuple(hypotheses))
     return scores
+
+
+def token_ratios(
+    hypotheses: Sequence[Hypothesis],
+) -> Generator[Ask, list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Ask for the log-ratio of both guides for each token of each hypothesis, in nats."""
+    ratios = yield TokenRatios(hypotheses=tuple(hypotheses))
+    return ratios
 
 
 def commit(hypothesis: Hypothesis) -> Generator[Ask, None, None]:

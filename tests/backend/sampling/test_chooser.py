@@ -64,7 +64,7 @@ def alone(
     drift = (free.log_softmax(0) - plain.log_softmax(0))[token].item()
     entropy = -(known[0].exp() * known[0]).sum().item()
     numbers = [own[token].item() for own in known]
-    return token, [*numbers, drift if len(known) > 1 else 0.0, entropy]
+    return token, [*numbers, drift if len(known) > 1 else 0.0, entropy, known[0].exp().max().item()]
 
 
 WARM = SamplingParams(max_tokens=20)
@@ -97,7 +97,7 @@ def test_a_batch_equals_its_draws(
         [
             draw(
                 10 * row + i, KINDS[kind][0], i if KINDS[kind][1] else None, weights=weights,
-                until=Until(entropy=1.0),
+                until=Until(entropy=1.0, top_probability=0.5),
             )
             for i in range(width)
         ]
@@ -128,10 +128,25 @@ def test_a_batch_equals_its_draws(
         assert len(tiles(first[0])) > 1, "control: it is cut"
 
 
-def test_without_a_limit_no_entropy_is_computed() -> None:
-    _, numbers = Chooser([[draw(0, WARM)]], [None], [0], CPU)(tables(1, 1), 0, [])
-    assert numbers.shape == (3, 1)
-    assert numbers[1:].tolist() == [[0.0], [0.0]]
+@pytest.mark.parametrize(
+    ("until", "computed"),
+    [
+        (None, (False, False)),
+        (Until(word=True), (False, False)),
+        (Until(entropy=1.0), (True, False)),
+        (Until(top_probability=0.0), (False, False)),
+        (Until(top_probability=0.5), (False, True)),
+    ],
+)
+def test_without_a_limit_nothing_is_computed_for_it(
+    until: Until | None, computed: tuple[bool, bool]
+) -> None:
+    one = draw(0, WARM, until=until)
+    _, numbers = Chooser([[one]], [None], [0], CPU)(tables(1, 1), 0, [])
+    assert numbers.shape == (4, 1)
+    drift, *watched = numbers[1:, 0].tolist()
+    assert drift == 0.0
+    assert tuple(value > 0 for value in watched) == computed
 
 
 def test_what_shares_a_distribution() -> None:

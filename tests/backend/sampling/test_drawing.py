@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_chunks_are_chosen_token_by_token(
     asked = draws(lms, 3, 2, steps=4)  # in rows of three branches
     for draw, drawn in zip(asked, sample(lms, asked, []), strict=True):
         ids, rows = step_by_step(lms, draw)
-        *logprobs, drifts, _ = zip(*rows, strict=True)
+        *logprobs, drifts, _, _ = zip(*rows, strict=True)
         assert [own.ids for own in drawn.segments] == [tuple(ids)] * len(lms)
         for own, values in zip(drawn.segments, logprobs, strict=True):
             assert own.logprobs == pytest.approx(values, abs=1e-3)
@@ -116,9 +117,9 @@ def test_nothing_is_read_once_all_have_met_too_much_entropy() -> None:
     seen = [one.entropies or () for one in whole]
     for draw, own in zip(free, seen, strict=True):
         _, rows = step_by_step(lms, draw)
-        assert own == pytest.approx([row[-1] for row in rows], abs=1e-3)
+        assert own == pytest.approx([row[-2] for row in rows], abs=1e-3)
     cuts: set[tuple[int, int]] = set()
-    for limit in sorted(value for own in seen for value in own[1:]):  # each is one itself
+    for limit in sorted(value + 1e-4 for own in seen for value in own[1:]):
         asked = draws(lms, 1, 1, steps=9, until=Until(entropy=limit))
         at = [next((i for i in range(1, 9) if own[i] > limit), 9) for own in seen]
         cut = forwards(lms, asked, [])
@@ -129,6 +130,68 @@ def test_nothing_is_read_once_all_have_met_too_much_entropy() -> None:
         assert lms[0].counters.forwards == min(9, 1 + max(at))
         cuts.add((at[0], at[1]))
     assert any(a < b < 9 for a, b in cuts) or any(b < a < 9 for a, b in cuts), "control"
+
+
+def test_a_chunk_ends_before_a_token_of_too_little_probability() -> None:
+    """It may have no token at all, and keeps as many as it has to."""
+    lms = models(0)
+    free = draws(lms, 1, 1, steps=9)
+    whole = [one.ids for one in sample(lms, free, [])]
+    tops = [[row[-1] for row in step_by_step_of_tops(lms, draw)] for draw in free]
+    ends: set[int] = set()
+    for limit in sorted(value for own in tops for value in own):
+        for least in (0, 1, 4):
+            until = Until(top_probability=limit + 1e-6, least=least)
+            asked = draws(lms, 1, 1, steps=9, until=until)
+            at = [next((i for i in range(least, 9) if own[i] <= limit), 9) for own in tops]
+            cut = forwards(lms, asked, [])
+            assert [one.ids for one in cut] == [ids[:i] for ids, i in zip(whole, at, strict=True)]
+            assert [one.sampled for one in cut] == [min(i + 1, 9) for i in at]
+            assert lms[0].counters.forwards == min(9, 1 + max(at)), "and nothing more is read"
+            assert all(one.entropies is None for one in cut)
+            ends.update(at)
+    assert {0, 1, 4, 9} <= ends, "control"
+
+
+def step_by_step_of_tops(lms: Sequence[CausalLM], draw: Draw) -> list[list[float]]:
+    watching = replace(draw, until=Until(top_probability=0.5))
+    return step_by_step(lms, watching)[1]
+
+
+def test_chunks_that_go_on_leave_the_others_behind() -> None:
+    """In pieces, and each of them equals the whole: tokens, numbers, and what is kept."""
+    lms = models(0, 1)
+    whole = sample(lms, draws(lms, 3, 2, steps=11), [])
+
+    def end_of(ids: Sequence[int]) -> int | None:
+        """The first three end after a token, the others never."""
+        return 1 if ids[0] in {one.ids[0] for one in whole[:3]} else None
+
+    asked = [
+        replace(draw, until=Until(strings=("x",)), end_of=end_of)
+        for draw in draws(lms, 3, 2, steps=11)
+    ]
+    assert not {one.ids[0] for one in whole[:3]} & {one.ids[0] for one in whole[3:]}
+    lms[0].counters.tokens_read = 0
+    pieces = sample(lms, asked, [])
+    for one, wanted, length in zip(pieces, whole, (1, 1, 1, 11, 11), strict=True):
+        assert one.ids == wanted.ids[:length]
+        assert one.drifts == pytest.approx(wanted.drifts[:length], abs=1e-4)
+        for own, its in zip(one.segments, wanted.segments, strict=True):
+            assert own.logprobs == pytest.approx(its.logprobs[:length], abs=1e-4)
+            assert own.kv is not None
+    assert [one.sampled for one in pieces] == [2, 2, 2, 11, 11]
+    # Two last tokens of prompts, one token of two rows with three branches, and the rest of two.
+    assert lms[0].counters.tokens_read == 2 + 2 * 3 + 2 * 9
+    rest = [
+        Draw(
+            parents=one.segments, steps=3, sampling=PARAMS, place=draw.place, n_tokens=11,
+            weights=draw.weights,
+        )
+        for one, draw in zip(pieces[3:], asked[3:], strict=True)
+    ]  # fmt: skip
+    longer = sample(lms, draws(lms, 3, 2, steps=14), [])[3:]
+    assert [one.ids for one in sample(lms, rest, [])] == [one.ids[11:] for one in longer]
 
 
 def test_an_end_token_of_too_much_entropy_is_cut_off_and_can_be_gone_on_from() -> None:

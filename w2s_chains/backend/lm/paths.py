@@ -182,6 +182,29 @@ class Paths:
             raise ScorerError(self.lm.no_numbers)
         return value
 
+    def logprobs(self, hypothesis: Hypothesis) -> tuple[list[int], list[float]]:
+        """Return the tokens that ``loglikelihood`` covers, and log p of each, in nats.
+
+        The log-probability of the end token has no id: the model may end its turn with any of some.
+
+        Raises:
+            ScorerError: The model gave logits that are NaN or infinite.
+        """
+        self.loglikelihood(hypothesis)
+        first = self._sums(hypothesis).first
+        runs: list[tuple[list[int], list[float]]] = []
+        for segment, end in self._segments[hypothesis].path():
+            begin = max(first - segment.start, 0)
+            own = segment.logprobs or [0.0] * len(segment.ids)
+            part = slice(begin, end - segment.start)
+            runs.append((list(segment.ids[part]), list(own[part])))
+            if segment.start <= first:
+                break
+        ids = [token for own, _ in reversed(runs) for token in own]
+        values = [value for _, own in reversed(runs) for value in own]
+        ended = [self._end_logprobs[hypothesis]] if hypothesis.ended else []
+        return ids, values + ended
+
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
         """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""
         first = self._sums(hypothesis).first

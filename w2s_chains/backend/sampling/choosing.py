@@ -57,6 +57,7 @@ class Chooser:
         self._without = [row for row, draw in enumerate(first) if draw.rank is not None]
         self._with = [slot for slot, draw in enumerate(self._draws) if draw.rank is None]
         self._watches_entropy = any(math.isfinite(draw.most_entropy) for draw in self._draws)
+        self._watches_top = any(draw.least_top > 0 for draw in self._draws)
         greedy = self._shaper.greedy
         self._cold = torch.tensor(greedy, device=device)[:, None] if any(greedy) else None
         self._keys: dict[int, Tensor] = {}
@@ -82,10 +83,10 @@ class Chooser:
             sampled: Tokens chosen since the parent. [B] each
 
         Returns:
-            The tokens [B * width]; and a table [models + 2, B * width]: their log-probabilities
+            The tokens [B * width]; and a table [models + 3, B * width]: their log-probabilities
             under each model, at temperature 1 and unfiltered; what steering added to the
-            log-probability that they were sampled with; and the entropy of the first model's
-            distribution, in nats, or 0 if no draw has a limit for it.
+            log-probability that they were sampled with; and of the first model's distribution the
+            entropy, in nats, and the largest probability, each 0 if no draw has a limit for it.
         """
         # Models may pad the same vocabulary to different sizes: use the part that all have.
         size = min(self._known, *(table.shape[1] for table in tables))
@@ -105,12 +106,14 @@ class Chooser:
         if len(tables) > 1:
             base = self._shaper.shaped(base, sampled, allowed)
             drift = logits.log_softmax(1).gather(1, at) - base.log_softmax(1).gather(1, at)
-        entropy = torch.zeros_like(drift)
+        entropy, top = torch.zeros_like(drift), torch.zeros_like(drift)
         if self._watches_entropy:
             # A token of probability 0 adds nothing: 0 * -inf would be NaN.
             own = known[0].exp() * known[0].clamp(min=LEAST)
             entropy = entropy - own.sum(1, keepdim=True)
-        return ids, torch.stack([*likely, drift, entropy]).flatten(1)
+        if self._watches_top:
+            top = top + known[0].amax(1, keepdim=True).exp()
+        return ids, torch.stack([*likely, drift, entropy, top]).flatten(1)
 
     def _allowed(self, logits: Tensor) -> Tensor:
         from w2s_chains.backend.constrained.grammar import allowed

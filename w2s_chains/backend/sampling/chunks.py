@@ -15,7 +15,7 @@ from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.logits import read_chosen, tiles
 from w2s_chains.backend.sampling.choosing import Chooser
-from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.draws import Draw, last_id
 from w2s_chains.errors import ProposerError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Drawn:
             was sampled from, p the same without steering. 0 without steering.
         state: Grammar state after the tokens; None allows all.
         entropies: Entropy of the distribution of each token, in nats; None without a limit for it.
+        sampled: Tokens that were sampled for it: with an end token, and what lay behind its end.
     """
 
     segments: tuple[Segment, ...]
@@ -42,6 +43,12 @@ class Drawn:
     drifts: tuple[float, ...]
     state: GrammarState | None = None
     entropies: tuple[float, ...] | None = None
+    sampled: int = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens, without end token."""
+        return self.segments[0].ids
 
     @property
     def ended(self) -> bool:
@@ -55,7 +62,32 @@ class Drawn:
             end_logprob=None,
             drifts=self.drifts[:count],
             entropies=self.entropies and self.entropies[:count],
+            sampled=self.sampled,
         )
+
+    def then(self, more: Drawn) -> Drawn:
+        """Return this child with the tokens that were sampled after it."""
+        return Drawn(
+            segments=tuple(map(_joined, self.segments, more.segments)),
+            end_logprob=more.end_logprob,
+            drifts=self.drifts + more.drifts,
+            state=more.state,
+            entropies=self.entropies and self.entropies + (more.entropies or ()),
+            sampled=self.sampled + more.sampled,
+        )
+
+
+def _joined(first: Segment, second: Segment) -> Segment:
+    """Return two segments, the second of which continues the first, as one."""
+    segment = Segment(first.parent, first.start, first.ids + second.ids)
+    segment.logprobs = first.logprobs + second.logprobs
+    segment.kv = None if first.kv is None or second.kv is None else first.kv + second.kv
+    return segment
+
+
+_FIRST_LOOK = 2
+"""Tokens after which we look which chunks have ended, of those that may end early; then after twice
+as many, and so on. Chunks that go on do so in a smaller batch."""
 
 
 @torch.inference_mode()
@@ -80,8 +112,39 @@ def sample(
         ProposerError: A model gave logits that are NaN or infinite.
     """
     ends = sorted(set(end_ids))
-    return models[0].in_batches(
-        draws, lambda draw: draw.cost, lambda batch: _sample_batch(models, batch, ends)
+    found: dict[int, Drawn] = {}
+    going, size = list(enumerate(draws)), _FIRST_LOOK
+    while going:
+        pieces = [
+            own if own.until is None else replace(own, steps=min(size, own.steps))
+            for _, own in going
+        ]
+        sampled = models[0].in_batches(
+            pieces, lambda draw: draw.cost, lambda batch: _sample_batch(models, batch, ends)
+        )
+        left: list[tuple[int, Draw]] = []
+        for (i, draw), piece, more in zip(going, pieces, sampled, strict=True):
+            found[i] = found[i].then(more) if draw.begun else more
+            end = None if draw.end_of is None else draw.end_of(found[i].ids)
+            if end is not None:
+                found[i] = found[i].cut(end)
+            elif piece.steps < draw.steps and len(more.ids) == piece.steps:
+                left.append((i, _rest(draw, more)))
+        going, size = left, 2 * size
+    return [found[i] for i in range(len(draws))]
+
+
+def _rest(draw: Draw, begun: Drawn) -> Draw:
+    """Return the draw of what follows the first tokens of a chunk."""
+    count = len(begun.ids)
+    return replace(
+        draw,
+        parents=begun.segments,
+        steps=draw.steps - count,
+        n_tokens=draw.n_tokens + count,
+        begun=draw.begun + count,
+        state=begun.state,
+        rank=None,
     )
 
 
@@ -106,15 +169,16 @@ def _sample_batch(
         for model, above in zip(models, parents, strict=True)
     ]
     logits = [
-        model.forward(batch, torch.tensor([[own.ids[-1]] for own in above], device=model.device))
+        model.forward(batch, torch.tensor([[last_id(own)] for own in above], device=model.device))
         for model, batch, above in zip(models, batches, parents, strict=True)
     ]  # [B, 1, V] each
     device = logits[0].device  # differs from the model's if layers are spread over devices
     ends = torch.tensor(end_ids, dtype=torch.long, device=device)
     ended = torch.zeros(len(slots), dtype=torch.bool, device=device)
-    most_entropy = torch.tensor([draw.most_entropy for draw in in_order], device=device)
+    limits = [(draw.most_entropy, draw.least_top, float(draw.least)) for draw in in_order]
+    most_entropy, least_top, least = torch.tensor(limits, device=device).T
     sampled: list[Tensor] = []
-    logprobs: list[Tensor] = []
+    numbers: list[Tensor] = []
     choosers: list[Chooser] = []
     states = [draw.state for draw in in_order]
     for step in range(steps):
@@ -135,10 +199,10 @@ def _sample_batch(
         ids = torch.cat([own for own, _ in chosen])  # [B * width]
         states = [state for choose in choosers for state in choose.states]
         sampled.append(ids)
-        logprobs.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 2, B * width]
+        numbers.append(torch.cat([own for _, own in chosen], dim=1))  # [models + 3, B * width]
         ended |= torch.isin(ids, ends)
-        if step:
-            ended |= logprobs[-1][-1] > most_entropy
+        entropy, top = numbers[-1][-2:]
+        ended |= ((entropy > most_entropy) | (top < least_top)) & (step >= least)
         if step + 1 == steps or (_may_look(device, step) and bool(ended.all())):
             break
         logits = [
@@ -146,14 +210,14 @@ def _sample_batch(
             for model, batch in zip(models, batches, strict=True)
         ]
     taken: list[list[int]]  # [B * width, steps]
-    likely: list[list[list[float]]]  # [models + 2, B * width, steps]
-    taken, likely = read_chosen(sampled, logprobs)
+    values: list[list[list[float]]]  # [models + 3, B * width, steps]
+    taken, values = read_chosen(sampled, numbers)
     drawn: list[Drawn] = []
     kept: list[list[Branch]] = [[] for _ in models]
     for i, draw in enumerate(draws):
         row, branch = place[i]
         slot = row * width + branch
-        own = [values[slot] for values in likely]
+        own = [table[slot] for table in values]
         one = drawn_of(draw, taken[slot], own, set(end_ids), models)
         if not one.ended or draw.until is not None:  # which may cut the end off
             for segment, branches in zip(one.segments, kept, strict=True):
@@ -177,14 +241,21 @@ def drawn_of(
     models: Sequence[CausalLM],
 ) -> Drawn:
     """Make the child from one branch: its tokens up to the end of the chunk, as segments."""
-    limit = draw.most_entropy
+    most_entropy, least_top = draw.most_entropy, draw.least_top
     ids = ids[: draw.steps]
     count = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
     ended = count < len(ids)
-    uncertain = (i for i, value in enumerate(values[-1][: count + ended]) if i and value > limit)
-    if (cut := next(uncertain, None)) is not None:
+    cut = next(
+        (
+            i
+            for i in range(draw.least, count + ended)
+            if values[-2][i] > most_entropy or values[-1][i] < least_top
+        ),
+        None,
+    )
+    if cut is not None:
         count, ended = cut, False
-    *logprobs, drifts, entropies = [own[: count + ended] for own in values]
+    *logprobs, drifts, entropies, _ = [own[: count + ended] for own in values]
     _check_numbers(models, logprobs, drifts)
     segments: list[Segment] = []
     for parent, own in zip(draw.parents, logprobs, strict=True):
@@ -195,7 +266,8 @@ def drawn_of(
         segments=tuple(segments),
         end_logprob=logprobs[0][count] if ended else None,
         drifts=tuple(drifts),
-        entropies=None if math.isinf(limit) else tuple(entropies),
+        entropies=None if math.isinf(most_entropy) else tuple(entropies),
+        sampled=min(count + 1, draw.steps),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 ALL_TOKENS = 2**24
 """A number of tokens that is all of them, and that float32 can hold."""
+
+
+def last_id(segment: Segment) -> int:
+    """Return the last token of the path that ends with a segment."""
+    # A text that is no longer in tokens than the one before it adds none.
+    return segment.ids[-1] if segment.ids else segment.path_ids(segment.end - 1)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,9 @@ class Draw:
             drawn without replacement; None draws it independently of the siblings.
         parent_place: Seeds the noise of draws without replacement, which siblings share.
         until: Where the chunk ends earlier, if anywhere.
+        begun: Tokens that the chunk has already.
+        end_of: Returns how many of a chunk's tokens lie before its end, or None where no end is in
+            sight; for what ends it in the text (strings and words).
     """
 
     parents: tuple[Segment, ...]
@@ -48,12 +58,25 @@ class Draw:
     rank: int | None = None
     parent_place: tuple[object, ...] = ()
     until: Until | None = None
+    begun: int = 0
+    end_of: Callable[[Sequence[int]], int | None] | None = None
 
     @property
     def most_entropy(self) -> float:
         """The most entropy of a token that does not begin another chunk, in nats."""
         limit = None if self.until is None else self.until.entropy
         return math.inf if limit is None else limit
+
+    @property
+    def least_top(self) -> float:
+        """The least probability of the likeliest token where no other chunk begins."""
+        limit = None if self.until is None else self.until.top_probability
+        return 0.0 if limit is None else limit
+
+    @property
+    def least(self) -> int:
+        """Further tokens that the chunk has, wherever it would end."""
+        return 0 if self.until is None else max(self.until.least - self.begun, 0)
 
     @property
     def cost(self) -> int:

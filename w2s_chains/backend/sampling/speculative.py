@@ -106,7 +106,8 @@ def _speculate_batch(
         going = accepted
         at = ids[:, None]
         told = [*(own.gather(1, at) for own in likely), q.gather(1, at) - p.gather(1, at)]
-        numbers.append(torch.cat([*told, torch.zeros_like(told[0])], dim=1).T)
+        unwatched = torch.zeros_like(told[0])  # entropy and largest probability
+        numbers.append(torch.cat([*told, unwatched, unwatched], dim=1).T)
         sampled.append(ids)
     taken, values = read_chosen(sampled, numbers)
     found = [

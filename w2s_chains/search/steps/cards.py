@@ -30,7 +30,8 @@ class CARDS(SearchStrategy):
     After ``attempts`` rejections the best segment of those is taken, as in the authors' code; pure
     rejection sampling could go on for ever. The paper sets ``start`` to (1 - a) * score(prompt) + a
     * goal; the log-ratio of an empty answer is 0, so with the default ``start`` a is 0, and other
-    scorers need their own. The authors' code lets a segment have at least 4 tokens, and ours 1.
+    scorers need their own. As in the authors' code, a segment has at least 4 tokens: a small model
+    is uncertain of most tokens, and would be asked and scored anew for each of them.
 
     Attributes:
         goal: The score r* that a whole answer should reach, in units of the score (nats for the
@@ -41,6 +42,7 @@ class CARDS(SearchStrategy):
             maximum length of the answer.
         beta: Temperature of the acceptance, in units of the score.
         entropy: Entropy of a token's distribution, in nats, above which a segment ends before it.
+        min_tokens: Least tokens of a segment, unless the answer ends.
         chunk_tokens: Maximum tokens of a segment.
         attempts: Maximum number of segments to try at each place.
         wave: Number of them to sample at once. It changes cost and speed, but never the answer.
@@ -52,6 +54,7 @@ class CARDS(SearchStrategy):
     goal_tokens: MaxTokens = 128
     beta: Positive = 1.0
     entropy: Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real] = 3.0
+    min_tokens: ChunkTokens = 4
     chunk_tokens: ChunkTokens = 64
     attempts: Branches = 20
     wave: Branches = 4
@@ -92,7 +95,7 @@ class CARDS(SearchStrategy):
                 wave,
                 self.chunk_tokens,
                 first=tried,
-                until=Until(entropy=self.entropy),
+                until=Until(entropy=self.entropy, least=self.min_tokens),
             )
             scores = yield from score(candidates)
             for i, value in enumerate(scores):
