@@ -264,6 +264,7 @@ def test_who_yields_something_else_is_told_of_it() -> None:
     class Wrong(Weighed):
         def search(self, root: Hypothesis) -> Search:
             yield "?"  # pyright: ignore[reportReturnType]  # that is what is wrong
+            return root
 
     proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
     pair = Telling(lambda hypotheses: [])
