@@ -121,9 +121,9 @@ def by_rows_table(rows: Rows) -> str:
         for name in ("base", beam)
     )
     lines = [
-        f"| | rows read | gold | over base | over {beam} | VADER | repetition over base "
+        f"| | answers | rows read | gold | over base | over {beam} | VADER | repetition over base "
         "| loglikelihood over base | guide FLOPs |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, own in rows.items():
         line = over_base[name]
@@ -134,6 +134,7 @@ def by_rows_table(rows: Rows) -> str:
         ]
         cells = [
             name,
+            str(line.answers),
             f"{line.costs['read_tokens']:.0f}",
             f"{line.means['gold']:+.2f}",
             *(_interval(gain) for gain in gains),

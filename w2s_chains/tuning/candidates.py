@@ -21,6 +21,10 @@ _FLUENT: Mapping[str, Any] = {
     "generation": {"repetition_penalty": 1.05},
 }
 _DISTINCT: Mapping[str, Any] = {"generation": {"min_p": 0.1, "repetition_penalty": 1.1}}
+_BALANCED: Mapping[str, Any] = {
+    "scorer": {"base_weight": 0.15, "repetition_penalty": 3.0},
+    "generation": {"min_p": 0.05, "repetition_penalty": 1.05},
+}
 
 
 def _beam(width: int, successors: int, chunk_tokens: int, **more: Any) -> dict[str, Any]:
@@ -40,6 +44,10 @@ _STANDARD: Mapping[str, Mapping[str, Any]] = {
         **_DISTINCT,
     },
     "token search 8, fluent": {"strategy": {"type": "token_search", "candidates": 8}, **_FLUENT},
+    "token search 8, balanced": {
+        "strategy": {"type": "token_search", "candidates": 8, "distinct": True},
+        **_BALANCED,
+    },
     "emulated fine-tuning 0.5": {"strategy": {"type": "emulated_fine_tuning", "beta": 0.5}},
     "emulated fine-tuning 1": {"strategy": {"type": "emulated_fine_tuning", "beta": 1.0}},
     # Two to four.
