@@ -317,3 +317,24 @@ def test_what_is_steered_has_no_divergence_without_its_log_ratios(steering: floa
         return done(child)
 
     assert run(steps).kl == (None if steering else 0)
+
+
+def test_an_answer_tells_what_it_has_cost() -> None:
+    class Counts(Asked):
+        flops_per_token = 2.0
+
+        def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+            usage = requests[0].hypotheses[0].usage
+            usage.prompt_tokens, usage.read_tokens, usage.proposed_tokens = 5, 6, 13
+            usage.add_guide(8, 10.0)
+            return super().propose(requests)
+
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        [child] = yield Expand(hypotheses=(root,), chunk_tokens=4)
+        return child
+
+    found = run(steps, Counts())
+    assert (found.prompt_tokens, found.read_tokens, found.proposed_tokens) == (5, 6, 13)
+    assert (found.guide_tokens, found.guide_flops_ratio) == (8, 80 / (10 * 2))
+    assert (found.rounds, found.completion_tokens, found.finish_reason) == (1, 1, "eos")
+    assert run(steps).read_tokens is None, "a proposer that counts nothing"
