@@ -163,3 +163,24 @@ def test_a_text_may_add_no_token(lms: list[CausalLM]) -> None:
         segment.kv = ()
     assert [last_id(own) for own in empty] == [8, 6, 11]
     compare(lms, [replace(draw, parents=empty, steps=3)], set())
+
+
+def test_who_reads_how_much_in_how_many_passes(
+    lms: list[CausalLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And in batches as large as the proposer has room for."""
+    read: dict[CausalLM, list[tuple[int, ...]]] = {}
+    forward = CausalLM.forward
+
+    def counted(lm: CausalLM, batch: Any, ids: Tensor, **options: Any) -> Tensor:
+        read.setdefault(lm, []).append(tuple(ids.shape))
+        return forward(lm, batch, ids, **options)
+
+    asked = draws(lms, PARAMS[:1], 10)
+    monkeypatch.setattr(CausalLM, "forward", counted)
+    speculate(lms, asked, [])
+    assert [read[lm] for lm in lms] == [[(10, 5)], [(10, 1)] * 5, [(10, 5)]]
+    read.clear()
+    monkeypatch.setattr(lms[0], "token_budget", 5 * max(draw.cost for draw in asked))
+    speculate(lms, asked, [])
+    assert len(read[lms[0]]) == len(read[lms[2]]) > 1

@@ -102,15 +102,12 @@ def _speculate_batch(
         # Rounding may leave nothing where q and d are as good as equal.
         from_q = full | ~left.isfinite().any(1)
         ids = _picked(torch.where(from_q[:, None], q, left), shaper, draws, step, _LAST)
+        counts += going
         if step < len(drafts):
             at = drafts[step][:, None]
             odds = (q.gather(1, at) - d.gather(1, at))[:, 0]
-            accepted = going & ~full & (_log_uniform(draws, step, base.device) < odds)
-            ids = torch.where(accepted, drafts[step], ids)
-        else:
-            accepted = torch.zeros_like(going)
-        counts += going
-        going = accepted
+            going = going & ~full & (_log_uniform(draws, step, base.device) < odds)
+            ids = torch.where(going, drafts[step], ids)
         at = ids[:, None]
         told = [*(own.gather(1, at) for own in likely), q.gather(1, at) - p.gather(1, at)]
         unwatched = torch.zeros_like(told[0])  # entropy and largest probability
