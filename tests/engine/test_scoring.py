@@ -13,7 +13,7 @@ from w2s_chains.core.asks import Expand, Score, TokenRatios
 
 
 class Twice(SearchStrategy):
-    """Asks for one number of a text and of a longer one, and writes down what it is told."""
+    """Asks for one number of a text, of a longer one, and at once of another one."""
 
     type: str = "twice"
     kind: Any
@@ -25,6 +25,7 @@ class Twice(SearchStrategy):
             [text] = yield Expand(hypotheses=(text,), successors=1, chunk_tokens=1)
             [found] = yield self.kind(hypotheses=(text,))
             self.told.append((root.prompt.plain_text, found))
+        [found] = yield self.kind(hypotheses=(text.extend("!", n_tokens=1),))
         return text
 
 
@@ -53,7 +54,7 @@ def run(kind: Any, told: list[Any], judges: Sequence[Any]) -> None:
     made = [
         Job(
             root=Hypothesis.root(prompt), strategy=Twice(kind=kind, told=told),
-            proposer=proposer, sampling=SamplingParams(max_tokens=2), **{part: judge},
+            proposer=proposer, sampling=SamplingParams(max_tokens=3), **{part: judge},
         )
         for prompt, judge in zip("abcd", judges, strict=False)
     ]  # fmt: skip
@@ -72,20 +73,17 @@ def test_one_call_for_all_searches_of_a_part(kind: Any) -> None:
     told: list[Any] = []
     one, two = Judge("one", log), Judge("two", log)
     run(kind, told, (one, two, one, one))
-    assert log == [("one", ["a", "c", "d"]), ("two", ["b"])] * 2
+    assert log == [("one", ["a", "c", "d"]), ("two", ["b"])] * 3
     assert sorted(told) == sorted(expected(kind, "abcd"))
 
 
 @pytest.mark.parametrize("kind", [Score, TokenRatios])
-def test_after_a_call_that_failed_each_is_asked_alone_once(kind: Any) -> None:
+@pytest.mark.parametrize("fails", [0, 1])
+def test_after_a_call_that_failed_each_is_asked_alone_once(kind: Any, fails: int) -> None:
     log: list[Any] = []
     told: list[Any] = []
-    run(kind, told, [Judge("one", log, fails=0)] * 3)
-    assert [prompts for _, prompts in log] == [
-        ["a", "b", "c"],
-        ["a"],
-        ["b"],
-        ["c"],
-        ["a", "b", "c"],
-    ]
+    run(kind, told, [Judge("one", log, fails=fails)] * 3)
+    calls = [["a", "b", "c"] for _ in range(3)]
+    calls[fails + 1 : fails + 1] = [["a"], ["b"], ["c"]]
+    assert [prompts for _, prompts in log] == calls
     assert sorted(told) == sorted(expected(kind, "abc"))
