@@ -15,20 +15,23 @@ from w2s_chains import (
     EmulatedFineTuning,
     Hypothesis,
     Job,
+    Nudging,
     Sampling,
     SamplingParams,
     SearchStrategy,
 )
 from w2s_chains.core.events import Event
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.engine.job import SearchHandle
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.engine.job import SearchHandle, check_abilities
+from w2s_chains.errors import ConfigError, ScorerError, W2SError
 
 SAMPLING = SamplingParams(max_tokens=5)
 
 
 class Checks(Here):
     """A proposer and scorer that writes down what it is to check."""
+
+    abilities = frozenset({"until", "by_guide"})
 
     def __init__(self, partial: bool = True) -> None:
         self.partial = partial
@@ -39,6 +42,9 @@ class Checks(Here):
 
     def check_steering(self, guides: object) -> None:
         self.checked.append(guides)
+
+    def check_writer(self, guides: object) -> None:
+        self.checked.append(("writer", guides))
 
     def check_constraint(self, constraint: Constraint, sampling: SamplingParams) -> None:
         self.checked.append((constraint, sampling))
@@ -61,6 +67,9 @@ def test_both_parts_check_the_prompt() -> None:
     plain = Checks()
     job(Sampling(), plain).check()
     assert plain.checked == [("x", SAMPLING)], "nothing steers"
+    writer = Checks()
+    job(Nudging(), writer, guides=guides).check()
+    assert writer.checked == [("writer", guides), ("x", SAMPLING)]
     bound, form = Checks(), Constraint.regex("ab")
     job(Sampling(), bound, constraint=form).check()
     assert bound.checked == [(form, SAMPLING), ("x", SAMPLING)]
@@ -74,6 +83,35 @@ def test_a_scorer_of_whole_answers_takes_no_part_of_one() -> None:
     job(BestOfN(n=2), scorer=Checks(partial=False)).check()
     with pytest.raises(ConfigError, match="there is no scorer"):
         job(beam).check()
+
+
+@pytest.mark.parametrize(
+    ("need", "told"), [("until", "ends chunks"), ("drafts", "drafts"), ("by_guide", "write words")]
+)
+def test_a_form_does_not_allow_whatever_ends_elsewhere(need: str, told: str) -> None:
+    bound = job(Sampling(), Checks(), constraint=Constraint.regex("ab"))
+    with pytest.raises(ConfigError, match=rf"{told}.*, which an answer that has to have a form"):
+        check_abilities({need}, bound)
+    with pytest.raises(ConfigError, match="without replacement, which the proposer Checks cannot"):
+        check_abilities({"distinct"}, bound)
+
+
+def test_log_ratios_of_tokens_are_those_of_the_guides() -> None:
+    class Guides:
+        found: Any = ((1, 2.5), ())
+
+        def token_ratios(self, hypotheses: Sequence[Hypothesis]) -> Any:
+            assert len(hypotheses) == 2
+            return self.found
+
+    one, guides = Hypothesis.root("x"), Guides()
+    asked = job(Sampling(), guides=guides)
+    assert asked.token_ratios([one, one]) == [(1.0, 2.5), ()]
+    for guides.found in (((1.0,),), ((1.0,), 2.0), ((1.0,), ("much",))):
+        with pytest.raises(ScorerError, match="the guide pair Guides"):
+            asked.token_ratios([one, one])
+    with pytest.raises(ConfigError, match="there are no guides"):
+        job(Sampling()).token_ratios([one])
 
 
 @pytest.mark.parametrize("error", [StopIteration("I"), StopAsyncIteration("I")])

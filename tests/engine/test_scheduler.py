@@ -209,6 +209,26 @@ def test_a_thread_that_comes_back_takes_nothing_with_it() -> None:
     assert texts(leading) == [" word" * 9]
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_another_thread_leads_only_those_that_are_here(beside: bool) -> None:
+    """A thread with nobody to lead would be started for every call of a server."""
+
+    class Gate(Here):
+        def propose(self, requests: Sequence[Expand]) -> Any:
+            assert gate.wait(20)
+            return super().propose(requests)
+
+    gate, waits, engine = threading.Event(), Waits(), Engine()
+    asked = [*jobs(waits, "ab", 1), *(jobs(Gate(), "c", 9) if beside else ())]
+    handles = engine.submit(asked)
+    until(lambda: waits.waiting == 2)
+    gate.set()
+    waits.go_on.set()
+    assert len(texts(handles)) == len(asked)
+    until(lambda: not engine._threads)
+    assert len(engine._ended) == 1 + beside
+
+
 def test_those_that_wait_leave_room_for_other_kinds_but_not_for_their_own() -> None:
     engine, waits, also = Engine(max_live=2), Waits(), Waits()
     first, second = (engine.submit(jobs(one, "abcde", 1)) for one in (waits, also))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from w2s_chains import CallableScorer, Engine, Hypothesis, Job, SamplingParams, SearchStrategy
-from w2s_chains.core.asks import Commit, Expand, RandomStream, Score
+from w2s_chains.core.asks import Commit, Expand, Expands, RandomStream, Score, Until
 from w2s_chains.core.events import Event, Finished, Progressed, Scored
 from w2s_chains.core.parts import Proposer
 from w2s_chains.engine.job import SearchHandle
@@ -233,6 +234,7 @@ def test_progress_is_told_only_where_there_is_some() -> None:
 
 
 ONE = Hypothesis.root("p")
+DRAFTS = Expand(hypotheses=(ONE,), drafts=True, chunk_tokens=3, steering=1.0)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +244,17 @@ ONE = Hypothesis.root("p")
         (Expand(hypotheses=(ONE, done(ONE))), "only hypotheses that can go on"),
         (Expand(hypotheses=(ONE,), successors=0), "0 successors of None"),
         (Expand(hypotheses=(ONE,), chunk_tokens=0), "1 successors of 0"),
+        (Expand(hypotheses=(ONE,), first=-1), "from number -1 on"),
+        (Expands(asks=()), "no children at all"),
+        (Expand(hypotheses=(ONE,), drafts=True, chunk_tokens=3), "asked for drafts"),
+        (Expand(hypotheses=(ONE,), drafts=True, steering=1.0), "asked for drafts"),
+        (replace(DRAFTS, until=Until(word=True)), "asked for drafts"),
+        (replace(DRAFTS, distinct=True), "asked for drafts"),
+        (replace(DRAFTS, by_guide=True), "text of the tuned guide"),
+        (Expand(hypotheses=(ONE,), steering=0.5, by_guide=True), "text of the tuned guide"),
     ],
 )
-def test_what_may_not_be_asked_for(ask: Expand, told: str) -> None:
+def test_what_may_not_be_asked_for(ask: Expand | Expands, told: str) -> None:
     def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
         yield ask
         return done(root)
@@ -296,3 +306,35 @@ def test_scores_are_told_and_remembered() -> None:
     assert answer.completion_tokens == 2
     assert [e.tokens for e in events if isinstance(e, Progressed)] == [99]
     assert run(steps).score == 2.0, "nobody listens"
+
+
+@pytest.mark.parametrize("steering", [0.0, 0.5, 1.0])
+def test_what_is_steered_has_no_divergence_without_its_log_ratios(steering: float) -> None:
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        plain = Expand(hypotheses=(root,), chunk_tokens=1)
+        [[child], _] = yield Expands(asks=(plain, replace(plain, steering=steering)))
+        [child] = yield replace(plain, hypotheses=(child,))
+        return done(child)
+
+    assert run(steps).kl == (None if steering else 0)
+
+
+def test_an_answer_tells_what_it_has_cost() -> None:
+    class Counts(Asked):
+        flops_per_token = 2.0
+
+        def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
+            usage = requests[0].hypotheses[0].usage
+            usage.prompt_tokens, usage.read_tokens, usage.proposed_tokens = 5, 6, 13
+            usage.add_guide(8, 10.0)
+            return super().propose(requests)
+
+    def steps(root: Hypothesis) -> Generator[Any, Any, Hypothesis]:
+        [child] = yield Expand(hypotheses=(root,), chunk_tokens=4)
+        return child
+
+    found = run(steps, Counts())
+    assert (found.prompt_tokens, found.read_tokens, found.proposed_tokens) == (5, 6, 13)
+    assert (found.guide_tokens, found.guide_flops_ratio) == (8, 80 / (10 * 2))
+    assert (found.rounds, found.completion_tokens, found.finish_reason) == (1, 1, "eos")
+    assert run(steps).read_tokens is None, "a proposer that counts nothing"

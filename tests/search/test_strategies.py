@@ -317,6 +317,7 @@ ABOUT = [
     (Sampling(), (1, set(), 0.0, False, False)),
     (EmulatedFineTuning(beta=0.5), (1, set(), 0.5, False, False)),
     (EmulatedFineTuning(draft_tokens=4), (1, {"drafts"}, 1.0, False, False)),
+    (Nudging(), (1, {"until", "by_guide"}, 0.0, False, False)),
     (BestOfN(n=3, steering=0.5), (3, set(), 0.5, True, False)),
     (AdaptiveBestOfN(n=7, wave=3, steering=0.5), (3, set(), 0.5, True, False)),
     (SpeculativeRejection(n=6, steering=0.5), (6, set(), 0.5, True, True)),

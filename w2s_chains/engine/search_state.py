@@ -137,7 +137,7 @@ class SearchState:
                     "a strategy asked for drafts, which need steering and chunk_tokens, and go "
                     "neither with until nor with distinct"
                 )
-            if ask.by_guide and (ask.steering or ask.drafts):
+            if ask.by_guide and ask.steering:  # as drafts have, too
                 raise StrategyError(
                     "a strategy asked for text of the tuned guide, which goes neither with "
                     "steering nor with drafts"

@@ -11,7 +11,7 @@ from w2s_chains.backend.kv.batch import Batch
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.logits import log_exponential, read_chosen, to_lists
 from w2s_chains.backend.sampling.chunks import Drawn, drawn_of
-from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.sampling.draws import Draw, last_id
 from w2s_chains.backend.sampling.shaping import Shaper
 from w2s_chains.core.sampling import noise_key
 
@@ -64,17 +64,24 @@ def _speculate_batch(
         for i, model in enumerate(models)
     ]
     known = min(draw.known for draw in draws)
-    last = torch.tensor([[draw.parents[0].ids[-1]] for draw in draws], device=base.device)
+    # The models' prompts may have templates of their own, and so end with other tokens. [B, 1] each
+    own_last, tuned_last, untuned_last = (
+        torch.tensor([[last_id(draw.parents[i])] for draw in draws], device=base.device)
+        for i in range(len(models))
+    )
     ours: list[Tensor] = []  # the tuned guide's logits at each place. [B, V]
     drafts: list[Tensor] = []  # [B] each
     for step in range(steps):
-        fed = drafts[-1][:, None] if drafts else last
+        fed = drafts[-1][:, None] if drafts else tuned_last
         ours.append(_read(tuned, batches[1], fed)[:, -1])
         if step + 1 < steps:
             own = shaper.shaped(ours[-1][:, :known], drafts, None)
             drafts.append(_picked(own, shaper, draws, step, _DRAFT))
-    path = torch.cat([last, *(ids[:, None] for ids in drafts)], dim=1)  # [B, steps]
-    theirs = _read(base, batches[0], path), _read(untuned, batches[2], path)  # [B, steps, V]
+    path = [ids[:, None] for ids in drafts]
+    theirs = (
+        _read(base, batches[0], torch.cat([own_last, *path], dim=1)),
+        _read(untuned, batches[2], torch.cat([untuned_last, *path], dim=1)),
+    )  # [B, steps, V] each
 
     most = torch.tensor([draw.steps - 1 for draw in draws], device=base.device)
     going = torch.ones_like(most, dtype=torch.bool)
@@ -95,15 +102,12 @@ def _speculate_batch(
         # Rounding may leave nothing where q and d are as good as equal.
         from_q = full | ~left.isfinite().any(1)
         ids = _picked(torch.where(from_q[:, None], q, left), shaper, draws, step, _LAST)
+        counts += going
         if step < len(drafts):
             at = drafts[step][:, None]
             odds = (q.gather(1, at) - d.gather(1, at))[:, 0]
-            accepted = going & ~full & (_log_uniform(draws, step, base.device) < odds)
-            ids = torch.where(accepted, drafts[step], ids)
-        else:
-            accepted = torch.zeros_like(going)
-        counts += going
-        going = accepted
+            going = going & ~full & (_log_uniform(draws, step, base.device) < odds)
+            ids = torch.where(going, drafts[step], ids)
         at = ids[:, None]
         told = [*(own.gather(1, at) for own in likely), q.gather(1, at) - p.gather(1, at)]
         unwatched = torch.zeros_like(told[0])  # entropy and largest probability
