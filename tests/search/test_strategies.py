@@ -326,7 +326,6 @@ ABOUT = [
     (DVTS(subtrees=2, successors=3, steering=0.5), (6, set(), 0.5, True, True)),
     (TokenSearch(candidates=3), (3, set(), 0.0, True, True)),
     (TokenSearch(candidates=3, distinct=True), (3, {"distinct"}, 0.0, True, True)),
-    (Nudging(), (1, {"until", "by_guide"}, 0.0, False, False)),
     (CARDS(attempts=9, wave=2), (2, {"until"}, 0.0, True, True)),
     (MCTS(successors=3), (3, set(), 0.0, True, True)),
     (MCTS(successors=3, distinct=True), (3, {"distinct"}, 0.0, True, True)),
