@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
-from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.frames import FixedLayer, Frames
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Ints, Plane, Store
 
@@ -45,40 +44,29 @@ _LAST = 2
 """Batches that may go on: one model may be both the proposer and the guides."""
 
 
-class _Layer(CacheLayerMixin):
-    """One layer's cache in a batch: writes new columns in place, returns all that are filled."""
-
-    is_sliding = False
+class _Layer(FixedLayer):
+    """Writes new columns in place, returns all that are filled."""
 
     def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
-        cast(Any, super()).__init__()  # its options have no types
+        super().__init__(keys, values)
         # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
         # Python's garbage collector runs.
         self.batch: Batch = weakref.proxy(batch)
-        self.keys, self.values = keys, values  # [B, H, columns, D]
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: the batch has allocated the memory."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None
-        assert self.values is not None
+        keys, values = self.own
         begin, end = self.batch.filled, self.batch.filled + key_states.shape[-2]
-        self.keys[:, :, begin:end] = key_states
-        self.values[:, :, begin:end] = value_states
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        keys[:, :, begin:end] = key_states
+        values[:, :, begin:end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.batch.filled + query_length, 0
 
     def get_seq_length(self) -> int:
         return self.batch.filled
-
-    def get_max_length(self) -> int:
-        return -1
 
 
 class Batch:

@@ -23,37 +23,43 @@ _MOST_FRAMES = 32
 """Most frames of an arena, and so of recordings, each of which holds memory of its own."""
 
 
-class _Layer(CacheLayerMixin):
-    """One layer's cache in a frame: writes the columns that a tensor names, returns all of them."""
+class FixedLayer(CacheLayerMixin):
+    """One layer's cache, in memory that a batch or a frame has allocated: [B, H, columns, D]."""
 
     is_sliding = False
 
-    def __init__(self, keys: Tensor, values: Tensor, where: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
         cast(Any, super()).__init__()  # its options have no types
-        self.keys, self.values = keys, values  # [B, H, columns, D]
-        self._where = where
+        self.keys, self.values = keys, values
+        self.own = keys, values  # transformers says that the others may be None
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: the frame has allocated the memory."""
+        """Do nothing: there is memory already."""
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class _Layer(FixedLayer):
+    """Writes the columns that a tensor names, returns all of them."""
+
+    def __init__(self, keys: Tensor, values: Tensor, where: Tensor) -> None:
+        super().__init__(keys, values)
+        self._where = where
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys.index_copy_(2, self._where, key_states)
-        self.values.index_copy_(2, self._where, value_states)
-        return self.keys, self.values
+        for own, states in zip(self.own, (key_states, value_states), strict=True):
+            own.index_copy_(2, self._where, states)
+        return self.own
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length(), 0
 
     def get_seq_length(self) -> int:
-        return self.keys.shape[2]  # pyright: ignore[reportOptionalMemberAccess]
-
-    def get_max_length(self) -> int:
-        return self.get_seq_length()
+        return self.own[0].shape[2]
 
 
 class Frame:
