@@ -321,7 +321,9 @@ def test_what_is_steered_has_no_divergence_without_its_log_ratios(steering: floa
 
 def test_an_answer_tells_what_it_has_cost() -> None:
     class Counts(Asked):
-        flops_per_token = 2.0
+        @property
+        def flops_per_token(self) -> float:
+            return 2.0
 
         def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
             usage = requests[0].hypotheses[0].usage
