@@ -49,7 +49,7 @@ class Judge:
 
 
 def run(kind: Any, told: list[Any], judges: Sequence[Any]) -> None:
-    proposer = Here()
+    proposer: Any = Here()
     part = "scorer" if kind is Score else "guides"
     made = [
         Job(
