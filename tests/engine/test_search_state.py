@@ -321,7 +321,7 @@ def test_what_is_steered_has_no_divergence_without_its_log_ratios(steering: floa
 
 def test_an_answer_tells_what_it_has_cost() -> None:
     class Counts(Asked):
-        flops_per_token = 2.0
+        flops_per_token: Any = 2.0
 
         def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis]]:
             usage = requests[0].hypotheses[0].usage
