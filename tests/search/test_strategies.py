@@ -334,7 +334,7 @@ ABOUT = [
 ]
 
 
-@pytest.mark.parametrize(("strategy", "wanted"), ABOUT, ids=repr)
+@pytest.mark.parametrize(("strategy", "wanted"), ABOUT, ids=[repr(own) for own, _ in ABOUT])
 def test_what_a_strategy_says_of_itself(strategy, wanted):
     """Whoever runs it relies on this before it begins."""
     said = (
