@@ -19,7 +19,7 @@ from w2s_chains.errors import ConfigError, PromptError
 _CONTEXT = 16
 """Tokens before a chunk that its decoding may look at."""
 
-_salt = functools.lru_cache(maxsize=1024)(fork)
+salt_of = functools.lru_cache(maxsize=1024)(fork)
 """Combine seed and prompt into one number; cached, since every row of every chunk needs it."""
 
 
@@ -74,7 +74,7 @@ class GuideWriter:
             parents=(guide.paths[h],),
             steps=steps,
             sampling=request.sampling,
-            place=(_salt(request.seed, *guide.tokenizer.prompt_ids(h.prompt)), stream, "guide"),
+            place=(salt_of(request.seed, *guide.tokenizer.prompt_ids(h.prompt)), stream, "guide"),
             n_tokens=h.n_tokens,
             known=guide.tokenizer.size,
             until=until,

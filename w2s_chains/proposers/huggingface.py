@@ -20,17 +20,18 @@ from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import Constraint, SamplingParams, fork
+from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.errors import UnsupportedModelError
-from w2s_chains.proposers.guide_writing import check_room, most_tokens, require_writer
+from w2s_chains.proposers.guide_writing import (
+    check_room,
+    most_tokens,
+    require_writer,
+    salt_of,
+)
 from w2s_chains.proposers.steering import SteeringPair, require_steering
 
 if TYPE_CHECKING:
     from w2s_chains.backend.constrained.grammar import Grammars, GrammarState
-
-
-_salt = functools.lru_cache(maxsize=1024)(fork)
-"""Combine seed and prompt into one number; cached, since every row of every chunk needs it."""
 
 
 class HuggingFaceProposer(LocalModel, Proposer):
@@ -170,7 +171,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def _draw(
         self, request: Expand, h: Hypothesis, number: int, stream: int, pair: SteeringPair | None
     ) -> Draw:
-        salt = _salt(request.seed, *self.tokenizer.prompt_ids(h.prompt))
+        salt = salt_of(request.seed, *self.tokenizer.prompt_ids(h.prompt))
         steps = most_tokens(request, h)
         check_room(self, h, steps)
         until, tokenizer = request.until, self.tokenizer
