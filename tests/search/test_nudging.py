@@ -101,7 +101,7 @@ def by_definition(
         text = known + base.decode_after(ids, (), own)[0]
         if same:
             read = list(other.prompt_ids(root))
-        elif own or not words:
+        else:
             read = list(other.ids_with_response(root, text))
         written = own if same else []
         start = len(other.decode_after(read, (), written)[0])

@@ -112,10 +112,13 @@ class GuideWriter:
             stream=stream,
             n_tokens=max(len(ids), not drawn.ended),
         )
-        [segment] = drawn.segments
-        if child.finished:
-            segment.kv = None  # nothing follows it
-        guide.paths.keep(child, segment, drawn.end_logprob or 0.0)
+        if self.same:
+            [segment] = drawn.segments
+            if child.finished:
+                segment.kv = None  # nothing follows it
+            guide.paths.keep(child, segment, drawn.end_logprob or 0.0)
+        # Else the text is read again: its own tokens may differ from those that were sampled, and
+        # only they can be compared with another model's.
         return child
 
     def _pending(self, h: Hypothesis) -> tuple[int, ...]:

@@ -122,13 +122,17 @@ class CausalLM:
         if self.takes_positions:
             self.memory.frames = Frames(self.memory.planes)
             self.replays = Replays(self.dtype, self.device, recorder)
-        # Twice, since a step is run before it is recorded.
-        same = all(check_exact(self) is self.can_branch for _ in range(2))
+        refused = UnsupportedModelError(
+            f"the decode steps of model {self.name!r} cannot be recorded: its code waits for "
+            "the device, or changes from step to step; leave cuda_graphs out"
+        )
+        try:
+            # Twice, since a step is run before it is recorded.
+            same = all(check_exact(self) is self.can_branch for _ in range(2))
+        except UnsupportedModelError as error:
+            raise refused from error
         if not same or self.replays is None:
-            raise UnsupportedModelError(
-                f"the decode steps of model {self.name!r} cannot be recorded: its code waits for "
-                "the device, or changes from step to step; leave cuda_graphs out"
-            )
+            raise refused
 
     def view(self, token_budget: int) -> CausalLM:
         """Return the same model with a token budget and an adapter of its own."""
