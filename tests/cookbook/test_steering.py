@@ -24,7 +24,7 @@ Rows = dict[str, list[Row]]
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = tmp_path_factory.mktemp("steering")
     found: Rows = {}
-    for names, prompts in ((MAIN, 6), ((SWAPPED,), 3), ((EQUAL,), 1)):
+    for names, prompts in ((MAIN, 4), ((SWAPPED,), 3), ((EQUAL,), 1)):
         made = compare(part_of_study(names, prompts, 1), out=folder, plots=False).rows
         found |= {name: [row for row in made if row.config == name] for name in names}
     return found
