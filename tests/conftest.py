@@ -57,22 +57,20 @@ def scorer(pair: GuidePair) -> LogRatioScorer:
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny models, as from_pretrained reads them."""
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import MambaConfig, MambaForCausalLM
 
     root = tmp_path_factory.mktemp("models")
     base = tiny.llama(320, seed=1)
-    windowed = MistralForCausalLM(
-        MistralConfig(
-            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, sliding_window=8,
-        )
-    )  # fmt: skip
+    recurrent = MambaForCausalLM(
+        MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
+    )
     models = {
         "proposer": tiny.llama(320),
         "tuned": tiny.noisy(base),
         "untuned": base,
         "gpt2": tiny.gpt2(320, seed=3),
-        "windowed": windowed,
+        "windowed": tiny.mistral(320),
+        "recurrent": recurrent,
     }
     folders = {}
     for name, model in models.items():

@@ -25,7 +25,6 @@ from w2s_chains import (
 )
 from w2s_chains.comparison import compare, load_study
 from w2s_chains.comparison.study import Entry
-from w2s_chains.errors import UnsupportedModelError
 
 STUDIES = sorted(Path(prepare.__file__).parent.glob("*.yaml"))
 PROMPTS = ["The movie was", "A boring film; the acting"]
@@ -200,19 +199,6 @@ def test_the_settings_are_those_of_the_paper() -> None:
                 }
                 assert len(kinds) == 1, "only where the vocabulary is shared"
         assert next(iter(study.configs.values())).strategy.type == "sampling", "the baseline"
-
-
-def test_the_window_of_the_mistral_guides_has_to_be_off(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    """Control: it is the studies' own setting that makes them work."""
-    path = small(Path(prepare.__file__).with_name("instructions_llama-3.yaml"), folders, tmp_path)
-    values = yaml.safe_load(path.read_text())
-    for config in values["configs"].values():
-        config.get("guides", {}).pop("config", None)
-    path.write_text(yaml.safe_dump(values))
-    with pytest.raises(UnsupportedModelError, match="sliding"):
-        compare(path, out=tmp_path / "out", plots=False)
 
 
 # Preparing and training.

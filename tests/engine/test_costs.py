@@ -299,13 +299,15 @@ def read_by(tokenizer: Tokenizer, logged: Logged, root: Hypothesis) -> int:
     """Rows that a guide reads for the scores of a search.
 
     Of a prompt and of each scored text, the tokens after the last one that was read, but the last,
-    which waits, unless an end token follows. Texts that go on from one token of one text share it.
+    which waits, unless an end token follows. Texts that go on from one token of one text share it,
+    and siblings of one text all of it.
     An answer in slices was scored as a whole, so that its parent is the nearest one with a score.
     """
     known: dict[Hypothesis, list[int]] = {root: list(tokenizer.prompt_ids(root.prompt))}
     total = len(known[root]) - 1
     for hypotheses in logged.scored:
         begun: set[tuple[Hypothesis, int]] = set()
+        texts: set[tuple[Hypothesis, tuple[int, ...], bool]] = set()
         for h in hypotheses:
             parent = next(a for a in h.ancestors() if a in known)
             ids, shared = h.response_ids, len(known[parent])
@@ -315,7 +317,9 @@ def read_by(tokenizer: Tokenizer, logged: Logged, root: Hypothesis) -> int:
                 ids = list(tokenizer.ids_with_response(h.prompt, h.response))
                 shared = common_prefix(known[parent], ids)
             read = len(ids) - (not h.ended) - (shared - 1)
-            if read:
+            again = (parent, tuple(ids), h.ended) in texts
+            texts.add((parent, tuple(ids), h.ended))
+            if read and not again:
                 total += read - ((parent, shared) in begun)
                 begun.add((parent, shared))
             known[h] = ids

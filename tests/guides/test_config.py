@@ -24,39 +24,33 @@ def guides(value: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "tuned", "untuned", "template", "window"),
+    ("name", "tuned", "untuned", "template"),
     [
         (
             "zephyr",
             "HuggingFaceH4/zephyr-7b-beta",
             "HuggingFaceH4/mistral-7b-sft-beta",
             ZEPHYR,
-            True,
         ),
         (
             "starling",
             "berkeley-nest/Starling-LM-7B-alpha",
             "openchat/openchat_3.5",
             "GPT4 Correct User: {prompt}<|end_of_turn|>GPT4 Correct Assistant: ",
-            True,
         ),
         (
             "tulu",
             "allenai/tulu-2-dpo-7b",
             "allenai/tulu-2-7b",
             "<|user|>\n{prompt}\n<|assistant|>\n",
-            False,
         ),
-        ("gpt2-imdb", "./ckpt/gpt2-imdb-dpo", "lvwerra/gpt2-imdb", "{prompt}", False),
+        ("gpt2-imdb", "./ckpt/gpt2-imdb-dpo", "lvwerra/gpt2-imdb", "{prompt}"),
     ],
 )
-def test_the_pairs_of_the_paper(
-    name: str, tuned: str, untuned: str, template: str, window: bool
-) -> None:
+def test_the_pairs_of_the_paper(name: str, tuned: str, untuned: str, template: str) -> None:
     specs = guides(name)
     assert [spec.model for spec in specs] == [tuned, untuned]
     assert {spec.template for spec in specs} == {template}
-    assert {"sliding_window" in spec.config for spec in specs} == {window}
     assert schema().is_valid({"proposer": PROPOSER, "guide": name})
     changed = guides({"preset": name, "dtype": "bfloat16", "tuned": {"model": "y"}})
     assert [spec.model for spec in changed] == ["y", untuned]

@@ -81,7 +81,8 @@ def test_texts_of_another_vocabulary_hold_whole_characters(
     for child in cut:
         assert not child.pending
         [same] = [other for other in longer if other.stream == child.stream]
-        assert same.text.startswith(child.text) and same.text != child.text
+        assert same.text.startswith(child.text)
+        assert same.text != child.text
 
 
 def test_a_stop_string_may_begin_in_the_other_models_text(

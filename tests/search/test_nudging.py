@@ -99,10 +99,7 @@ def by_definition(
             count += 1
             continue
         text = known + base.decode_after(ids, (), own)[0]
-        if same:
-            read = list(other.prompt_ids(root))
-        else:
-            read = list(other.ids_with_response(root, text))
+        read = list(other.prompt_ids(root) if same else other.ids_with_response(root, text))
         written = own if same else []
         start = len(other.decode_after(read, (), written)[0])
         word: list[int] = []

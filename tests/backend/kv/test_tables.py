@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from w2s_chains.backend.kv.batch import _LEAST_ROOM, Batch, Memory
+from w2s_chains.backend.kv.masks import Mask, Window
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Plane, Store
 
@@ -44,8 +45,16 @@ def batch_of(lengths: Sequence[int], **options: Any) -> Batch:
     return Batch(store, paths, **how)
 
 
-def drawn(mask: torch.Tensor) -> list[list[str]]:
+def asked(batch: Batch, count: int) -> torch.Tensor:
+    """The mask of a model with one kind of layers."""
+    mask = batch.attention_mask(count)
+    assert isinstance(mask, torch.Tensor)
+    return mask
+
+
+def drawn(mask: Mask) -> list[list[str]]:
     """A float mask as text: x where the score stays, a dot where it is the lowest there is."""
+    assert isinstance(mask, torch.Tensor)
     lowest = torch.finfo(mask.dtype).min
     assert mask.shape[1] == 1
     assert ((mask == 0) | (mask == lowest)).all()
@@ -84,19 +93,19 @@ def test_what_transformers_asks_a_cache() -> None:
 def test_without_branches_columns_are_positions() -> None:
     batch = batch_of([2, 3], steps=4)
     assert batch.positions(3).tolist() == [[2, 3, 4], [3, 4, 5]]
-    assert batch.attention_mask(3).tolist() == [[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]
+    assert asked(batch, 3).tolist() == [[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_branch_sees_its_past_the_shared_column_and_its_own(dtype: torch.dtype) -> None:
     batch = batch_of([2, 3], width=2, steps=3, dtype=dtype)
     assert batch.positions(1).tolist() == [[2], [3]]
-    assert batch.attention_mask(1).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert asked(batch, 1).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
     # Both branches' steps at once, as guides read given texts.
     assert batch.positions(5).tolist() == [[2, 3, 3, 4, 4], [3, 4, 4, 5, 5]]
     #      past|shared|A B|A B
     rows = ["xxxx....", "xxxxx...", "xxxx.x..", "xxxxx.x.", "xxxx.x.x"]
-    mask = batch.attention_mask(5)
+    mask = asked(batch, 5)
     assert mask.dtype == dtype
     assert drawn(mask) == [["." + row[1:] for row in rows], rows]
     # Step by step, as chunks are sampled.
@@ -104,7 +113,61 @@ def test_a_branch_sees_its_past_the_shared_column_and_its_own(dtype: torch.dtype
         batch.filled = begin
         assert batch.positions(2).tolist() == [[place] * 2 for place in places]
         own = [row[: begin + 2] for row in rows[begin - 3 : begin - 1]]
-        assert drawn(batch.attention_mask(2)) == [["." + row[1:] for row in own], own]
+        assert drawn(asked(batch, 2)) == [["." + row[1:] for row in own], own]
+
+
+def test_windows_count_the_tokens_of_a_branch_not_its_columns() -> None:
+    kinds = {"all": Window(), "three": Window(3), "chunk": Window(4, chunked=True)}
+    batch = batch_of([3, 2], width=2, steps=4, windows=kinds)
+    batch.filled = batch.fork  # the shared column at position 3 or 2, then A B A B A B
+    found = batch.attention_mask(6)
+    assert isinstance(found, dict)
+    assert list(found) == list(kinds)
+    first, second = drawn(found["all"])
+    assert first == [
+        "xxxxx.....",
+        "xxxx.x....",
+        "xxxxx.x...",
+        "xxxx.x.x..",
+        "xxxxx.x.x.",
+        "xxxx.x.x.x",
+    ]
+    assert second == ["." + row[1:] for row in first]
+    three = [
+        "..xxx.....",
+        "..xx.x....",
+        "...xx.x...",
+        "...x.x.x..",
+        "....x.x.x.",
+        ".....x.x.x",
+    ]
+    assert drawn(found["three"]) == [three, three], "positions differ, distances do not"
+    chunks = [
+        [
+            "....x.....",
+            ".....x....",
+            "....x.x...",
+            ".....x.x..",
+            "....x.x.x.",
+            ".....x.x.x",
+        ],
+        [
+            ".xxxx.....",
+            ".xxx.x....",
+            "......x...",
+            ".......x..",
+            "......x.x.",
+            ".......x.x",
+        ],
+    ]
+    assert drawn(found["chunk"]) == chunks
+
+
+def test_one_kind_of_window_is_one_mask() -> None:
+    batch = batch_of([3], width=2, steps=2, windows={"sliding": Window(2)})
+    batch.filled = batch.fork
+    mask = batch.attention_mask(2)
+    assert drawn(mask) == [["...xx.", "...x.x"]]
 
 
 @pytest.mark.parametrize("width", [1, 2])

@@ -44,7 +44,7 @@ def test_a_branch_equals_its_path_alone(make, attention, monkeypatch):
         logits = branch_by_branch(model, ids, width)
         assert torch.allclose(logits, expected, atol=1e-3 * expected.abs().max())
     # The control: siblings that see each other.
-    seen = Batch.attention_mask
+    seen: Any = Batch.attention_mask
     monkeypatch.setattr(Batch, "attention_mask", lambda self, n: seen(self, n) * 0)
     logits = branch_by_branch(model, ids, 3)
     assert not torch.allclose(logits, expected, atol=1e-2 * expected.abs().max())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig, T5Config
+from transformers import Gemma3TextConfig, JambaConfig, Llama4TextConfig, MistralConfig, T5Config
 from transformers.cache_utils import StaticLayer
 
 from tests.helpers import tiny
+from w2s_chains.backend.kv.masks import ALL, Window
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.planes import check_branchable, find_planes, name_of
+from w2s_chains.backend.lm.planes import find_planes, find_windows, name_of, narrowed
 from w2s_chains.errors import UnsupportedModelError
 
 
@@ -23,21 +25,51 @@ def test_a_model_without_a_name_is_called_by_its_type() -> None:
 
 
 def test_models_whose_cache_cannot_branch_are_named() -> None:
-    check_branchable(tiny.llama(320).config)
+    assert find_windows(tiny.llama(320).config) is ALL
     for config, told in (
         (T5Config(), "model 't5' has an encoder for the prompt.*decoder only"),
-        (MistralConfig(sliding_window=8), "'mistral' cannot branch: its cache .*Sliding.*: null"),
+        (JambaConfig(), "'jamba' cannot branch: its cache .*Linear.*without recurrent"),
     ):
         with pytest.raises(UnsupportedModelError, match=told):
-            check_branchable(config)
+            find_windows(config)
     recurrent: Any = tiny.llama(320)
     recurrent._is_stateful = True
     with pytest.raises(UnsupportedModelError, match="'llama' cannot branch: it keeps a recurrent"):
         CausalLM(recurrent)
-    windowed: Any = tiny.llama(320)
-    windowed.config = MistralConfig(sliding_window=8)
+    hybrid: Any = tiny.llama(320)
+    hybrid.config = JambaConfig()
     with pytest.raises(UnsupportedModelError, match="cannot branch"):
-        CausalLM(windowed)
+        CausalLM(hybrid)
+
+
+def test_each_kind_of_layer_has_its_window() -> None:
+    kinds = ["sliding_attention", "full_attention"]
+    for config, windows in (
+        (MistralConfig(sliding_window=8), {"sliding_attention": Window(8)}),
+        (
+            Gemma3TextConfig(sliding_window=9, layer_types=kinds, num_hidden_layers=2),
+            {"sliding_attention": Window(9), "full_attention": Window()},
+        ),
+        (
+            Llama4TextConfig(attention_chunk_size=7, num_hidden_layers=1),
+            {"chunked_attention": Window(7, chunked=True)},
+        ),
+    ):
+        assert find_windows(config) == windows
+    assert find_windows(MistralConfig(sliding_window=None)) is ALL
+
+
+def test_windows_are_short_while_they_are_checked() -> None:
+    lm = CausalLM(tiny.mistral(320))
+    config: Any = lm.model.config
+    for failing in (False, True):
+        with contextlib.suppress(ValueError), narrowed(config, lm.memory):
+            assert (config.sliding_window, lm.memory.windows) == (
+                3, {"sliding_attention": Window(3)}
+            )  # fmt: skip
+            if failing:
+                raise ValueError
+        assert (config.sliding_window, lm.memory.windows) == (8, {"sliding_attention": Window(8)})
 
 
 def no_cache(**call: Any) -> None:

@@ -16,20 +16,13 @@ from w2s_chains.backend.loading.load import load
 from w2s_chains.errors import ConfigError, UnsupportedModelError
 
 
-def test_a_sliding_window_is_refused_before_weights_load(
+def test_a_recurrent_model_is_refused_before_weights_load(
     tiny_folders: dict[str, Path], no_weights: None
 ) -> None:
-    model = str(tiny_folders["windowed"])
-    refused(UnsupportedModelError, model, "sliding", "full attention", model=model)
+    model = str(tiny_folders["recurrent"])
+    refused(UnsupportedModelError, model, "cannot branch", "recurrent", model=model)
     with pytest.raises(ConfigError, match="weights are loaded"):  # control
-        load(Model(model=str(tiny_folders["proposer"])))
-
-
-def test_a_recurrent_model_is_refused_before_weights_load(tmp_path: Path, no_weights: None) -> None:
-    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
-    MambaForCausalLM(config).save_pretrained(tmp_path)
-    tiny.byte_tokenizer().save_pretrained(tmp_path)
-    refused(UnsupportedModelError, str(tmp_path), "cannot branch", "recurrent", model=str(tmp_path))
+        load(Model(model=str(tiny_folders["windowed"])))
 
 
 def test_a_recurrent_model_by_hand_is_refused() -> None:

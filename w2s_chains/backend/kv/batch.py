@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from w2s_chains.backend.kv.frames import FixedLayer, Frames
+from w2s_chains.backend.kv.masks import ALL, Mask, Windows, given
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Ints, Plane, Store
 
@@ -98,6 +99,7 @@ class Batch:
         device: torch.device,
         dtype: torch.dtype,
         frames: Frames | None = None,
+        windows: Windows = ALL,
     ) -> None:
         """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
 
@@ -112,7 +114,9 @@ class Batch:
             device: Device of the model's input.
             dtype: Dtype of the model's attention scores.
             frames: Finds a place that does not move, if wanted.
+            windows: What each kind of layers sees.
         """
+        self._windows = windows
         self.adapters = adapters
         self.past = [upto for _, upto in paths]
         self.filled = max(self.past)
@@ -125,7 +129,8 @@ class Batch:
         self.frame = None if frames is None else frames.take(self, len(paths), columns)
         if self.frame is not None:
             columns = self.frame.columns
-        self._shift = torch.tensor([self.filled - upto for upto in self.past], device=device)
+        self._shifts = [self.filled - upto for upto in self.past]
+        self._shift = torch.tensor(self._shifts, device=device)
         self._columns = torch.arange(columns, device=device)
         self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
         self.kv = store.gather(self._table(paths, columns), self.frame and self.frame.kv)
@@ -177,20 +182,20 @@ class Batch:
         positions = columns[None, :] - self._shift[:, None]
         return positions if self._limit is None else positions.clamp(max=self._limit - 1)
 
-    def attention_mask(self, count: int) -> Tensor:
+    def attention_mask(self, count: int) -> Mask:
         """Return the attention mask of the next ``count`` columns, as transformers expects it.
 
         Returns:
             Without branches 1 for each column that holds a token, else 0 [B, columns]; the model
-            itself adds the causal mask. With branches a float mask that is added to the attention
-            scores [B, 1, count, columns].
+            itself adds the causal mask and its windows. With branches what is added to the
+            attention scores [B, 1, count, columns].
         """
         end = self.filled + count
         if self.width == 1 or end <= self.fork:
             return self._mask[:, :end]
-        return self.float_mask(count, end)
+        return given(self.added_masks(count, end))
 
-    def float_mask(self, count: int, columns: int) -> Tensor:
+    def added_masks(self, count: int, columns: int) -> dict[str, Tensor]:
         """Return what is added to the attention scores of the next ``count`` columns.
 
         Args:
@@ -198,8 +203,20 @@ class Batch:
             columns: The number of those that they see or not, from the first one on.
 
         Returns:
-            0 where a column is seen. [B, 1, count, columns]
+            By kind of layers: 0 where a column is seen. [B, 1, count, columns]
         """
+        mask = self.float_mask(count, columns)
+        if self._windows is ALL:
+            return dict.fromkeys(ALL, mask)
+        at = np.arange(columns)
+        at = np.where(at < self.fork, at, self.fork + (at - self.fork) // self.width)
+        positions = at[None, :] - np.array(self._shifts)[:, None]
+        return {
+            kind: window.cut(mask, positions, self.filled) for kind, window in self._windows.items()
+        }
+
+    def float_mask(self, count: int, columns: int) -> Tensor:
+        """Return the mask of layers without a window: [B, 1, count, columns]."""
         # Made here and copied in one piece: on a GPU a dozen small operations would take longer.
         blocked = torch.finfo(self._dtype).min
         shared = self.fork - 1
@@ -269,11 +286,13 @@ class Memory:
     """The keys and values of a model: the store while it is in use, and the last batches.
 
     Attributes:
+        windows: What each kind of the model's layers sees.
         frames: Finds a place for every batch that does not move; None gives each memory anew.
     """
 
-    def __init__(self, planes: Sequence[Plane]) -> None:
+    def __init__(self, planes: Sequence[Plane], windows: Windows = ALL) -> None:
         self.planes = planes
+        self.windows = windows
         self.frames: Frames | None = None
         self._store: weakref.ref[Store] | None = None
         self._last: list[weakref.ref[Batch]] = []
@@ -310,6 +329,7 @@ class Memory:
             device=device,
             dtype=dtype,
             frames=self.frames,
+            windows=self.windows,
         )
         self._store = weakref.ref(store)
         self._last.append(weakref.ref(batch))

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache
 
 from w2s_chains.backend.kv.batch import Batch
 from w2s_chains.backend.kv.frames import Frame
+from w2s_chains.backend.kv.masks import Mask, given
 
 _MOST_COLUMNS = 32
 """Longer forwards keep a GPU busy by themselves, and come in too many lengths."""
@@ -28,9 +29,12 @@ Recorder = Callable[[Run], Run]
 
 
 class Forward(Protocol):
-    """A model's forward pass: tokens [B, n] and a mask [B, 1, n, columns] give logits [B, n, V]."""
+    """A model's forward pass: tokens [B, n] and a mask [B, 1, n, columns] give logits [B, n, V].
 
-    def __call__(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor: ...
+    Where kinds of layers see different windows, there is a mask of each kind.
+    """
+
+    def __call__(self, ids: Tensor, positions: Tensor, mask: Mask, cache: Cache) -> Tensor: ...
 
 
 class Replays:
@@ -86,8 +90,8 @@ class _Step:
         self._ids = torch.zeros((frame.rows, count), dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self._ids)
         self._where = torch.zeros(count, dtype=torch.long, device=device)
-        shape = (frame.rows, 1, count, frame.columns)
-        self._mask = torch.zeros(shape, dtype=owner.dtype, device=device)
+        self._shape = (frame.rows, 1, count, frame.columns)
+        self._masks: dict[str, Tensor] = {}
         self._cache = frame.cache(self._where)
         self._logits: Tensor | None = None  # where the recording leaves them. [rows, count, V]
         self._size = 0
@@ -100,16 +104,19 @@ class _Step:
         self._ids[:rows] = ids
         self._positions[:rows] = batch.positions(count)
         self._where.copy_(batch.next_columns(count))
-        self._mask[:rows] = batch.float_mask(count, self._mask.shape[-1])
-        given = self._ids, self._positions, self._mask, self._cache
+        for kind, mask in batch.added_masks(count, self._shape[-1]).items():
+            if kind not in self._masks:
+                self._masks[kind] = mask.new_zeros(self._shape)
+            self._masks[kind][:rows] = mask
+        read = self._ids, self._positions, given(self._masks), self._cache
         if not self._size:  # at first libraries allocate what they need
-            found = forward(*given).float()
+            found = forward(*read).float()
             self._size = found.shape[-1]
             return found
         logits = self._logits
         if logits is None or self._replay is None:
             self._logits = logits = self._owner.room(*self._ids.shape, self._size)
-            self._replay = self._owner.record(lambda: logits.copy_(forward(*given)))
+            self._replay = self._owner.record(lambda: logits.copy_(forward(*read)))
         self._replay()
         return logits.clone()
 

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from w2s_chains.backend.kv.batch import Batch, Memory, Path
 from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.masks import Mask
 from w2s_chains.backend.kv.replay import CudaGraphs, Recorder, Replays
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
@@ -22,7 +23,7 @@ from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
 from w2s_chains.backend.lm.exactness import check_exact, rope_border
 from w2s_chains.backend.lm.logits import no_numbers
-from w2s_chains.backend.lm.planes import cannot_branch, check_branchable, find_planes, name_of
+from w2s_chains.backend.lm.planes import cannot_branch, find_planes, find_windows, name_of, narrowed
 from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class CausalLM:
         """Wrap a loaded model.
 
         Args:
-            model: Any ``AutoModelForCausalLM`` with full attention.
+            model: Any ``AutoModelForCausalLM`` of attention layers, with or without windows.
             token_budget: Most columns of one batch; halved whenever memory runs out.
             cuda_graphs: Whether to record decode steps as CUDA graphs.
 
@@ -79,7 +80,7 @@ class CausalLM:
         """
         if getattr(model, "_is_stateful", False):
             raise cannot_branch(model.config, "it keeps a recurrent state")
-        check_branchable(model.config)
+        windows = find_windows(model.config)
         check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
         self.adapters = Adapters(model)
@@ -95,10 +96,10 @@ class CausalLM:
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.first_position = 0
         self.border = rope_border(model.config)
-        self.memory = Memory(find_planes(model, self._cache, self.device))
+        self.memory = Memory(find_planes(model, self._cache, self.device), windows)
         self.counters = Counters()
         self.replays: Replays | None = None
-        self.can_branch = check_exact(self)
+        self.can_branch = self._check_exact()
         if cuda_graphs:
             self.record(CudaGraphs(), torch.device("cuda"))
         self.counters = Counters()
@@ -128,11 +129,15 @@ class CausalLM:
         )
         try:
             # Twice, since a step is run before it is recorded.
-            same = all(check_exact(self) is self.can_branch for _ in range(2))
+            same = all(self._check_exact() is self.can_branch for _ in range(2))
         except UnsupportedModelError as error:
             raise refused from error
         if not same or self.replays is None:
             raise refused
+
+    def _check_exact(self) -> bool:
+        with narrowed(self.model.config, self.memory):
+            return check_exact(self)
 
     def view(self, token_budget: int) -> CausalLM:
         """Return the same model with a token budget and an adapter of its own."""
@@ -249,7 +254,7 @@ class CausalLM:
         self,
         ids: Tensor,
         positions: Tensor | None,
-        mask: Tensor,
+        mask: Mask,
         cache: Cache,
         last_only: bool = False,
     ) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -297,13 +297,19 @@ def read_together(
                     else paths.unread_answers(hypotheses, scored)
                 ).items()
             ]
-            read(readers[0].lm, [reading for _, _, reading in wanted])
-            begun: set[tuple[int, int]] = set()
+            # Siblings of one text are read once, so that not even rounding tells them apart.
+            first: dict[Hashable, Reading] = {}
+            for _, _, reading in wanted:
+                first.setdefault(reading.identity, reading)
+            read(readers[0].lm, list(first.values()))
+            begun: set[Hashable] = set()
             for paths, h, reading in wanted:
-                again = reading.family in begun
-                count = reading.count - (again and reading.count > 0)
-                if reading.count:
-                    begun.add(reading.family)
+                own = first[reading.identity]
+                count = 0 if own is not reading else own.count
+                if count and own.family in begun:
+                    count -= 1
+                if count:
+                    begun.add(own.family)
                 rows.append(RowsRead(h, count, paths.flops_per_token))
-                paths.keep(h, reading.segment, reading.end_logprob)
+                paths.keep(h, own.segment, own.end_logprob)
     return rows

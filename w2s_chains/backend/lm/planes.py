@@ -2,37 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from w2s_chains.backend.kv.batch import Memory
+from w2s_chains.backend.kv.masks import ALL, Window, Windows
 from w2s_chains.backend.kv.store import Plane
 from w2s_chains.errors import UnsupportedModelError
 
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
-def check_branchable(config: Any) -> None:
-    """Check that a model's cache can be cut into slices and put together again.
+
+def find_windows(config: Any) -> Windows:
+    """Find out what each kind of a model's layers sees.
 
     Raises:
-        UnsupportedModelError: A layer keeps a sliding window, a recurrent state, or similar, or the
-            model reads its prompt with an encoder.
+        UnsupportedModelError: A layer keeps a recurrent state, or similar, or the model reads its
+            prompt with an encoder.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
             f"model {name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
             "not continue texts; use a causal language model (decoder only)"
         )
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    if other := sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer):
+    layers: list[Any] = DynamicCache(config=config).layers
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in plain}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
+    text: Any = config.get_text_config(decoder=True)
+    names: Any = getattr(text, "layer_types", None)
+    windows: dict[str, Window] = {}
+    for i, layer in enumerate(layers):
+        length = layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None
+        chunk = getattr(text, "attention_chunk_size", None) if length else None
+        name = names[i] if names else CHUNKED if chunk else SLIDING if length else FULL
+        window = Window(length, chunked=name == CHUNKED)
+        if windows.setdefault(name, window) != window:
+            raise cannot_branch(config, f"its layers of kind {name} have windows of several sizes")
+    return windows if any(window.length for window in windows.values()) else ALL
+
+
+_NARROW = 3
+
+
+@contextmanager
+def narrowed(config: Any, memory: Memory) -> Generator[None]:
+    """Make windows so short that a few tokens show what they hide.
+
+    A model's code takes the length of its windows out of its config whenever it makes a mask. If
+    some other code had taken it before, it would now differ from ours.
+    """
+    text: Any = config.get_text_config(decoder=True)
+    windows, names = memory.windows, ("sliding_window", "attention_chunk_size")
+    lengths = {name: length for name in names if (length := getattr(text, name, None)) is not None}
+    if windows is ALL:
+        yield
+        return
+    memory.windows = {
+        kind: replace(window, length=window.length and _NARROW) for kind, window in windows.items()
+    }
+    try:
+        for name in lengths:
+            setattr(text, name, _NARROW)
+        yield
+    finally:
+        memory.windows = windows
+        for name, length in lengths.items():
+            setattr(text, name, length)
 
 
 def cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"model {name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
-        "every token (full attention); use a model without sliding-window, chunked or recurrent "
-        "layers, or switch the window off in its config if texts are short (sliding_window: null)"
+        "every token; use a model of attention layers alone, without recurrent ones"
     )
 
 

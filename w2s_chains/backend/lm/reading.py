@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,12 @@ class Reading:
         """
         origin = self if self.segment.parent is None else self.segment.parent
         return id(origin), self.begin
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for readings of the same tokens after the same segment."""
+        own = self.segment
+        return id(self) if own.parent is None else (id(own.parent), own.start, own.ids, self.end_id)
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ from transformers import (
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.attention import check_pads
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.planes import check_branchable
+from w2s_chains.backend.lm.planes import find_windows
 from w2s_chains.backend.loading.config import Model, no_graphs_of_adapters
 from w2s_chains.backend.loading.locate import (
     check_complete,
@@ -95,7 +95,7 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
                 f"model {spec.model!r} is no causal language model: transformers has no "
                 f"AutoModelForCausalLM for {type(config).__name__}"
             )
-        check_branchable(config)
+        find_windows(config)
         check_safe(spec.model, source, files, config)
         check_pads(spec.attn_implementation or getattr(config, "_attn_implementation", None))
         if spec.adapter is not None:

@@ -1,0 +1,141 @@
+"""Layers that see a window or a chunk of the text: exact, branches included."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tests.backend.lm.test_exactness import SIZES, searched
+from tests.helpers import tiny
+from tests.helpers.recording import CPU, Recorder
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Engine,
+    Expand,
+    GuidePair,
+    HuggingFaceGuide,
+    HuggingFaceProposer,
+    Hypothesis,
+    Sampling,
+    SamplingParams,
+    TokenSearch,
+)
+from w2s_chains.backend.kv.masks import ALL
+from w2s_chains.backend.lm.causal_lm import CausalLM
+
+WINDOW = 12
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+PARTLY = {"use_sliding_window": True, "max_window_layers": 1}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mistral": {}, "mixtral": EXPERTS, "ministral": {}, "starcoder2": {}, "phi3": {},
+    "qwen2": PARTLY, "qwen3": PARTLY, "gemma2": MIXED, "gemma3": MIXED, "vaultgemma": MIXED,
+    "gpt_oss": {**MIXED, **EXPERTS}, "olmo3": MIXED, "cohere2": MIXED, "exaone4": MIXED,
+    "smollm3": {"use_sliding_window": True, **MIXED}, "exaone_moe": {}, "granite_swa": {},
+    "cwm": MIXED,
+    "llama4": {
+        **EXPERTS, "attention_chunk_size": WINDOW, "intermediate_size_mlp": 64,
+        "layer_types": ["chunked_attention", "full_attention"], "num_experts_per_tok": 1,
+    },
+}  # fmt: skip
+LONG = "The movie was great and the plot was thin, but the acting was so good that nobody cared"
+PROMPTS = (LONG, "A prompt of a few tokens more than those", "A")
+
+
+def build(kind: str, seed: int = 0, **options: Any) -> Any:
+    own: Any = AutoConfig.for_model(kind).get_text_config(decoder=True)
+    config = type(own)(**{
+        **SIZES, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
+        "sliding_window": WINDOW, **FAMILIES[kind], **options,
+    })  # fmt: skip
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_texts_longer_and_shorter_than_the_window_are_exact(kind: str) -> None:
+    model = build(kind)
+    lm = CausalLM(model)
+    assert lm.can_branch
+    assert lm.memory.windows is not ALL
+    searched(model, PROMPTS)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3", "llama4"])
+def test_without_the_windows_a_branch_would_see_too_much(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: this is what the test above would notice."""
+    monkeypatch.setattr("w2s_chains.backend.lm.causal_lm.find_windows", lambda config: ALL)
+    monkeypatch.setattr("w2s_chains.backend.lm.exactness.window_of", lambda config: 0)
+    model = build(kind)
+    assert CausalLM(model).can_branch, "texts of the check are shorter than the window"
+    with pytest.raises(AssertionError, match="approx"):
+        searched(model, PROMPTS)
+
+
+def test_a_model_that_took_its_window_at_once_shares_no_rows() -> None:
+    """Its code does not follow its config, so that ours may not, either."""
+    model = build("mistral")
+    model.model.config = copy.deepcopy(model.config)
+    assert not CausalLM(model).can_branch
+    searched(model, PROMPTS)
+
+
+STRATEGIES = [
+    Sampling(), BestOfN(n=3), ChunkBeamSearch(width=2, successors=3, chunk_tokens=4),
+    TokenSearch(), EmulatedFineTuning(beta=0.5),
+]  # fmt: skip
+
+
+def made(kind: str, same: bool, recorder: Recorder | None = None) -> W2SLLM:
+    proposer = HuggingFaceProposer(build(kind), tiny.byte_tokenizer())
+    tokenizer = tiny.byte_tokenizer() if same else tiny.byte_tokenizer(360, bos=True, name="other")
+    base = build(kind, 1, vocab_size=len(tokenizer))
+    guides = [HuggingFaceGuide(model, tokenizer) for model in (tiny.noisy(base), base)]
+    if recorder is not None:
+        for part in (proposer, *guides):
+            part.lm.record(recorder, CPU)
+    return W2SLLM(
+        proposer=proposer, guides=GuidePair(*guides), max_tokens=14, temperature=0.9, seed=0,
+        engine=Engine(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same vocabulary", "another"])
+@pytest.mark.parametrize("kind", ["gemma3", "llama4"])
+def test_a_batch_is_its_single_calls(kind: str, same: bool) -> None:
+    llm = made(kind, same)
+    for strategy in STRATEGIES[1:] if same else STRATEGIES[2:-1]:
+        together = llm.batch([*PROMPTS], strategy=strategy)
+        assert together == [llm.invoke(prompt, strategy=strategy) for prompt in PROMPTS]
+        assert together != made(kind, same).batch([*PROMPTS], strategy=strategy, seed=1)
+
+
+def test_steps_can_be_recorded() -> None:
+    recorder = Recorder()
+    ask = functools.partial(W2SLLM.batch, inputs=[*PROMPTS], strategy=STRATEGIES[2], max_tokens=8)
+    assert ask(made("gemma3", True, recorder)) == ask(made("gemma3", True))
+    assert recorder.repeated > 0
+
+
+def test_greedy_text_is_that_of_generate() -> None:
+    for kind in ("gemma3", "gpt_oss", "llama4"):
+        model = build(kind)
+        proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
+        for prompt in PROMPTS:
+            root = Hypothesis.root(prompt)
+            greedy = SamplingParams(temperature=0, max_tokens=30)
+            [[child]] = proposer.propose([Expand(hypotheses=(root,), sampling=greedy)])
+            ids = torch.tensor([proposer.tokenizer.prompt_ids(root.prompt)])
+            found = model.generate(ids, do_sample=False, max_new_tokens=30, pad_token_id=0)
+            end = [proposer.tokenizer.end_id] if child.ended else []
+            assert [*(child.response_ids or ()), *end] == found[0, ids.shape[1] :].tolist()

@@ -1,0 +1,63 @@
+"""``Window``: how far back the layers of a kind look, as a mask of batches with branches.
+
+Keys and values of every token are kept, and a mask hides what a layer may not see. So a text that
+is longer than a window is read exactly, and branches share it like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far back the layers of a kind look.
+
+    Attributes:
+        length: Tokens that a token sees, itself included; None if it sees all before it.
+        chunked: Whether texts are cut into chunks of that length, and a token sees its own alone.
+    """
+
+    length: int | None = None
+    chunked: bool = False
+
+    def cut(self, mask: Tensor, positions: NDArray[np.int64], filled: int) -> Tensor:
+        """Hide what lies outside of the window.
+
+        Args:
+            mask: What is added to the attention scores, its lowest number for what is hidden.
+                [B, 1, n, columns]
+            positions: The position of each column in its branch. [B, columns]
+            filled: The first of the n columns that are read.
+        """
+        if self.length is None:
+            return mask
+        count = mask.shape[2]
+        asking, seen = positions[:, filled : filled + count, None], positions[:, None, :]
+        if self.chunked:
+            hidden = seen // self.length < asking // self.length
+        else:
+            hidden = seen <= asking - self.length
+        lowest = torch.finfo(mask.dtype).min
+        return mask.masked_fill(torch.as_tensor(hidden[:, None]).to(mask.device), lowest)
+
+
+Windows = Mapping[str, Window]
+"""The window of each kind of layers, by the name that transformers has for the kind."""
+
+ALL: Windows = {"": Window()}
+"""The windows of a model whose layers see everything."""
+
+Mask = Tensor | dict[str, Tensor]
+"""An attention mask; where kinds of layers see different windows, one of each kind."""
+
+
+def given(masks: dict[str, Tensor]) -> Mask:
+    """Return masks as transformers' models take them: a single one by itself."""
+    return masks if len(masks) > 1 else next(iter(masks.values()))
