@@ -18,7 +18,14 @@ from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.sampling.choosing import Chooser
-from w2s_chains.backend.sampling.chunks import Drawn, _check_numbers, _may_look, _rest, sample
+from w2s_chains.backend.sampling.chunks import (
+    Drawn,
+    _check_numbers,
+    _may_look,
+    _rest,
+    drawn_of,
+    sample,
+)
 from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.core.asks import Until
 from w2s_chains.errors import ProposerError
@@ -228,6 +235,50 @@ def test_each_child_has_the_state_of_its_form() -> None:
             own = own.advance(spelt[0], 9)
         assert own is not None
         assert own.complete
+
+
+@pytest.mark.parametrize(
+    ("until", "steps", "count", "ended"),
+    [
+        (None, 4, 3, True),
+        (None, 3, 3, False),
+        (None, 2, 2, False),
+        (Until(entropy=0.4, least=0), 4, 0, False),
+        (Until(entropy=0.4), 4, 1, False),
+        (Until(entropy=1.0, least=2), 4, 3, False),
+        (Until(entropy=2.0), 4, 3, False),
+        (Until(entropy=3.0), 4, 3, True),
+        (Until(entropy=2.5), 3, 3, False),
+        (Until(top_probability=0.85), 4, 1, False),
+        (Until(top_probability=0.8), 4, 2, False),
+        (Until(top_probability=0.75, least=3), 4, 3, False),
+        (Until(top_probability=0.3), 4, 3, True),
+        (Until(entropy=2.5, top_probability=0.85), 4, 1, False),
+        (Until(entropy=1.0, top_probability=0.5), 4, 1, False),
+        (Until(entropy=9.0, top_probability=0.1, least=9), 4, 3, True),
+    ],
+)
+def test_one_branch_is_cut_where_its_chunk_ends(
+    until: Until | None, steps: int, count: int, ended: bool
+) -> None:
+    """By two models, so that no row of numbers has the place of another."""
+    parents = (Segment(None, 0, (5, 6)), Segment(None, 0, (7,)))
+    draw = Draw(
+        parents=parents, steps=steps, sampling=PARAMS, place=(), n_tokens=0, until=until
+    )  # fmt: skip
+    likely, other, drifts = [-1.0, -2.0, -3.0, -4.0], [-5.0, -6.0, -7.0, -8.0], [0.1, 0.2, 0.3, 0.4]
+    entropies, tops = [0.5, 2.0, 0.6, 3.0], [0.9, 0.8, 0.3, 0.7]
+    values = [likely, other, drifts, entropies, tops]
+    lms: Any = [SimpleNamespace(name="base"), SimpleNamespace(name="guide")]
+    one = drawn_of(draw, [11, 12, 13, 1], values, {1, 2}, lms)
+    assert [own.ids for own in one.segments] == [(11, 12, 13)[:count]] * 2
+    assert [(own.parent, own.start) for own in one.segments] == [(parents[0], 2), (parents[1], 1)]
+    assert [own.logprobs for own in one.segments] == [tuple(likely[:count]), tuple(other[:count])]
+    assert (one.ended, one.end_logprob) == (ended, -4.0 if ended else None)
+    assert one.drifts == tuple(drifts[: count + ended])
+    measured = until is not None and until.entropy is not None
+    assert one.entropies == (tuple(entropies[: count + ended]) if measured else None)
+    assert one.sampled == min(count + 1, steps)
 
 
 def test_a_shorter_child() -> None:

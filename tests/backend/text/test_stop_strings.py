@@ -41,6 +41,7 @@ WORD = Until(word=True)
         (["x", "y", "z"], Until(strings=("yz", "zz")), 3),
         (["x", "y", "z"], Until(strings=("w",)), None),
         (["y", "x", "z"], Until(strings=("y",), least=3), 3),
+        (["x", "y"], Until(strings=("y",), least=3), None),
         (["x", " ", "y"], Until(strings=("y",), word=True), 1),
         (["y", " ", "x"], Until(strings=("y",), word=True), 1),
         ([], WORD, None),
