@@ -90,6 +90,39 @@ def test_texts_of_another_vocabulary_hold_whole_characters(
         assert same.text != child.text
 
 
+def test_a_stop_string_ends_what_the_guide_writes(
+    proposer: HuggingFaceProposer, pair: GuidePair, foreign_pair: GuidePair
+) -> None:
+    """Where its tokens stay, they end before the string; else all that were sampled count."""
+    for own, same in ((pair, True), (foreign_pair, False)):
+        children = write(proposer, own, successors=150, chunk_tokens=3)
+        free = next(c for c in children if c.text.isascii() and len({*c.text}) == 3 == c.n_tokens)
+        stop = {"stop": (free.text[1:],)}
+        found = write(proposer, own, successors=150, chunk_tokens=3, sampling=stop)
+        child = found[children.index(free)]
+        assert (child.text, child.finish_reason) == (free.text[0], "stop")
+        assert child.token_ids == ((free.token_ids or ())[:1] if same else None)
+        assert child.n_tokens == (1 if same else 3)
+
+
+def test_an_unfinished_character_waits_where_tokens_stay(
+    proposer: HuggingFaceProposer, pair: GuidePair
+) -> None:
+    waiting = 0
+    for child in write(proposer, pair, successors=30, chunk_tokens=4):
+        tokenizer = proposer.tokenizer
+        ids = child.token_ids or ()
+        context = tokenizer.prompt_ids(child.prompt)
+        assert tokenizer.decode_after(context, (), ids) == (child.text, child.pending)
+        waiting += bool(child.pending)
+        if child.pending and not child.finished:
+            [more] = write(proposer, pair, child, chunk_tokens=8)
+            both = (*ids, *(more.token_ids or ()))
+            whole = tokenizer.decode_after(context, (), both)
+            assert whole == (child.text + more.text, more.pending)
+    assert waiting, "control"
+
+
 def test_a_stop_string_may_begin_in_the_other_models_text(
     proposer: HuggingFaceProposer, pair: GuidePair, foreign_pair: GuidePair
 ) -> None:
@@ -198,6 +231,12 @@ def test_each_child_has_noise_of_its_own(proposer: HuggingFaceProposer) -> None:
     assert [child.token_ids for child in write(proposer, pair, successors=3)] == [
         child.token_ids for child in own
     ], "control: the same again"
+    tuned, other = twin[0], Hypothesis.root("Another")
+    list(tuned.paths.read([root, other], scored=True))
+    request = Expand(hypotheses=(root, other), by_guide=True, guides=pair)
+    writer = GuideWriter(tuned, same=True)
+    places = {writer._draw(request, h, stream).place for h in (root, other) for stream in (0, 1)}
+    assert len(places) == 4
     cold = {"temperature": 0}
     [[likeliest]] = proposer.propose(
         [Expand(hypotheses=(root,), sampling=SamplingParams(max_tokens=30, **cold))]

@@ -74,6 +74,8 @@ def test_memory_that_is_too_small_is_taken_anew_and_holds_smaller_batches_too() 
     large = frames.take(owner, 2, 128)
     assert (large.rows, large.columns) == (2, 128)
     assert large.kv[0][0].shape == (1, 2, 2, 128, 3)
+    [layer] = large.cache(torch.tensor([0])).layers
+    assert layer.get_seq_length() == 128
     owner = Owner()
     again = frames.take(owner, 1, 64)
     assert again is not small, "what was recorded there is gone"
