@@ -18,6 +18,7 @@ from w2s_chains.errors import UnsupportedModelError
 
 
 def test_a_model_without_a_name_is_called_by_its_type() -> None:
+    assert name_of(SimpleNamespace(_name_or_path="some/model", model_type="kind")) == "some/model"
     assert name_of(SimpleNamespace()) == "?"
     assert name_of(SimpleNamespace(_name_or_path="", model_type="kind")) == "kind"
 
@@ -42,6 +43,7 @@ def test_models_whose_cache_cannot_branch_are_named() -> None:
 
 def no_cache(**call: Any) -> None:
     """Ignore the cache."""
+    assert call["use_cache"], "control: it was asked for"
 
 
 def static_cache(**call: Any) -> None:
