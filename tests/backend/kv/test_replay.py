@@ -8,6 +8,8 @@ from unittest import mock
 
 import pytest
 import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
 
 from tests.helpers import tiny
 from tests.helpers.recording import CPU, Recorder
@@ -175,13 +177,17 @@ def test_a_step_is_run_then_recorded_then_repeated() -> None:
 def test_long_steps_and_those_beyond_the_frame_are_not_recorded() -> None:
     lm = CausalLM(tiny.llama(320, num_hidden_layers=1))
     lm.memory.frames = Frames(lm.memory.planes)
-    replays = Replays(lm.dtype, lm.device, Recorder())
+    replays = Replays(torch.bfloat16, lm.device, Recorder())
     batch = lm.gather([(None, 0)], width=1, steps=40)
     assert batch.frame is not None
     assert batch.frame.columns == 64
 
+    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        assert mask.dtype == torch.bfloat16
+        return torch.zeros(*ids.shape, 5)
+
     def is_read(count: int) -> bool:
-        return replays.read(lm._logits, batch, torch.full((1, count), 7)) is not None
+        return replays.read(forward, batch, torch.full((1, count), 7)) is not None
 
     assert [is_read(count) for count in (32, 33)] == [True, False]
     batch.filled = 62
