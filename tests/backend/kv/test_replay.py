@@ -8,6 +8,8 @@ from unittest import mock
 
 import pytest
 import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
 
 from tests.helpers import tiny
 from tests.helpers.recording import CPU, Recorder
@@ -26,8 +28,11 @@ from w2s_chains import (
     UnsupportedModelError,
 )
 from w2s_chains.backend.kv.batch import Batch
-from w2s_chains.backend.kv.replay import Run
+from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.replay import Replays, Run
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.reading import Reading, read
 
 PROMPTS = ["a film", "another prompt, which is longer", "x"]
 STRATEGIES = [
@@ -135,3 +140,65 @@ def test_memory_is_used_again() -> None:
         places |= both
         del batch, batches
     assert len(places) == 2
+
+
+@torch.inference_mode()
+def test_a_step_is_run_then_recorded_then_repeated() -> None:
+    """On one frame for batches of different texts, each length of a step once."""
+    lm, recorder = CausalLM(tiny.llama(320, num_hidden_layers=1)), Recorder()
+    roots = [Segment(None, 0, ids) for ids in ((5, 6, 7, 8), (9, 10), (11, 12, 13), (14, 15))]
+    read(lm, [Reading(segment=root, scored=False) for root in roots])
+    frames, replays = Frames(lm.memory.planes), Replays(lm.dtype, lm.device, recorder)
+
+    def begin(own: list[Segment], place: Frames | None) -> Batch:
+        lm.memory.frames = place
+        return lm.gather([(root, root.end - 1) for root in own], width=1, steps=6)
+
+    torch.manual_seed(0)
+    for own in (roots[:3], roots[1:], [roots[2], roots[0], roots[3], roots[1]]):
+        batch, plain = begin(own, frames), begin(own, None)
+        for count in (1, 2, 1, 2, 1):
+            ids = torch.randint(5, 300, (len(own), count))
+            found = replays.read(lm._logits, batch, ids)
+            batch.filled += count
+            assert found is not None
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, lm.forward(plain, ids), atol=1e-4, rtol=1e-4)
+        assert replays.read(lm._logits, plain, ids) is None, "it has no place of its own"
+        frame = batch.frame
+        assert frame is not None
+        assert set(frame.recorded) == {1, 2}
+        del batch, plain
+    # Of fifteen steps each length ran once unrecorded; what has run is repeated as well.
+    assert (recorder.recorded, recorder.repeated) == (2, 13)
+
+
+@torch.inference_mode()
+def test_long_steps_and_those_beyond_the_frame_are_not_recorded() -> None:
+    lm = CausalLM(tiny.llama(320, num_hidden_layers=1))
+    lm.memory.frames = Frames(lm.memory.planes)
+    replays = Replays(torch.bfloat16, lm.device, Recorder())
+    batch = lm.gather([(None, 0)], width=1, steps=40)
+    assert batch.frame is not None
+    assert batch.frame.columns == 64
+
+    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        assert mask.dtype == torch.bfloat16
+        return torch.zeros(*ids.shape, 5)
+
+    def is_read(count: int) -> bool:
+        return replays.read(forward, batch, torch.full((1, count), 7)) is not None
+
+    assert [is_read(count) for count in (32, 33)] == [True, False]
+    batch.filled = 62
+    assert [is_read(count) for count in (2, 3)] == [True, False]
+
+
+def test_recordings_share_the_room_for_their_logits() -> None:
+    replays = Replays(torch.bfloat16, CPU, Recorder())
+    large = replays.room(2, 3, 4)
+    assert (large.shape, large.dtype) == ((2, 3, 4), torch.float32)
+    small = replays.room(2, 1, 5)
+    assert small.shape == (2, 1, 5)
+    assert small.data_ptr() == large.data_ptr() == replays.room(4, 3, 2).data_ptr()
+    assert replays.room(5, 5, 1).shape == (5, 5, 1)

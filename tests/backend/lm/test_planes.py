@@ -20,6 +20,7 @@ from w2s_chains.errors import UnsupportedModelError
 
 
 def test_a_model_without_a_name_is_called_by_its_type() -> None:
+    assert name_of(SimpleNamespace(_name_or_path="some/model", model_type="kind")) == "some/model"
     assert name_of(SimpleNamespace()) == "?"
     assert name_of(SimpleNamespace(_name_or_path="", model_type="kind")) == "kind"
 
@@ -74,6 +75,7 @@ def test_windows_are_short_while_they_are_checked() -> None:
 
 def no_cache(**call: Any) -> None:
     """Ignore the cache."""
+    assert call["use_cache"], "control: it was asked for"
 
 
 def static_cache(**call: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,14 @@ from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.sampling.choosing import Chooser
-from w2s_chains.backend.sampling.chunks import Drawn, _check_numbers, _may_look, sample
+from w2s_chains.backend.sampling.chunks import (
+    Drawn,
+    _check_numbers,
+    _may_look,
+    _rest,
+    drawn_of,
+    sample,
+)
 from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.core.asks import Until
 from w2s_chains.errors import ProposerError
@@ -229,6 +237,50 @@ def test_each_child_has_the_state_of_its_form() -> None:
         assert own.complete
 
 
+@pytest.mark.parametrize(
+    ("until", "steps", "count", "ended"),
+    [
+        (None, 4, 3, True),
+        (None, 3, 3, False),
+        (None, 2, 2, False),
+        (Until(entropy=0.4, least=0), 4, 0, False),
+        (Until(entropy=0.4), 4, 1, False),
+        (Until(entropy=1.0, least=2), 4, 3, False),
+        (Until(entropy=2.0), 4, 3, False),
+        (Until(entropy=3.0), 4, 3, True),
+        (Until(entropy=2.5), 3, 3, False),
+        (Until(top_probability=0.85), 4, 1, False),
+        (Until(top_probability=0.8), 4, 2, False),
+        (Until(top_probability=0.75, least=3), 4, 3, False),
+        (Until(top_probability=0.3), 4, 3, True),
+        (Until(entropy=2.5, top_probability=0.85), 4, 1, False),
+        (Until(entropy=1.0, top_probability=0.5), 4, 1, False),
+        (Until(entropy=9.0, top_probability=0.1, least=9), 4, 3, True),
+    ],
+)
+def test_one_branch_is_cut_where_its_chunk_ends(
+    until: Until | None, steps: int, count: int, ended: bool
+) -> None:
+    """By two models, so that no row of numbers has the place of another."""
+    parents = (Segment(None, 0, (5, 6)), Segment(None, 0, (7,)))
+    draw = Draw(
+        parents=parents, steps=steps, sampling=PARAMS, place=(), n_tokens=0, until=until
+    )  # fmt: skip
+    likely, other, drifts = [-1.0, -2.0, -3.0, -4.0], [-5.0, -6.0, -7.0, -8.0], [0.1, 0.2, 0.3, 0.4]
+    entropies, tops = [0.5, 2.0, 0.6, 3.0], [0.9, 0.8, 0.3, 0.7]
+    values = [likely, other, drifts, entropies, tops]
+    lms: Any = [SimpleNamespace(name="base"), SimpleNamespace(name="guide")]
+    one = drawn_of(draw, [11, 12, 13, 1], values, {1, 2}, lms)
+    assert [own.ids for own in one.segments] == [(11, 12, 13)[:count]] * 2
+    assert [(own.parent, own.start) for own in one.segments] == [(parents[0], 2), (parents[1], 1)]
+    assert [own.logprobs for own in one.segments] == [tuple(likely[:count]), tuple(other[:count])]
+    assert (one.ended, one.end_logprob) == (ended, -4.0 if ended else None)
+    assert one.drifts == tuple(drifts[: count + ended])
+    measured = until is not None and until.entropy is not None
+    assert one.entropies == (tuple(entropies[: count + ended]) if measured else None)
+    assert one.sampled == min(count + 1, steps)
+
+
 def test_a_shorter_child() -> None:
     segment = Segment(None, 0, (1, 2, 3))
     segment.logprobs = (-1.0, -2.0, -3.0)
@@ -236,8 +288,85 @@ def test_a_shorter_child() -> None:
     cut = whole.cut(2)
     assert cut.segments[0].ids == (1, 2)
     assert (cut.end_logprob, cut.drifts, cut.entropies, cut.state) == (None, (1.0, 2.0), None, None)
+    assert cut.sampled == 0
     measured = Drawn(segments=(segment,), end_logprob=None, drifts=(), entropies=(0.1, 0.2, 0.3))
     assert measured.cut(2).entropies == (0.1, 0.2)
+
+
+def test_a_child_with_what_was_sampled_after_it() -> None:
+    [lm] = models(0)
+    parent = Segment(None, 0, (5, 6))
+    first, second = Segment(parent, 2, (1,)), Segment(None, 0, (2, 3))
+    first.logprobs, second.logprobs = (-1.0,), (-2.0, -3.0)
+    states: Any = ["before", "after"]
+    begun = Drawn(
+        segments=(first,), end_logprob=None, drifts=(1.0,), state=states[0], entropies=(0.1,),
+        sampled=1,
+    )  # fmt: skip
+    more = Drawn(
+        segments=(second,), end_logprob=-4.0, drifts=(2.0, 3.0, 4.0), state=states[1],
+        entropies=(0.2, 0.3, 0.4), sampled=3,
+    )  # fmt: skip
+    both = begun.then(more)
+    [segment] = both.segments
+    assert (segment.parent, segment.start, segment.ids) == (parent, 2, (1, 2, 3))
+    assert segment.logprobs == (-1.0, -2.0, -3.0)
+    assert (both.ended, both.end_logprob, both.state) == (True, -4.0, "after")
+    assert both.drifts == (1.0, 2.0, 3.0, 4.0)
+    assert both.entropies == (0.1, 0.2, 0.3, 0.4)
+    assert both.sampled == 4
+    unmeasured = replace(begun, entropies=None)
+    assert unmeasured.then(replace(more, entropies=None)).entropies is None
+    assert both.cut(2).sampled == 4, "what lay behind the end included"
+    kv = sample([lm], draws([lm], 1), [])[0].segments[0].kv
+    assert kv
+    for own, its, wanted in ((kv, kv, kv + kv), (kv, None, None), (None, kv, None)):
+        first.kv, second.kv = own, its
+        assert begun.then(more).segments[0].kv == wanted, "nothing can follow a part without any"
+
+
+def test_what_follows_a_piece_is_drawn_after_it() -> None:
+    [lm] = models(0)
+    state: Any = "here"
+    until = Until(strings=("x",), least=6)
+    [draw] = draws([lm], 1, steps=9, n_tokens=3, until=until, begun=1, rank=2)
+    begun = Drawn(
+        segments=(Segment(draw.parents[0], 5, (1, 2)),), end_logprob=None, drifts=(0.0, 0.0),
+        state=state,
+    )  # fmt: skip
+    rest = _rest(draw, begun)
+    assert rest.parents == begun.segments
+    assert (rest.steps, rest.n_tokens, rest.begun, rest.least) == (7, 5, 3, 3)
+    assert (rest.state, rest.rank) == ("here", None)
+    assert (rest.place, rest.until) == (draw.place, until)
+
+
+def test_pieces_grow_and_none_is_longer_than_what_is_left() -> None:
+    """A draw with an end of its own is looked at after 2, 6 and all tokens; others never."""
+    [lm] = models(0)
+    looked: list[int] = []
+
+    def end_of(ids: Sequence[int]) -> int | None:
+        looked.append(len(ids))
+        return None
+
+    until = Until(strings=("x",))
+    asked = draws([lm], 1, steps=9)
+    with mock.patch.object(lm, "gather", wraps=lm.gather) as gather:
+        [whole] = sample([lm], asked, [])
+    assert gather.call_count == 1, "in one piece"
+    for steps, seen in ((9, [2, 6, 9]), (6, [2, 6]), (1, [1])):
+        looked.clear()
+        asked = draws([lm], 1, steps=steps, until=until, end_of=end_of)
+        with mock.patch.object(lm, "gather", wraps=lm.gather) as gather:
+            [one] = sample([lm], asked, [])
+        assert looked == seen
+        assert gather.call_count == len(seen)
+        assert (one.ids, one.sampled) == (whole.ids[:steps], steps)
+    # What ended by an end token has nothing after it.
+    looked.clear()
+    [one] = sample([lm], draws([lm], 1, steps=9, until=until, end_of=end_of), [whole.ids[1]])
+    assert (looked, one.ids, one.ended) == ([1], whole.ids[:1], True)
 
 
 def test_on_a_gpu_it_looks_seldom_whether_all_have_ended() -> None:

@@ -130,9 +130,10 @@ class Frames:
             self._arenas.append(arena)
         if arena.size < rows * columns:
             arena.frames.clear()
-            arena.flat.clear()  # before more memory is taken
+            arena.flat.clear()  # before more memory is taken, which may fail
+            arena.size = 0
+            arena.flat = [plane.empty(rows * columns) for plane in self._planes]
             arena.size = rows * columns
-            arena.flat = [plane.empty(arena.size) for plane in self._planes]
         arena.owner = weakref.ref(owner)
         # Used last, so dropped last.
         frame = arena.frames.pop((rows, columns), None)
