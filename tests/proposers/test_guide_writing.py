@@ -345,3 +345,19 @@ def test_little_is_sampled_behind_the_end_of_a_word(
         write(proposer, pair, root, successors=40, until=until)
         cost.append(root.usage.guide_tokens)
     assert cost[1] < cost[0]
+
+
+def test_what_its_decoding_looks_at(proposer: HuggingFaceProposer, pair: GuidePair) -> None:
+    """Tokens of its own before the chunk; unfinished characters of another vocabulary are none."""
+    tuned, _ = both_guides(pair)
+    short, long = Hypothesis.root("x"), Hypothesis.root(PROMPT * 3)
+    own, other = GuideWriter(tuned, same=True), GuideWriter(tuned, same=False)
+    list(tuned.paths.read([short, long], scored=True))
+    for root in (short, long):
+        assert own._context(root) == list(tuned.tokenizer.prompt_ids(root.prompt))[-16:]
+    begun = long.extend("a", (70, 243), pending=(243,), vocabulary=tuned.tokenizer.vocabulary)
+    list(tuned.paths.read([begun], scored=True))
+    assert own._pending(begun) == (243,)
+    assert other._pending(begun) == ()
+    assert len(own._context(begun)) == 15
+    assert own._context(begun)[-1] == 70

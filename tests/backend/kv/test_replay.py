@@ -202,3 +202,27 @@ def test_recordings_share_the_room_for_their_logits() -> None:
     assert small.shape == (2, 1, 5)
     assert small.data_ptr() == large.data_ptr() == replays.room(4, 3, 2).data_ptr()
     assert replays.room(5, 5, 1).shape == (5, 5, 1)
+
+
+def test_a_recording_for_which_there_was_no_memory_is_made_later() -> None:
+    lm, recorder, full = CausalLM(tiny.llama(320, num_hidden_layers=1)), Recorder(), [True]
+    lm.memory.frames = Frames(lm.memory.planes)
+
+    def record(run: Run) -> Run:
+        if full.pop():
+            raise torch.OutOfMemoryError("CUDA out of memory (for the test)")
+        return recorder(run)
+
+    replays = Replays(lm.dtype, lm.device, record)
+    batch, ids = lm.gather([(None, 0)], width=1, steps=9), torch.tensor([[7]])
+
+    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        return torch.ones(*ids.shape, 5)
+
+    assert replays.read(forward, batch, ids) is not None
+    with pytest.raises(torch.OutOfMemoryError):
+        replays.read(forward, batch, ids)
+    full.append(False)
+    found = replays.read(forward, batch, ids)
+    assert found is not None
+    assert found.tolist() == [[[1.0] * 5]]
