@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from w2s_chains import Expand, Hypothesis
 from w2s_chains.core.asks import Until
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, fork
@@ -26,12 +28,13 @@ def test_an_ask_that_says_nothing_more() -> None:
 
 
 def test_what_an_ask_needs_of_a_proposer() -> None:
-    for name, option in (
+    options: tuple[tuple[str, Any], ...] = (
         ("distinct", True),
         ("until", Until()),
         ("drafts", True),
         ("by_guide", True),
-    ):
+    )
+    for name, option in options:
         assert Expand(hypotheses=(ROOT,), **{name: option}).needs == {name}
     every = Expand(hypotheses=(ROOT,), distinct=True, until=Until(), drafts=True, by_guide=True)
     assert every.needs == {"distinct", "until", "drafts", "by_guide"}

@@ -86,7 +86,7 @@ def search(gpu: torch.device, recorded: bool = False) -> None:
     lm = model(gpu)
     if recorded:
         lm.memory.frames = Frames(lm.memory.planes)
-        lm.replays = Replays(lm.dtype, lm.device, lambda run: run)
+        lm.replays = Replays(lm.device, lambda run: run)
     roots = prompts(lm)
     chunks_of = [
         draw(parent, place=i, sampling=sampling, until=Until(entropy=50.0))

@@ -237,7 +237,7 @@ def test_each_child_has_noise_of_its_own(proposer: HuggingFaceProposer) -> None:
     writer = GuideWriter(tuned, same=True)
     places = {writer._draw(request, h, stream).place for h in (root, other) for stream in (0, 1)}
     assert len(places) == 4
-    cold = {"temperature": 0}
+    cold: dict[str, Any] = {"temperature": 0}
     [[likeliest]] = proposer.propose(
         [Expand(hypotheses=(root,), sampling=SamplingParams(max_tokens=30, **cold))]
     )

@@ -58,7 +58,7 @@ def test_who_lives_keeps_its_memory() -> None:
 
 def test_the_smallest_memory_that_is_large_enough_is_taken() -> None:
     frames, owners = Frames([plane(0)]), [Owner() for _ in range(4)]
-    sizes = (4, 1, 8, 2)
+    sizes = [4, 1, 8, 2]
     taken = [frames.take(own, rows, 64) for own, rows in zip(owners, sizes, strict=True)]
     places = dict(zip(sizes, map(place, taken), strict=True))
     owners.clear()
@@ -74,7 +74,8 @@ def test_memory_that_is_too_small_is_taken_anew_and_holds_smaller_batches_too() 
     large = frames.take(owner, 2, 128)
     assert (large.rows, large.columns) == (2, 128)
     assert large.kv[0][0].shape == (1, 2, 2, 128, 3)
-    [layer] = large.cache(torch.tensor([0])).layers
+    layers: list[Any] = large.cache(torch.tensor([0])).layers
+    [layer] = layers
     assert layer.get_seq_length() == 128
     owner = Owner()
     again = frames.take(owner, 1, 64)
@@ -135,7 +136,7 @@ def test_each_layer_writes_where_a_tensor_says_and_reads_all() -> None:
     planes = [plane(2, 0), plane(1, heads=1, key_dim=5, value_dim=6)]
     frame = Frame(planes, [own.zeros(8) for own in planes], 2, 4)
     where = torch.tensor([1, 3])
-    cache = frame.cache(where)
+    cache: Any = frame.cache(where)
     for layer, (own, i) in enumerate(((0, 1), (1, 0), (0, 0))):
         keys, values = (kv[i].transpose(0, 1) for kv in frame.kv[own])  # [B, H, columns, D]
         new = [torch.rand_like(kv[:, :, :2]) for kv in (keys, values)]

@@ -29,6 +29,7 @@ from w2s_chains import (
 )
 from w2s_chains.backend.kv.batch import Batch
 from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.masks import Mask
 from w2s_chains.backend.kv.replay import Replays, Run
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
@@ -148,7 +149,7 @@ def test_a_step_is_run_then_recorded_then_repeated() -> None:
     lm, recorder = CausalLM(tiny.llama(320, num_hidden_layers=1)), Recorder()
     roots = [Segment(None, 0, ids) for ids in ((5, 6, 7, 8), (9, 10), (11, 12, 13), (14, 15))]
     read(lm, [Reading(segment=root, scored=False) for root in roots])
-    frames, replays = Frames(lm.memory.planes), Replays(lm.dtype, lm.device, recorder)
+    frames, replays = Frames(lm.memory.planes), Replays(lm.device, recorder)
 
     def begin(own: list[Segment], place: Frames | None) -> Batch:
         lm.memory.frames = place
@@ -175,14 +176,15 @@ def test_a_step_is_run_then_recorded_then_repeated() -> None:
 
 @torch.inference_mode()
 def test_long_steps_and_those_beyond_the_frame_are_not_recorded() -> None:
-    lm = CausalLM(tiny.llama(320, num_hidden_layers=1))
+    lm = CausalLM(tiny.llama(320, num_hidden_layers=1).to(torch.bfloat16))
     lm.memory.frames = Frames(lm.memory.planes)
-    replays = Replays(torch.bfloat16, lm.device, Recorder())
+    replays = Replays(lm.device, Recorder())
     batch = lm.gather([(None, 0)], width=1, steps=40)
     assert batch.frame is not None
     assert batch.frame.columns == 64
 
-    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def forward(ids: Tensor, positions: Tensor, mask: Mask, cache: Cache) -> Tensor:
+        assert isinstance(mask, Tensor)
         assert mask.dtype == torch.bfloat16
         return torch.zeros(*ids.shape, 5)
 
@@ -195,7 +197,7 @@ def test_long_steps_and_those_beyond_the_frame_are_not_recorded() -> None:
 
 
 def test_recordings_share_the_room_for_their_logits() -> None:
-    replays = Replays(torch.bfloat16, CPU, Recorder())
+    replays = Replays(CPU, Recorder())
     large = replays.room(2, 3, 4)
     assert (large.shape, large.dtype) == ((2, 3, 4), torch.float32)
     small = replays.room(2, 1, 5)

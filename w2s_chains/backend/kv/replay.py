@@ -40,15 +40,13 @@ class Forward(Protocol):
 class Replays:
     """The recorded forward passes of a model. Not thread-safe, like the model."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device, record: Recorder) -> None:
+    def __init__(self, device: torch.device, record: Recorder) -> None:
         """Begin without any.
 
         Args:
-            dtype: Dtype of the mask.
             device: Where the model lies.
             record: Makes the recordings.
         """
-        self.dtype = dtype
         self.record = record
         self._logits = torch.empty(0, device=device)
 

@@ -122,7 +122,7 @@ class CausalLM:
             )
         if self.takes_positions:
             self.memory.frames = Frames(self.memory.planes)
-            self.replays = Replays(self.dtype, self.device, recorder)
+            self.replays = Replays(self.device, recorder)
         refused = UnsupportedModelError(
             f"the decode steps of model {self.name!r} cannot be recorded: its code waits for "
             "the device, or changes from step to step; leave cuda_graphs out"
