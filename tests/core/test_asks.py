@@ -35,7 +35,8 @@ def test_what_an_ask_needs_of_a_proposer() -> None:
         ("by_guide", True),
     )
     for name, option in options:
-        assert Expand(hypotheses=(ROOT,), **{name: option}).needs == {name}
+        own: dict[str, Any] = {name: option}
+        assert Expand(hypotheses=(ROOT,), **own).needs == {name}
     every = Expand(hypotheses=(ROOT,), distinct=True, until=Until(), drafts=True, by_guide=True)
     assert every.needs == {"distinct", "until", "drafts", "by_guide"}
 

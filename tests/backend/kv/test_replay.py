@@ -176,7 +176,8 @@ def test_a_step_is_run_then_recorded_then_repeated() -> None:
 
 @torch.inference_mode()
 def test_long_steps_and_those_beyond_the_frame_are_not_recorded() -> None:
-    lm = CausalLM(tiny.llama(320, num_hidden_layers=1).to(torch.bfloat16))
+    model: Any = tiny.llama(320, num_hidden_layers=1)
+    lm = CausalLM(model.to(torch.bfloat16))
     lm.memory.frames = Frames(lm.memory.planes)
     replays = Replays(lm.device, Recorder())
     batch = lm.gather([(None, 0)], width=1, steps=40)
@@ -215,10 +216,10 @@ def test_a_recording_for_which_there_was_no_memory_is_made_later() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory (for the test)")
         return recorder(run)
 
-    replays = Replays(lm.dtype, lm.device, record)
+    replays = Replays(lm.device, record)
     batch, ids = lm.gather([(None, 0)], width=1, steps=9), torch.tensor([[7]])
 
-    def forward(ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def forward(ids: Tensor, positions: Tensor, mask: Mask, cache: Cache) -> Tensor:
         return torch.ones(*ids.shape, 5)
 
     assert replays.read(forward, batch, ids) is not None
