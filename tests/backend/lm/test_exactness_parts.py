@@ -20,6 +20,7 @@ from w2s_chains.backend.lm.exactness import (
     _rounding,
     _texts,
     check_exact,
+    longest_text,
     rope_border,
     window_of,
 )
@@ -415,6 +416,29 @@ def test_windows_are_found_by_their_names(config: dict[str, Any], window: int) -
 def test_borders_of_longrope(rope: Any, border: int | None) -> None:
     assert rope_border(Config(rope_parameters=rope)) == border
     assert rope_border(Config()) is None
+
+
+@pytest.mark.parametrize(
+    ("rope", "longest"),
+    [
+        ({}, 512),
+        ({"rope_type": "default"}, 512),
+        ({"rope_type": "linear", "factor": 4.0}, 2048),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 8}, 512),
+        ({"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 64}, 512),
+        # These name the whole length themselves, or change with it.
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}, 512),
+        ({"rope_type": "dynamic", "factor": 4.0}, 512),
+        ({"full_attention": {"rope_type": "linear", "factor": 8.0}}, 512),
+    ],
+)
+def test_a_stretched_rope_reaches_further(rope: dict[str, Any], longest: int) -> None:
+    assert longest_text(Config(max_position_embeddings=512, rope_parameters=rope)) == longest
+
+
+def test_a_model_without_positions_has_no_longest_text() -> None:
+    assert longest_text(Config(rope_parameters={"rope_type": "linear", "factor": 4.0})) is None
 
 
 # Parts.

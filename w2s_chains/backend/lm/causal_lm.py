@@ -21,7 +21,7 @@ from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
-from w2s_chains.backend.lm.exactness import check_exact, rope_border
+from w2s_chains.backend.lm.exactness import check_exact, longest_text, rope_border
 from w2s_chains.backend.lm.logits import no_numbers
 from w2s_chains.backend.lm.planes import cannot_branch, find_planes, find_windows, name_of, narrowed
 from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
@@ -175,7 +175,7 @@ class CausalLM:
     @property
     def max_positions(self) -> int | None:
         """Longest text that the model can read, in tokens; None if its config does not say."""
-        limit = getattr(_text_config(self.model.config), "max_position_embeddings", None)
+        limit = longest_text(self.model.config)
         return None if limit is None else limit - self.first_position
 
     def check_border(self, prompt: int, total: int) -> None:

@@ -287,6 +287,21 @@ def window_of(config: Any) -> int:
     return max((value for value in named if type(value) is int), default=0)
 
 
+def longest_text(config: Any) -> int | None:
+    """Return how many positions a model has, in tokens; None if its config does not say.
+
+    Rotary positions that are stretched by a factor (linear, YaRN) reach as much further than the
+    text that the model was trained on at first. vLLM has the same rule.
+    """
+    text = config.get_text_config(decoder=True)
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    rope: Any = getattr(text, "rope_parameters", None) or {}
+    if limit is None or rope.get("rope_type") not in ("linear", "yarn"):
+        return limit
+    trained: int = rope.get("original_max_position_embeddings") or limit
+    return max(limit, int(trained * (rope.get("factor") or 1.0)))
+
+
 def rope_border(config: Any) -> int | None:
     """Return the length beyond which a model reads texts in another way (LongRoPE), if any.
 
