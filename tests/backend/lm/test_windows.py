@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.backend.lm.test_exactness import SIZES, searched
 from tests.helpers import tiny
+from tests.helpers.plain import SIZES, searched
 from tests.helpers.recording import CPU, Recorder
 from w2s_chains import (
     W2SLLM,
