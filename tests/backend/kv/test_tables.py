@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from w2s_chains.backend.kv.batch import _LEAST_ROOM, Batch, Memory
-from w2s_chains.backend.kv.masks import Mask, Window
+from w2s_chains.backend.kv.masks import Window
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Plane, Store
 
@@ -52,9 +52,8 @@ def asked(batch: Batch, count: int) -> torch.Tensor:
     return mask
 
 
-def drawn(mask: Mask) -> list[list[str]]:
+def drawn(mask: torch.Tensor) -> list[list[str]]:
     """A float mask as text: x where the score stays, a dot where it is the lowest there is."""
-    assert isinstance(mask, torch.Tensor)
     lowest = torch.finfo(mask.dtype).min
     assert mask.shape[1] == 1
     assert ((mask == 0) | (mask == lowest)).all()
@@ -166,8 +165,7 @@ def test_windows_count_the_tokens_of_a_branch_not_its_columns() -> None:
 def test_one_kind_of_window_is_one_mask() -> None:
     batch = batch_of([3], width=2, steps=2, windows={"sliding": Window(2)})
     batch.filled = batch.fork
-    mask = batch.attention_mask(2)
-    assert drawn(mask) == [["...xx.", "...x.x"]]
+    assert drawn(asked(batch, 2)) == [["...xx.", "...x.x"]]
 
 
 @pytest.mark.parametrize("width", [1, 2])

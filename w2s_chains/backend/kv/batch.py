@@ -101,7 +101,7 @@ class Batch:
         frames: Frames | None = None,
         windows: Windows = ALL,
     ) -> None:
-        """Gather positions [0, upto) of each (segment, upto), and make room for the branches.
+        """Gather positions [0, upto) of each (segment, upto), with room for the branches.
 
         Args:
             store: Where the segments' keys and values lie.
@@ -176,11 +176,14 @@ class Batch:
         end = self.filled + count
         columns = self._columns[self.filled : end]
         if self.width > 1 and end > self.fork:
-            # The shared column lies one before the fork, and -1 // width is -1.
-            steps = (np.arange(self.filled, end) - self.fork) // self.width
-            columns = torch.as_tensor(self.fork + steps).to(columns.device)
+            columns = torch.as_tensor(self._alone(np.arange(self.filled, end))).to(columns.device)
         positions = columns[None, :] - self._shift[:, None]
         return positions if self._limit is None else positions.clamp(max=self._limit - 1)
+
+    def _alone(self, columns: Ints) -> Ints:
+        """Return which column each would be if its branch were alone in its row."""
+        steps = (columns - self.fork) // self.width
+        return np.where(columns < self.fork, columns, self.fork + steps)
 
     def attention_mask(self, count: int) -> Mask:
         """Return the attention mask of the next ``count`` columns, as transformers expects it.
@@ -208,15 +211,12 @@ class Batch:
         mask = self.float_mask(count, columns)
         if self._windows is ALL:
             return dict.fromkeys(ALL, mask)
-        at = np.arange(columns)
-        at = np.where(at < self.fork, at, self.fork + (at - self.fork) // self.width)
-        positions = at[None, :] - np.array(self._shifts)[:, None]
-        return {
-            kind: window.cut(mask, positions, self.filled) for kind, window in self._windows.items()
-        }
+        positions = self._alone(np.arange(columns))[None, :] - np.array(self._shifts)[:, None]
+        kinds = self._windows.items()
+        return {kind: window.cut(mask, positions, self.filled) for kind, window in kinds}
 
     def float_mask(self, count: int, columns: int) -> Tensor:
-        """Return the mask of layers without a window: [B, 1, count, columns]."""
+        """Return the mask of layers without a window, as ``added_masks`` does."""
         # Made here and copied in one piece: on a GPU a dozen small operations would take longer.
         blocked = torch.finfo(self._dtype).min
         shared = self.fork - 1

@@ -302,13 +302,12 @@ def read_together(
             for _, _, reading in wanted:
                 first.setdefault(reading.identity, reading)
             read(readers[0].lm, list(first.values()))
-            begun: set[Hashable] = set()
+            begun: set[tuple[int, int]] = set()
             for paths, h, reading in wanted:
                 own = first[reading.identity]
-                count = 0 if own is not reading else own.count
-                if count and own.family in begun:
-                    count -= 1
+                count = own.count if own is reading else 0
                 if count:
+                    count -= own.family in begun
                     begun.add(own.family)
                 rows.append(RowsRead(h, count, paths.flops_per_token))
                 paths.keep(h, own.segment, own.end_logprob)

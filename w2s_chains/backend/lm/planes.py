@@ -48,6 +48,7 @@ def find_windows(config: Any) -> Windows:
 
 
 _NARROW = 3
+"""Tokens of a window while a model is checked; the check's texts are longer."""
 
 
 @contextmanager
@@ -57,12 +58,12 @@ def narrowed(config: Any, memory: Memory) -> Generator[None]:
     A model's code takes the length of its windows out of its config whenever it makes a mask. If
     some other code had taken it before, it would now differ from ours.
     """
-    text: Any = config.get_text_config(decoder=True)
     windows, names = memory.windows, ("sliding_window", "attention_chunk_size")
-    lengths = {name: length for name in names if (length := getattr(text, name, None)) is not None}
     if windows is ALL:
         yield
         return
+    text: Any = config.get_text_config(decoder=True)
+    lengths = {name: length for name in names if (length := getattr(text, name, None)) is not None}
     memory.windows = {
         kind: replace(window, length=window.length and _NARROW) for kind, window in windows.items()
     }

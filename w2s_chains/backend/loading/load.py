@@ -95,7 +95,7 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
                 f"model {spec.model!r} is no causal language model: transformers has no "
                 f"AutoModelForCausalLM for {type(config).__name__}"
             )
-        find_windows(config)
+        find_windows(config)  # refuses what cannot branch, before weights load
         check_safe(spec.model, source, files, config)
         check_pads(spec.attn_implementation or getattr(config, "_attn_implementation", None))
         if spec.adapter is not None:
