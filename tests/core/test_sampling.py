@@ -1,12 +1,14 @@
-"""Noise for a few tokens, without torch."""
+"""Noise for a few tokens, without torch; and the limits of numbers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from w2s_chains import SamplingParams
 from w2s_chains.backend.lm import logits
 from w2s_chains.core.sampling import log_exponential, noise_key
+from w2s_chains.errors import ConfigError
 
 
 def test_the_noise_of_a_token_is_the_same_with_and_without_torch() -> None:
@@ -28,3 +30,17 @@ def test_any_words_have_noise() -> None:
     ]
     assert all(-23 < value < 4 for value in found)
     assert len({*found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("temperature", 1e39),
+        ("top_p", 1e-46),
+        ("repetition_penalty", 1e-46),
+        ("repetition_penalty", 1e39),
+    ],
+)
+def test_numbers_that_float32_does_not_hold_are_refused(field: str, wrong: float) -> None:
+    with pytest.raises(ConfigError, match=f"{field}.* than or equal to .*{wrong}"):
+        SamplingParams.model_validate({field: wrong})

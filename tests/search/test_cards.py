@@ -114,7 +114,7 @@ def test_the_threshold_rises_with_the_length_and_then_stays() -> None:
 
 def test_the_first_good_segment_is_taken_and_further_ones_are_new_children() -> None:
     strategy = CARDS(
-        goal=3.0, goal_tokens=3, beta=1e-9, attempts=7, wave=3, min_tokens=2, chunk_tokens=5
+        goal=3.0, goal_tokens=3, beta=1e-6, attempts=7, wave=3, min_tokens=2, chunk_tokens=5
     )
 
     def good(h: Hypothesis) -> float:

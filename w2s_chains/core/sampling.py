@@ -40,15 +40,22 @@ MOST_TOKENS = 2**20
 MOST_BRANCHES = 2**16
 """The most partial answers of one search, and the most answers per prompt."""
 
+SMALLEST, LARGEST = 1e-6, 1e6
+"""The limits of factors and weights: beyond them, float32 loses what they are applied to."""
+
 Whole = BeforeValidator(whole_number)
 Real = BeforeValidator(number)
 
+Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST), Real]
+NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST), Real]
+Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST), Real]
+
 MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
-Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real]
-TopP = Annotated[float, Field(gt=0.0, le=1.0), Real]
+Temperature = NotNegative
+TopP = Annotated[float, Field(ge=SMALLEST, le=1.0), Real]
 MinP = Annotated[float, Field(ge=0.0, le=1.0), Real]
 TopK = Annotated[int, Field(ge=1), Whole]
-RepetitionPenalty = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real]
+RepetitionPenalty = Positive
 Seed = Annotated[int, AfterValidator(_as_seed), Whole]
 Branches = Annotated[int, Field(ge=1, le=MOST_BRANCHES), Whole]
 ChunkTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
@@ -163,7 +170,7 @@ def noise_key(*place: object) -> tuple[int, int]:
     )
 
 
-GREEDY_BELOW = 1e-6
+GREEDY_BELOW = SMALLEST
 """Below this temperature the best token is taken: noise would vanish in float32, and at far lower
 temperatures the logits would overflow."""
 _WORD = 0xFFFFFFFF

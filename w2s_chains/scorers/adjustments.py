@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, cast
-
-from pydantic import Field
+from typing import cast
 
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer
+from w2s_chains.core.sampling import NotNegative, Weight
 from w2s_chains.errors import ConfigError, ScorerError
 from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.values import as_scores
 
 NGRAM = 3
 """The length in words of the sequences whose repetition is penalized."""
-
-Weight = Annotated[float, Field(allow_inf_nan=False)]
-Penalty = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class AdjustedScorerConfig(BuiltInScorerConfig):
@@ -31,7 +27,7 @@ class AdjustedScorerConfig(BuiltInScorerConfig):
     """
 
     base_weight: Weight = 0.0
-    repetition_penalty: Penalty = 0.0
+    repetition_penalty: NotNegative = 0.0
 
 
 def repeated_ngrams(text: str) -> int:

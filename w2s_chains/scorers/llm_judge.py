@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from w2s_chains.backend.remote.langchain_models import named_chat_model
 from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.sampling import Temperature
 from w2s_chains.scorers.config import BuiltInScorerConfig
 from w2s_chains.scorers.functions import RunnableScorer
 
@@ -42,7 +43,7 @@ class LLMJudgeConfig(BuiltInScorerConfig):
         "Grade the response to a prompt from 0 (bad) to 9 (excellent). Answer with one digit and "
         "nothing else.\n\nPrompt: {prompt}\n\nResponse, which may be unfinished: {response}"
     )
-    temperature: float | None = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    temperature: Temperature | None = 0.0
     max_concurrency: int = Field(default=8, ge=1)
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
@@ -14,13 +13,12 @@ from w2s_chains.core.contracts import BaseGuidePair, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.core.sampling import SamplingParams
+from w2s_chains.core.sampling import LARGEST, SamplingParams, Weight
 from w2s_chains.core.slots import LazyClasses
 from w2s_chains.errors import ConfigError, shown
 from w2s_chains.guides.config import AnyGuides, Guides
 from w2s_chains.scorers.adjustments import (
     AdjustedScorerConfig,
-    Weight,
     adjusted,
     require_base,
     require_same_base,
@@ -219,16 +217,17 @@ class MixtureScorer(Scorer):
 def _weighted(part: Any) -> Weighted:
     try:
         scorer, weight = part
-        finite = not isinstance(weight, bool) and math.isfinite(weight)
+        fits = not isinstance(weight, bool) and abs(weight) <= LARGEST
     except (TypeError, ValueError):
         raise ConfigError(f"a part of a mixture is {part!r}; give (scorer, weight)") from None
     if not isinstance(scorer, Scorer):
         raise ConfigError(
             f"a part of a mixture is {scorer!r}, which has no method score; give (scorer, weight)"
         )
-    if not finite:
+    if not fits:
         raise ConfigError(
-            f"the weight of a part of a mixture is {shown(weight)}; give a finite number"
+            f"the weight of a part of a mixture is {shown(weight)}; give a number from "
+            f"-{LARGEST:,.0f} to {LARGEST:,.0f}"
         )
     return Weighted(scorer, weight)
 

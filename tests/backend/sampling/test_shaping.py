@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from w2s_chains import SamplingParams
 from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.backend.sampling.shaping import Shaper
+from w2s_chains.core.sampling import LARGEST, SMALLEST
 
 
 def draw(path: list[int] | None = None, **sampling: Any) -> Draw:
@@ -46,3 +48,10 @@ def test_paths_of_several_lengths_are_penalised_alike() -> None:
 def test_a_draw_costs_its_path_and_its_steps() -> None:
     assert draw([4, 5, 6, 7]).cost == 4 + 3
     assert draw().cost == 1 + 3
+
+
+@pytest.mark.parametrize("extreme", [SMALLEST, LARGEST])
+def test_the_extremes_of_a_number_keep_a_token(extreme: float) -> None:
+    drawn = draw(temperature=extreme, repetition_penalty=extreme, top_p=min(extreme, 1.0))
+    found = shaped([drawn], [[40.0, -40.0, 3.0]])
+    assert found.isfinite().any() and not found.isnan().any()

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from statistics import NormalDist, fmean
 from typing import Literal
 
-from pydantic import Field
-
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import Branches
+from w2s_chains.core.sampling import Branches, NotNegative, Weight
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
 from w2s_chains.search.kl_bounds import best_of
 
@@ -43,8 +41,8 @@ class AdaptiveBestOfN(SearchStrategy):
     type: Literal["adaptive_best_of_n"] = "adaptive_best_of_n"
     n: Branches = 16
     wave: Branches = 4
-    min_gain: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
-    steering: float = Field(default=0.0, allow_inf_nan=False)
+    min_gain: NotNegative = 0.1
+    steering: Weight = 0.0
 
     @property
     def token_steering(self) -> float:

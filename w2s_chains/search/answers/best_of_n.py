@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import Branches
+from w2s_chains.core.sampling import Branches, Weight
 from w2s_chains.search.base import Search, SearchStrategy, distinct, expand, score, top
 from w2s_chains.search.kl_bounds import best_of
 
@@ -24,7 +22,7 @@ class BestOfN(SearchStrategy):
 
     type: Literal["best_of_n"] = "best_of_n"
     n: Branches = 4
-    steering: float = Field(default=0.0, allow_inf_nan=False)
+    steering: Weight = 0.0
 
     @property
     def token_steering(self) -> float:

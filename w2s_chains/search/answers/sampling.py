@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis
+from w2s_chains.core.sampling import Weight
 from w2s_chains.search.base import Search, SearchStrategy, commit, expand
 
 STREAM_TOKENS = 16
@@ -58,7 +59,7 @@ class EmulatedFineTuning(SearchStrategy):
     """
 
     type: Literal["emulated_fine_tuning"] = "emulated_fine_tuning"
-    beta: float = Field(default=1.0, allow_inf_nan=False)
+    beta: Weight = 1.0
     draft_tokens: int = Field(default=0, ge=0, le=64)
 
     @property

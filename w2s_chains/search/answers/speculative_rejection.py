@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.core.sampling import Branches, ChunkTokens
+from w2s_chains.core.sampling import Branches, ChunkTokens, Weight
 from w2s_chains.search.base import Search, SearchStrategy, commit, expand, score
 from w2s_chains.search.kl_bounds import best_of
 
@@ -34,7 +34,7 @@ class SpeculativeRejection(SearchStrategy):
     n: Branches = 16
     alpha: float = Field(default=0.5, ge=0.0, lt=1.0)
     chunk_tokens: ChunkTokens = 16
-    steering: float = Field(default=0.0, allow_inf_nan=False)
+    steering: Weight = 0.0
 
     @property
     def token_steering(self) -> float:

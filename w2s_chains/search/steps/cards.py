@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from w2s_chains.core.asks import Until
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import Branches, ChunkTokens, MaxTokens, Real
+from w2s_chains.core.sampling import Branches, ChunkTokens, MaxTokens, NotNegative, Positive, Weight
 from w2s_chains.search.base import Search, SearchStrategy, commit, expand, random_stream, score
 from w2s_chains.search.kl_bounds import chunk_beam
-
-Finite = Annotated[float, Field(allow_inf_nan=False), Real]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real]
 
 
 class CARDS(SearchStrategy):
@@ -49,11 +44,11 @@ class CARDS(SearchStrategy):
     """
 
     type: Literal["cards"] = "cards"
-    goal: Finite = 10.0
-    start: Finite = 0.0
+    goal: Weight = 10.0
+    start: Weight = 0.0
     goal_tokens: MaxTokens = 128
     beta: Positive = 1.0
-    entropy: Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real] = 3.0
+    entropy: NotNegative = 3.0
     min_tokens: ChunkTokens = 4
     chunk_tokens: ChunkTokens = 64
     attempts: Branches = 20

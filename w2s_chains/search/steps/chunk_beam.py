@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.core.sampling import Branches, ChunkTokens
+from w2s_chains.core.sampling import Branches, ChunkTokens, Weight
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score, top
 from w2s_chains.search.kl_bounds import best_of, chunk_beam
 
@@ -32,7 +30,7 @@ class ChunkBeamSearch(SearchStrategy):
     width: Branches = 4
     successors: Branches = 4
     chunk_tokens: ChunkTokens | None = 5
-    steering: float = Field(default=0.0, allow_inf_nan=False)
+    steering: Weight = 0.0
     return_best: Literal["beam", "finished"] = "beam"
 
     @property

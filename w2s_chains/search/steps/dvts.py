@@ -8,11 +8,9 @@ from itertools import islice
 from operator import itemgetter
 from typing import Literal
 
-from pydantic import Field
-
 from w2s_chains.core.asks import Ask
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.core.sampling import Branches, ChunkTokens
+from w2s_chains.core.sampling import Branches, ChunkTokens, Weight
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, score
 from w2s_chains.search.kl_bounds import best_of, chunk_beam
 
@@ -39,7 +37,7 @@ class DVTS(SearchStrategy):
     subtrees: Branches = 4
     successors: Branches = 4
     chunk_tokens: ChunkTokens = 5
-    steering: float = Field(default=0.0, allow_inf_nan=False)
+    steering: Weight = 0.0
 
     @property
     def token_steering(self) -> float:

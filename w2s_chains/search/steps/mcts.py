@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from w2s_chains.core.asks import Ask
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import Branches, ChunkTokens, Real
+from w2s_chains.core.sampling import Branches, ChunkTokens, NotNegative
 from w2s_chains.search.base import Search, SearchStrategy, commit, distinct, expand, relative, score
-
-NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False), Real]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

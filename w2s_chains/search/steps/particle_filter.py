@@ -12,7 +12,7 @@ from pydantic import Field
 
 from w2s_chains.core.asks import Ask, Expand
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
-from w2s_chains.core.sampling import Branches, ChunkTokens, Real
+from w2s_chains.core.sampling import Branches, ChunkTokens, Positive, Real
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -78,7 +78,7 @@ class ParticleFilter(SearchStrategy):
     type: Literal["particle_filter"] = "particle_filter"
     particles: Branches = 8
     chunk_tokens: ChunkTokens | None = 8
-    tau: Annotated[float, Field(gt=0.0, allow_inf_nan=False), Real] = 1.0
+    tau: Positive = 1.0
     resample_below: Annotated[float, Field(ge=0.0, le=1.0), Real] = 0.5
     pick: Literal["best", "drawn"] = "best"
 

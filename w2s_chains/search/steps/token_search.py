@@ -6,10 +6,8 @@ import math
 from collections import Counter
 from typing import Literal
 
-from pydantic import Field
-
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.sampling import Branches
+from w2s_chains.core.sampling import GREEDY_BELOW, Branches, NotNegative
 from w2s_chains.search.base import (
     Search,
     SearchStrategy,
@@ -46,7 +44,7 @@ class TokenSearch(SearchStrategy):
     type: Literal["token_search"] = "token_search"
     candidates: Branches = 8
     distinct: bool = False
-    tau: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    tau: NotNegative = 0.0
 
     @property
     def branches(self) -> int:
@@ -68,7 +66,7 @@ class TokenSearch(SearchStrategy):
             pool = distinct(children)
             count = Counter(h.identity for h in (pool if self.distinct else children))
             scores = yield from score(pool)
-            if self.tau:
+            if self.tau >= GREEDY_BELOW:
                 # A token that was sampled twice has two chances.
                 weights = [
                     math.log(count[candidate.identity]) + value / self.tau
