@@ -46,9 +46,9 @@ SMALLEST, LARGEST = 1e-6, 1e6
 Whole = BeforeValidator(whole_number)
 Real = BeforeValidator(number)
 
-Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST), Real]
-NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST), Real]
-Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST), Real]
+Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False), Real]
+NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST, allow_inf_nan=False), Real]
+Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False), Real]
 
 MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS), Whole]
 Temperature = NotNegative

@@ -54,4 +54,5 @@ def test_a_draw_costs_its_path_and_its_steps() -> None:
 def test_the_extremes_of_a_number_keep_a_token(extreme: float) -> None:
     drawn = draw(temperature=extreme, repetition_penalty=extreme, top_p=min(extreme, 1.0))
     found = shaped([drawn], [[40.0, -40.0, 3.0]])
-    assert found.isfinite().any() and not found.isnan().any()
+    assert found.isfinite().any()
+    assert not found.isnan().any()
