@@ -1,14 +1,30 @@
-"""A search by hand whose every value is compared with one plain forward pass."""
+"""What a family of models must do: its searches, compared with what transformers computes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers import tiny
-from w2s_chains import Expand, HuggingFaceGuide, HuggingFaceProposer, Hypothesis, SamplingParams
+from tests.helpers.recording import CPU, Recorder
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    EmulatedFineTuning,
+    Engine,
+    Expand,
+    GuidePair,
+    HuggingFaceGuide,
+    HuggingFaceProposer,
+    Hypothesis,
+    SamplingParams,
+    SearchStrategy,
+    TokenSearch,
+)
 
 SIZES = {
     "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -31,7 +47,7 @@ def alone(guide: Any, h: Hypothesis) -> float:
     return sum(table[i, token].item() for i, token in enumerate(ids))
 
 
-def searched(model: Any, prompts: tuple[str, ...] = ("The movie was great", "A")) -> None:
+def searched(model: Any, prompts: Sequence[str] = ("The movie was great", "A")) -> None:
     """A small search by hand, by a proposer and a guide: every value is that of a plain forward."""
     proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
     guide = HuggingFaceGuide(model, tiny.byte_tokenizer())
@@ -52,3 +68,56 @@ def searched(model: Any, prompts: tuple[str, ...] = ("The movie was great", "A")
         plain = [alone(guide, h) for h in flat]
         assert proposer.loglikelihood(flat) == pytest.approx(plain, abs=2e-3)
         assert guide.loglikelihood(flat) == pytest.approx(plain, abs=2e-3)
+
+
+BEAM = ChunkBeamSearch(width=2, successors=3, chunk_tokens=4)
+FOREIGN: Sequence[SearchStrategy] = (BEAM, TokenSearch())
+"""Strategies that guides of any vocabulary can serve."""
+STRATEGIES: Sequence[SearchStrategy] = (*FOREIGN, BestOfN(n=3), EmulatedFineTuning(beta=0.5))
+
+
+def guided(
+    build: Callable[..., Any], same: bool = True, recorder: Recorder | None = None
+) -> W2SLLM:
+    """An LLM whose models are ``build(seed, **options)``.
+
+    Args:
+        build: Makes a model.
+        same: Whether the guides have the proposer's vocabulary.
+        recorder: Records steps, if given.
+    """
+    proposer = HuggingFaceProposer(build(0), tiny.byte_tokenizer())
+    tokenizer = tiny.byte_tokenizer() if same else tiny.byte_tokenizer(360, bos=True, name="other")
+    base = build(1, vocab_size=len(tokenizer))
+    guides = [HuggingFaceGuide(model, tokenizer) for model in (tiny.noisy(base), base)]
+    if recorder is not None:
+        for part in (proposer, *guides):
+            part.lm.record(recorder, CPU)
+    return W2SLLM(
+        proposer=proposer, guides=GuidePair(*guides), max_tokens=14, temperature=0.9, seed=0,
+        engine=Engine(),
+    )  # fmt: skip
+
+
+def batched(
+    make: Callable[[], W2SLLM], prompts: Sequence[str], strategies: Sequence[SearchStrategy]
+) -> None:
+    """Each strategy answers a batch as single calls are answered; another seed as a control."""
+    llm = make()
+    for strategy in strategies:
+        together = llm.batch([*prompts], strategy=strategy)
+        assert together == [llm.invoke(prompt, strategy=strategy) for prompt in prompts]
+        assert together != make().batch([*prompts], strategy=strategy, seed=1)
+
+
+def generated(model: Any, prompts: Sequence[str]) -> None:
+    """Greedy text is that of transformers' ``generate``."""
+    proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
+    for prompt in prompts:
+        root = Hypothesis.root(prompt)
+        greedy = SamplingParams(temperature=0, max_tokens=30)
+        [[child]] = proposer.propose([Expand(hypotheses=(root,), sampling=greedy)])
+        ids = torch.tensor([proposer.tokenizer.prompt_ids(root.prompt)])
+        found = model.generate(ids, do_sample=False, max_new_tokens=30, pad_token_id=0)
+        end = [proposer.tokenizer.end_id] if child.ended else []
+        assert [*(child.response_ids or ()), *end] == found[0, ids.shape[1] :].tolist()

@@ -20,10 +20,8 @@ from w2s_chains.backend.lm.exactness import (
     _rounding,
     _texts,
     check_exact,
-    longest_text,
-    rope_border,
-    window_of,
 )
+from w2s_chains.backend.lm.positions import longest_text, rope_border, window_of
 from w2s_chains.errors import ProposerError, UnsupportedModelError
 
 TABLE = torch.randn(60, 30, generator=torch.Generator().manual_seed(0))
@@ -87,6 +85,7 @@ class TableModel:
         self.dtype = torch.float32
         self.takes_positions = True
         self.first_position = 0
+        self.recurrent = False
         self.bytes_per_token = 1
         self.batches: list[Rows] = []
         self.calls: dict[str, list[Tensor]] = {"plain": [], "read": []}
@@ -292,7 +291,7 @@ def test_positions_may_begin_after_the_padding_token(
         assert said == "branches"
         assert lm.first_position == first
         return
-    assert "differ from those of one plain forward by 100.0% (at most" in said
+    assert "differ from those of one plain forward by 100.00% (at most" in said
     retried = positions and config["pad_token_id"] == 4
     assert set(tried) == ({0, 5} if retried else {0})
 

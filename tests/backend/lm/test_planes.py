@@ -9,13 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma3TextConfig, JambaConfig, Llama4TextConfig, MistralConfig, T5Config
+from transformers import (
+    DeepseekV32Config,
+    Gemma3TextConfig,
+    JambaConfig,
+    Llama4TextConfig,
+    MistralConfig,
+    T5Config,
+)
 from transformers.cache_utils import StaticLayer
 
 from tests.helpers import tiny
 from w2s_chains.backend.kv.masks import ALL, Window
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.planes import find_planes, find_windows, name_of, narrowed
+from w2s_chains.backend.lm.planes import find_layers, find_windows, name_of, narrowed
 from w2s_chains.errors import UnsupportedModelError
 
 
@@ -29,7 +36,7 @@ def test_models_whose_cache_cannot_branch_are_named() -> None:
     assert find_windows(tiny.llama(320).config) is ALL
     for config, told in (
         (T5Config(), "model 't5' has an encoder for the prompt.*decoder only"),
-        (JambaConfig(), "'jamba' cannot branch: its cache .*Linear.*without recurrent"),
+        (DeepseekV32Config(), "'deepseek_v32' cannot branch: its cache .*Indexed"),
     ):
         with pytest.raises(UnsupportedModelError, match=told):
             find_windows(config)
@@ -92,4 +99,4 @@ def test_models_that_do_not_fill_their_cache(answer: Callable[..., None], told: 
     model: Any = answer
     model.config = tiny.llama(320).config
     with pytest.raises(UnsupportedModelError, match=told):
-        find_planes(model, "cache", torch.device("cpu"))
+        find_layers(model, "cache", torch.device("cpu"))

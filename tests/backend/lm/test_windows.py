@@ -10,24 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.helpers import tiny
-from tests.helpers.plain import SIZES, searched
-from tests.helpers.recording import CPU, Recorder
-from w2s_chains import (
-    W2SLLM,
-    BestOfN,
-    ChunkBeamSearch,
-    EmulatedFineTuning,
-    Engine,
-    Expand,
-    GuidePair,
-    HuggingFaceGuide,
-    HuggingFaceProposer,
-    Hypothesis,
-    Sampling,
-    SamplingParams,
-    TokenSearch,
-)
+from tests.helpers.plain import FOREIGN, SIZES, STRATEGIES, batched, generated, guided, searched
+from tests.helpers.recording import Recorder
+from w2s_chains import W2SLLM, ChunkBeamSearch
 from w2s_chains.backend.kv.masks import ALL
 from w2s_chains.backend.lm.causal_lm import CausalLM
 
@@ -90,52 +75,24 @@ def test_a_model_that_took_its_window_at_once_shares_no_rows() -> None:
     searched(model, PROMPTS)
 
 
-STRATEGIES = [
-    Sampling(), BestOfN(n=3), ChunkBeamSearch(width=2, successors=3, chunk_tokens=4),
-    TokenSearch(), EmulatedFineTuning(beta=0.5),
-]  # fmt: skip
-
-
 def made(kind: str, same: bool, recorder: Recorder | None = None) -> W2SLLM:
-    proposer = HuggingFaceProposer(build(kind), tiny.byte_tokenizer())
-    tokenizer = tiny.byte_tokenizer() if same else tiny.byte_tokenizer(360, bos=True, name="other")
-    base = build(kind, 1, vocab_size=len(tokenizer))
-    guides = [HuggingFaceGuide(model, tokenizer) for model in (tiny.noisy(base), base)]
-    if recorder is not None:
-        for part in (proposer, *guides):
-            part.lm.record(recorder, CPU)
-    return W2SLLM(
-        proposer=proposer, guides=GuidePair(*guides), max_tokens=14, temperature=0.9, seed=0,
-        engine=Engine(),
-    )  # fmt: skip
+    return guided(lambda seed, **options: build(kind, seed, **options), same, recorder)
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same vocabulary", "another"])
 @pytest.mark.parametrize("kind", ["gemma3", "llama4"])
 def test_a_batch_is_its_single_calls(kind: str, same: bool) -> None:
-    llm = made(kind, same)
-    for strategy in STRATEGIES[1:] if same else STRATEGIES[2:-1]:
-        together = llm.batch([*PROMPTS], strategy=strategy)
-        assert together == [llm.invoke(prompt, strategy=strategy) for prompt in PROMPTS]
-        assert together != made(kind, same).batch([*PROMPTS], strategy=strategy, seed=1)
+    batched(lambda: made(kind, same), PROMPTS, STRATEGIES if same else FOREIGN)
 
 
 def test_steps_can_be_recorded() -> None:
     recorder = Recorder()
-    ask = functools.partial(W2SLLM.batch, inputs=[*PROMPTS], strategy=STRATEGIES[2], max_tokens=8)
+    beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=4)
+    ask = functools.partial(W2SLLM.batch, inputs=[*PROMPTS], strategy=beam, max_tokens=5)
     assert ask(made("gemma3", True, recorder)) == ask(made("gemma3", True))
     assert recorder.repeated > 0
 
 
-def test_greedy_text_is_that_of_generate() -> None:
-    for kind in ("gemma3", "gpt_oss", "llama4"):
-        model = build(kind)
-        proposer = HuggingFaceProposer(model, tiny.byte_tokenizer())
-        for prompt in PROMPTS:
-            root = Hypothesis.root(prompt)
-            greedy = SamplingParams(temperature=0, max_tokens=30)
-            [[child]] = proposer.propose([Expand(hypotheses=(root,), sampling=greedy)])
-            ids = torch.tensor([proposer.tokenizer.prompt_ids(root.prompt)])
-            found = model.generate(ids, do_sample=False, max_new_tokens=30, pad_token_id=0)
-            end = [proposer.tokenizer.end_id] if child.ended else []
-            assert [*(child.response_ids or ()), *end] == found[0, ids.shape[1] :].tolist()
+@pytest.mark.parametrize("kind", ["gemma3", "gpt_oss", "llama4"])
+def test_greedy_text_is_that_of_generate(kind: str) -> None:
+    generated(build(kind), PROMPTS)

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
-from w2s_chains.backend.kv.frames import FixedLayer, Frames
+from w2s_chains.backend.kv.frames import Frames
+from w2s_chains.backend.kv.layers import PLAIN, Layers, State
 from w2s_chains.backend.kv.masks import ALL, Mask, Windows, given
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Ints, Plane, Store
@@ -43,31 +43,6 @@ _LEAST_ROOM = 16
 
 _LAST = 2
 """Batches that may go on: one model may be both the proposer and the guides."""
-
-
-class _Layer(FixedLayer):
-    """Writes new columns in place, returns all that are filled."""
-
-    def __init__(self, batch: Batch, keys: Tensor, values: Tensor) -> None:
-        super().__init__(keys, values)
-        # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
-        # Python's garbage collector runs.
-        self.batch: Batch = weakref.proxy(batch)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = self.own
-        begin, end = self.batch.filled, self.batch.filled + key_states.shape[-2]
-        keys[:, :, begin:end] = key_states
-        values[:, :, begin:end] = value_states
-        return keys[:, :, :end], values[:, :, :end]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.batch.filled + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.batch.filled
 
 
 class Batch:
@@ -100,6 +75,7 @@ class Batch:
         dtype: torch.dtype,
         frames: Frames | None = None,
         windows: Windows = ALL,
+        layers: Layers = PLAIN,
     ) -> None:
         """Gather positions [0, upto) of each (segment, upto), with room for the branches.
 
@@ -115,8 +91,10 @@ class Batch:
             dtype: Dtype of the model's attention scores.
             frames: Finds a place that does not move, if wanted.
             windows: What each kind of layers sees.
+            layers: What each layer keeps.
         """
         self._windows = windows
+        self._layers = layers
         self.adapters = adapters
         self.past = [upto for _, upto in paths]
         self.filled = max(self.past)
@@ -134,12 +112,25 @@ class Batch:
         self._columns = torch.arange(columns, device=device)
         self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
         self.kv = store.gather(self._table(paths, columns), self.frame and self.frame.kv)
-        layers: dict[int, _Layer] = {}
-        for plane, (keys, values) in zip(store.planes, self.kv, strict=True):
-            for i, layer in enumerate(plane.layers):
-                own = (kv[i].transpose(0, 1)[: len(paths)] for kv in (keys, values))
-                layers[layer] = _Layer(self, *own)
-        self.cache = Cache(layers=[layers[i] for i in sorted(layers)])
+        # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
+        # Python's garbage collector runs.
+        own: Batch = weakref.proxy(self)
+        self.cache = layers.cache(own, store.planes, self.kv, self._states(paths))
+
+    def _states(self, paths: Sequence[Path]) -> list[State | None]:
+        """Return the recurrent state of each path, which must be known."""
+        if not self._layers.parts:
+            return [None] * len(paths)
+        known = [(0, None) if own is None else own.known_state(upto) for own, upto in paths]
+        assert [at for at, _ in known] == self.past
+        return [state for _, state in known]
+
+    def remember(self, rows: Sequence[tuple[Segment, int]]) -> None:
+        """Let segments know the recurrent states of their rows after the columns in use."""
+        if self._layers.parts:
+            states = {row: self._layers.state(self.cache, row) for row in {row for _, row in rows}}
+            for segment, row in rows:
+                segment.states[self.past[row] + self._fed] = states[row]
 
     def _begin(self, width: int, steps: int, limit: int | None) -> int:
         """Begin branches after the columns in use; return the number of columns with them."""
@@ -248,10 +239,12 @@ class Batch:
         if slots:
             ids = np.concatenate([own.ids for own in slots])
             self._store.put(ids, self.kv, np.concatenate(taken))
-        for segment, row, _, count in branches:
-            if count == self._fed:  # no columns of other branches
-                segment.tip = (self, row)
-                self._tips.append(weakref.ref(segment))
+        # Without columns of other branches, or that were read in vain.
+        whole = [(segment, row) for segment, row, _, count in branches if count == self._fed]
+        for segment, row in whole:
+            segment.tip = (self, row)
+            self._tips.append(weakref.ref(segment))
+        self.remember(whole)
 
     def holds(self, paths: Sequence[Path], adapters: Sequence[str | None], columns: int) -> bool:
         """Return whether the rows are just these paths, with room for that many columns more."""
@@ -287,12 +280,16 @@ class Memory:
 
     Attributes:
         windows: What each kind of the model's layers sees.
+        layers: What each of its layers keeps.
         frames: Finds a place for every batch that does not move; None gives each memory anew.
     """
 
-    def __init__(self, planes: Sequence[Plane], windows: Windows = ALL) -> None:
+    def __init__(
+        self, planes: Sequence[Plane], windows: Windows = ALL, layers: Layers = PLAIN
+    ) -> None:
         self.planes = planes
         self.windows = windows
+        self.layers = layers
         self.frames: Frames | None = None
         self._store: weakref.ref[Store] | None = None
         self._last: list[weakref.ref[Batch]] = []
@@ -330,6 +327,7 @@ class Memory:
             dtype=dtype,
             frames=self.frames,
             windows=self.windows,
+            layers=self.layers,
         )
         self._store = weakref.ref(store)
         self._last.append(weakref.ref(batch))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
+from w2s_chains.backend.kv.layers import FixedLayer
 from w2s_chains.backend.kv.store import KV, Plane
 
 _FINE, _COARSE = 64, 256
@@ -21,24 +22,6 @@ _FINE, _COARSE = 64, 256
 _SHORT = 1024
 _MOST_FRAMES = 32
 """Most frames of an arena, and so of recordings, each of which holds memory of its own."""
-
-
-class FixedLayer(CacheLayerMixin):
-    """One layer's cache, in memory that a batch or a frame has allocated: [B, H, columns, D]."""
-
-    is_sliding = False
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        cast(Any, super()).__init__()  # its options have no types
-        self.keys, self.values = keys, values
-        self.own = keys, values  # transformers says that the others may be None
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: there is memory already."""
-
-    def get_max_length(self) -> int:
-        return -1
 
 
 class _Layer(FixedLayer):

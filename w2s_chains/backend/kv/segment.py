@@ -12,8 +12,10 @@ the path without gap or overlap, and every token is read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from w2s_chains.backend.kv.layers import State
 from w2s_chains.backend.kv.store import Ints, Slots
 
 
@@ -28,10 +30,11 @@ class Segment:
             not scored.
         kv: The slots of its keys and values, in runs that siblings may share; None until the
             segment is read, and always None if nothing can follow it.
+        states: The states of recurrent layers, by the number of tokens of the path before them.
         tip: The ``Batch`` that can go on with this path as one of its rows, and the row; else None.
     """
 
-    __slots__ = ("__weakref__", "ids", "kv", "logprobs", "parent", "start", "tip")
+    __slots__ = ("__weakref__", "ids", "kv", "logprobs", "parent", "start", "states", "tip")
 
     def __init__(self, parent: Segment | None, start: int, ids: Sequence[int]) -> None:
         assert (parent is None) == (start == 0), "only a root starts at position 0"
@@ -41,6 +44,7 @@ class Segment:
         self.ids = tuple(ids)
         self.logprobs: tuple[float, ...] = ()
         self.kv: tuple[Slots, ...] | None = None
+        self.states: dict[int, State] = {}
         self.tip: tuple[object, int] | None = None
 
     @property
@@ -56,6 +60,7 @@ class Segment:
         segment = Segment(self.parent, self.start, self.ids[:count])
         segment.logprobs = self.logprobs[:count]
         segment.kv = self.kv
+        segment.states = {at: own for at, own in self.states.items() if at <= segment.end}
         return segment
 
     def path(self) -> Iterator[tuple[Segment, int]]:
@@ -77,6 +82,17 @@ class Segment:
                 break
         return [token for run in reversed(runs) for token in run]
 
+    def known_state(self, upto: int) -> tuple[int, State | None]:
+        """Return the last known recurrent state up to a position, after how many tokens it is."""
+        found: tuple[int, State | None] = 0, None
+        for segment, end in self.path():
+            if found[0] >= segment.end:
+                break
+            for at, state in segment.states.items():
+                if found[0] < at <= min(upto, end):
+                    found = at, state
+        return found
+
     def slots(self, upto: int) -> Iterator[tuple[int, Ints]]:
         """Yield (begin, slots) of the keys and values that cover positions [0, upto)."""
         segment: Segment | None = self
@@ -90,3 +106,29 @@ class Segment:
                     begin += len(run.ids)
                 upto = segment.kv_start
             segment = segment.parent
+
+
+class Lost(NamedTuple):
+    """Tokens that recurrent layers must read again before a path goes on."""
+
+    segment: Segment
+    begin: int
+    tokens: int
+    adapter: str | None
+
+
+def lost_states(
+    paths: Sequence[tuple[Segment | None, int]], adapters: Sequence[str | None]
+) -> Iterable[list[Lost]]:
+    """Find the paths that leave a segment where its state was not kept.
+
+    Returns:
+        What to read, by number of tokens; prompts, which are read at once, apart.
+    """
+    groups: dict[tuple[int, bool], dict[tuple[Segment, int], Lost]] = {}
+    for (segment, upto), adapter in zip(paths, adapters, strict=True):
+        begin = 0 if segment is None else segment.known_state(upto)[0]
+        if segment is not None and begin < upto:
+            same = groups.setdefault((upto - begin, begin == 0), {})
+            same[segment, upto] = Lost(segment, begin, upto - begin, adapter)
+    return [list(own.values()) for own in groups.values()]

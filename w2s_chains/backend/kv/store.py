@@ -61,20 +61,21 @@ class Store:
     NaN.
     """
 
-    __slots__ = ("__weakref__", "_count", "_free", "_kv", "_returned", "planes")
+    __slots__ = ("__weakref__", "_capacity", "_count", "_free", "_kv", "_returned", "planes")
 
     def __init__(self, planes: Sequence[Plane]) -> None:
         self.planes = planes
         self._kv = [plane.zeros(1) for plane in planes]
         self._free: Ints = np.empty(0, np.int64)  # the first ``_count`` of these are free
         self._count = 0
+        self._capacity = 1
         # Slots come back on whatever thread drops them; appending is atomic.
         self._returned: deque[Ints] = deque()
 
     @property
     def capacity(self) -> int:
         """The number of slots, slot 0 included."""
-        return self._kv[-1][0].shape[2]
+        return self._capacity
 
     @property
     def used(self) -> int:
@@ -116,6 +117,7 @@ class Store:
                     new[:, :, : old.shape[2]] = old
                 self._kv[i] = larger
         self._free = np.concatenate((self._free[: self._count], np.empty(size, np.int64)))
+        self._capacity = size
         self._release(np.arange(before, size))
 
     def gather(self, index: Ints, into: Sequence[KV] | None = None) -> list[KV]:

@@ -17,14 +17,16 @@ from w2s_chains.backend.kv.batch import Batch, Memory, Path
 from w2s_chains.backend.kv.frames import Frames
 from w2s_chains.backend.kv.masks import Mask
 from w2s_chains.backend.kv.replay import CudaGraphs, Recorder, Replays
+from w2s_chains.backend.kv.segment import lost_states
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped
-from w2s_chains.backend.lm.exactness import check_exact, longest_text, rope_border
+from w2s_chains.backend.lm.exactness import check_exact
 from w2s_chains.backend.lm.logits import no_numbers
-from w2s_chains.backend.lm.planes import cannot_branch, find_planes, find_windows, name_of, narrowed
-from w2s_chains.errors import OutOfMemoryError, PromptError, UnsupportedModelError
+from w2s_chains.backend.lm.planes import cannot_branch, find_layers, find_windows, name_of, narrowed
+from w2s_chains.backend.lm.positions import check_border, longest_text, rope_border, text_config
+from w2s_chains.errors import OutOfMemoryError, UnsupportedModelError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,11 +41,6 @@ class Counters:
     prefills: int = 0
 
 
-def _text_config(config: Any) -> Any:
-    """Return the part of a model's config that is about text."""
-    return config.get_text_config(decoder=True)
-
-
 class CausalLM:
     """A model, the batches that it reads, and the memory that they take.
 
@@ -56,6 +53,7 @@ class CausalLM:
         memory: The keys and values of all texts that were read; shared likewise.
         replays: Decode steps that were recorded; None to run each of them.
         takes_positions: Whether the model takes position ids; others count columns themselves.
+        recurrent: Whether some layers keep one state for all that they have read.
         can_branch: Whether siblings may share a row.
         first_position: The model's number for the position of a text's first token.
         border: Longer texts are read with other rotary frequencies; None if none are.
@@ -78,8 +76,6 @@ class CausalLM:
             UnsupportedModelError: The model's cache cannot branch, or a way in which a search reads
                 it gives other logits than one plain forward.
         """
-        if getattr(model, "_is_stateful", False):
-            raise cannot_branch(model.config, "it keeps a recurrent state")
         windows = find_windows(model.config)
         check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
@@ -96,7 +92,11 @@ class CausalLM:
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self.first_position = 0
         self.border = rope_border(model.config)
-        self.memory = Memory(find_planes(model, self._cache, self.device), windows)
+        planes, layers = find_layers(model, self._cache, self.device)
+        if getattr(model, "_is_stateful", False) and not layers.parts:
+            raise cannot_branch(model.config, "it keeps a recurrent state of its own")
+        self.memory = Memory(planes, windows, layers)
+        self.recurrent = bool(layers.parts)
         self.counters = Counters()
         self.replays: Replays | None = None
         self.can_branch = self._check_exact()
@@ -120,7 +120,7 @@ class CausalLM:
                 f"cuda_graphs needs a model on one GPU, but {self.name!r} lies on "
                 f"{', '.join(sorted(map(str, devices)))}; leave it out, or give a device"
             )
-        if self.takes_positions:
+        if self.takes_positions and self.memory.layers.plain:
             self.memory.frames = Frames(self.memory.planes)
             self.replays = Replays(self.device, recorder)
         refused = UnsupportedModelError(
@@ -170,7 +170,7 @@ class CausalLM:
     @property
     def vocabulary_size(self) -> int:
         """Number of logits that the model gives for one token."""
-        return _text_config(self.model.config).vocab_size
+        return text_config(self.model.config).vocab_size
 
     @property
     def max_positions(self) -> int | None:
@@ -179,22 +179,8 @@ class CausalLM:
         return None if limit is None else limit - self.first_position
 
     def check_border(self, prompt: int, total: int) -> None:
-        """Check that an answer does not begin below the border and end above it.
-
-        Args:
-            prompt: Tokens of the prompt.
-            total: Tokens of prompt and answer.
-
-        Raises:
-            PromptError: It does: what was read below would have to be read anew.
-        """
-        if self.border is not None and prompt <= self.border + 1 and total > self.border:
-            raise PromptError(
-                f"model {self.name!r} reads texts beyond {self.border} tokens in another way "
-                f"(LongRoPE), so no answer may cross that length, but the prompt has {prompt} "
-                f"tokens and the text may have {total}; lower max_tokens or shorten the prompt, or "
-                f"give at least {self.border + 2} tokens"
-            )
+        """Check that an answer does not cross the border; ``positions.check_border`` says more."""
+        check_border(self.name, self.border, prompt, total)
 
     def gather(
         self,
@@ -213,6 +199,18 @@ class CausalLM:
                 share.
             adapters: The adapter of each row; by default the adapter of this view.
         """
+        own = [self.adapter] * len(paths) if adapters is None else list(adapters)
+        for lost in lost_states(paths, own) if self.recurrent else ():
+            begins = [(one.segment, one.begin) for one in lost]
+            ids = [one.segment.path_ids(one.begin)[: one.tokens] for one in lost]
+            batch = self._gather(begins, [one.adapter for one in lost], width=1, steps=len(ids[0]))
+            self.forward(batch, torch.tensor(ids, device=self.device), last_only=True)
+            batch.remember([(one.segment, row) for row, one in enumerate(lost)])
+        return self._gather(paths, own, width=width, steps=steps)
+
+    def _gather(
+        self, paths: Sequence[Path], adapters: Sequence[str | None], *, width: int, steps: int
+    ) -> Batch:
         limit, border = self.max_positions, self.border
         if border is not None and steps <= border and all(upto < border for _, upto in paths):
             limit = border  # not even padding may cross it
@@ -220,7 +218,7 @@ class CausalLM:
             paths,
             width=width,
             steps=steps,
-            adapters=[self.adapter] * len(paths) if adapters is None else list(adapters),
+            adapters=adapters,
             limit=limit,
             device=self.device,
             dtype=self.dtype,
@@ -238,12 +236,17 @@ class CausalLM:
             Logits in float32. [B, n, V], or [B, 1, V] with ``last_only``
         """
         rows, count = ids.shape
-        config = _text_config(self.model.config)
+        if self.recurrent and batch.filled and count > 1:
+            # Architectures go on from a state by one token, and only some of them by several.
+            passes = [self.forward(batch, ids[:, i : i + 1]) for i in range(count)]
+            return passes[-1] if last_only else torch.cat(passes, dim=1)
+        config = text_config(self.model.config)
         with grouped(config, self._grouped), self.adapters.rows(batch.adapters):
             logits = None if self.replays is None else self.replays.read(self._logits, batch, ids)
             if logits is None:
                 positions = batch.positions(count) if self.takes_positions else None
-                mask = batch.attention_mask(count)
+                # Recurrent layers alone need no mask: each row's tokens begin with its first.
+                mask = batch.attention_mask(count) if self.memory.planes else None
                 logits = self._logits(ids, positions, mask, batch.cache, last_only)
         batch.filled += count
         self.counters.forwards += 1
@@ -254,7 +257,7 @@ class CausalLM:
         self,
         ids: Tensor,
         positions: Tensor | None,
-        mask: Mask,
+        mask: Mask | None,
         cache: Cache,
         last_only: bool = False,
     ) -> Tensor:

@@ -9,7 +9,6 @@ So a few tokens are read in all these ways when a model is loaded.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from w2s_chains.backend.kv.batch import Batch, Path
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import to_lists
+from w2s_chains.backend.lm.positions import window_of
 from w2s_chains.errors import UnsupportedModelError, W2SError, brief
 
 _LENGTH = 8
@@ -39,8 +39,6 @@ _STEPS = 3
 """Tokens that each text goes on with after its prefix."""
 _LARGEST_GAP = 2**29
 """Most bytes of keys and values, masked ones between a branch and its past included."""
-_WINDOW = re.compile(r"(^|_)(window|window_size|chunk_size|block_size)$")
-"""Config fields that may limit how far back a layer looks, whatever its cache says."""
 
 
 class Reader(Protocol):
@@ -50,6 +48,7 @@ class Reader(Protocol):
     device: torch.device
     takes_positions: bool
     first_position: int
+    recurrent: bool
 
     @property
     def name(self) -> str: ...
@@ -120,7 +119,7 @@ def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> S
         if not apart <= tolerance:
             raise UnsupportedModelError(
                 f"model {lm.name!r} is read wrongly by {path}: its logits differ from those of one "
-                f"plain forward by {apart:.1%} (at most {tolerance:.1%} is rounding), so that "
+                f"plain forward by {apart:.2%} (at most {tolerance:.2%} is rounding), so that "
                 "scores and samples would be wrong; use another model, or another "
                 "attn_implementation ('eager' or 'sdpa')"
             )
@@ -220,7 +219,7 @@ def _branches(
     lm: Reader, ids: Tensor, wanted: Tensor, prefixes: Sequence[Path], tolerance: float
 ) -> bool:
     """Try whether a branch is the same with a sibling beside it, at once and column by column."""
-    if not lm.takes_positions:
+    if lm.recurrent or not lm.takes_positions:
         return False
     gap = window_of(lm.model.config)
     columns = _CUT + 1 + 2 * (gap + 2)
@@ -275,43 +274,3 @@ def _by_column(lm: Reader, ids: Tensor, prefixes: Sequence[Path], gap: int) -> F
     logits = torch.cat(found, dim=1)
     for i, (_, upto) in enumerate(prefixes):
         yield i, upto, logits[i]
-
-
-def window_of(config: Any) -> int:
-    """Return the longest window that a config names, 0 if none.
-
-    Some models cut the window out of their own mask, and keep an ordinary cache.
-    """
-    values = config.get_text_config(decoder=True).to_dict()
-    named = [value for name, value in values.items() if _WINDOW.search(name)]
-    return max((value for value in named if type(value) is int), default=0)
-
-
-def longest_text(config: Any) -> int | None:
-    """Return how many positions a model has, in tokens; None if its config does not say.
-
-    Rotary positions that are stretched by a factor (linear, YaRN) reach as much further than the
-    text that the model was trained on at first. vLLM has the same rule.
-    """
-    text = config.get_text_config(decoder=True)
-    limit: int | None = getattr(text, "max_position_embeddings", None)
-    rope: Any = getattr(text, "rope_parameters", None) or {}
-    if limit is None or rope.get("rope_type") not in ("linear", "yarn"):
-        return limit
-    trained: int = rope.get("original_max_position_embeddings") or limit
-    return max(limit, int(trained * (rope.get("factor") or 1.0)))
-
-
-def rope_border(config: Any) -> int | None:
-    """Return the length beyond which a model reads texts in another way (LongRoPE), if any.
-
-    All texts of a batch are then read as the longest is, which a few tokens cannot show.
-    """
-    rope: Any = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    kinds: list[Any] = [rope, *(own for own in rope.values() if isinstance(own, dict))]
-    borders: list[Any] = [
-        kind.get("original_max_position_embeddings")
-        for kind in kinds
-        if kind.get("rope_type") == "longrope"
-    ]
-    return min((border for border in borders if border), default=None)

@@ -1,4 +1,4 @@
-"""Which models can branch, and how they lay out keys and values."""
+"""Which models can branch, and what their layers keep."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+)
 
 from w2s_chains.backend.kv.batch import Memory
+from w2s_chains.backend.kv.layers import Layers
 from w2s_chains.backend.kv.masks import ALL, Window, Windows
 from w2s_chains.backend.kv.store import Plane
-from w2s_chains.errors import UnsupportedModelError
+from w2s_chains.errors import UnsupportedModelError, brief
 
+_KNOWN = (
+    *(DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, LinearAttentionLayer),
+    *(LinearAttentionAndFullAttentionLayer, LinearAttentionAndSlidingWindowAttentionLayer),
+)
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
@@ -22,8 +35,8 @@ def find_windows(config: Any) -> Windows:
     """Find out what each kind of a model's layers sees.
 
     Raises:
-        UnsupportedModelError: A layer keeps a recurrent state, or similar, or the model reads its
-            prompt with an encoder.
+        UnsupportedModelError: A layer keeps something else than keys and values or a recurrent
+            state, or the model reads its prompt with an encoder.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
@@ -31,13 +44,14 @@ def find_windows(config: Any) -> Windows:
             "not continue texts; use a causal language model (decoder only)"
         )
     layers: list[Any] = DynamicCache(config=config).layers
-    plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in plain}):
+    if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in _KNOWN}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
     text: Any = config.get_text_config(decoder=True)
     names: Any = getattr(text, "layer_types", None)
     windows: dict[str, Window] = {}
     for i, layer in enumerate(layers):
+        if not isinstance(layer, DynamicLayer):
+            continue
         length = layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None
         chunk = getattr(text, "attention_chunk_size", None) if length else None
         name = names[i] if names else CHUNKED if chunk else SLIDING if length else FULL
@@ -79,8 +93,9 @@ def narrowed(config: Any, memory: Memory) -> Generator[None]:
 
 def cannot_branch(config: Any, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"model {name_of(config)!r} cannot branch: {why}, but a search needs keys and values of "
-        "every token; use a model of attention layers alone, without recurrent ones"
+        f"model {name_of(config)!r} cannot branch: {why}, so a search could not go on from what it "
+        "has read of a text; use a model whose layers keep what transformers' own DynamicCache "
+        "holds: keys and values, or one recurrent state"
     )
 
 
@@ -89,8 +104,8 @@ def name_of(config: Any) -> str:
 
 
 @torch.inference_mode()
-def find_planes(model: Any, cache_option: str, device: torch.device) -> list[Plane]:
-    """Read one token to find out how a model lays out keys and values.
+def find_layers(model: Any, cache_option: str, device: torch.device) -> tuple[list[Plane], Layers]:
+    """Read one token to find out what a model's layers keep.
 
     Args:
         model: The transformers model.
@@ -100,17 +115,27 @@ def find_planes(model: Any, cache_option: str, device: torch.device) -> list[Pla
     Raises:
         UnsupportedModelError: It has no ordinary cache.
     """
-    cache = DynamicCache()
+    cache = DynamicCache(config=model.config)
     one = torch.zeros((1, 1), dtype=torch.long, device=device)
-    model(input_ids=one, use_cache=True, **{cache_option: cache})
+    try:
+        model(input_ids=one, use_cache=True, **{cache_option: cache})
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any code of any architecture
+        why = f"it cannot fill the cache that its config describes ({type(error).__name__}: "
+        raise cannot_branch(model.config, f"{why}{brief(error)})") from error
     layers: dict[tuple[Any, ...], list[int]] = {}
+    ordinary = True
     for i, layer in enumerate(cache.layers):
-        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
-            raise cannot_branch(model.config, "it does not fill an ordinary cache")
-        k, v = layer.keys, layer.values  # [1, H, 1, D]
-        layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
-    if not layers:
+        k, v = getattr(layer, "keys", None), getattr(layer, "values", None)  # [1, H, 1, D]
+        if k is not None and v is not None:
+            layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
+        ordinary &= type(layer) in _KNOWN and (k is not None or not isinstance(layer, DynamicLayer))
+    found = Layers(cache)
+    if not layers and not found.parts:
         raise cannot_branch(model.config, "it keeps no keys and values")
+    if not ordinary:
+        raise cannot_branch(model.config, "it does not fill an ordinary cache")
     return [
         Plane(
             layers=tuple(indices),
@@ -121,4 +146,4 @@ def find_planes(model: Any, cache_option: str, device: torch.device) -> list[Pla
             device=device,
         )
         for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
-    ]
+    ], found

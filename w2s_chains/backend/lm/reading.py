@@ -85,12 +85,12 @@ def read(lm: CausalLM, readings: Sequence[Reading]) -> None:
         OutOfMemoryError: One segment alone does not fit into memory.
     """
     lm.counters.prefills += sum(r.segment.parent is None for r in readings)
-    for scored in (False, True):
-        lm.in_batches(
-            [r for r in readings if r.scored is scored],
-            lambda r: r.cost,
-            functools.partial(_read_batch, lm),
-        )
+    groups: dict[tuple[bool, int], list[Reading]] = {}
+    for r in readings:
+        # A recurrent state that goes on into padding is of no use.
+        groups.setdefault((r.scored, r.count if lm.recurrent else 0), []).append(r)
+    for own in groups.values():
+        lm.in_batches(own, lambda r: r.cost, functools.partial(_read_batch, lm))
 
 
 def _read_batch(lm: CausalLM, readings: Sequence[Reading]) -> list[None]:

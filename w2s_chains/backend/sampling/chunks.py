@@ -82,6 +82,7 @@ def _joined(first: Segment, second: Segment) -> Segment:
     segment = Segment(first.parent, first.start, first.ids + second.ids)
     segment.logprobs = first.logprobs + second.logprobs
     segment.kv = None if first.kv is None or second.kv is None else first.kv + second.kv
+    segment.states = first.states | second.states
     return segment
 
 
