@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 TORCH := torch -c constraints.txt
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: check demo docs dist reproduce bench fuzz test llama-cpp lint types format mutants public-api clean
+.PHONY: check demo docs dist reproduce bench families fuzz test llama-cpp lint types format mutants public-api clean
 
 # All that CI runs.
 check: lint types docs dist test llama-cpp
@@ -32,6 +32,10 @@ reproduce: $(VENV)/ready
 # Ten minutes of inputs that nobody would write; the normal run has a minute of them.
 fuzz: $(VENV)/ready
 	W2S_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/fuzz
+
+# Every causal family of the installed transformers, as a tiny model; writes docs/families.md.
+families: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(RUN) -m tests.families --write
 
 bench: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.bench --write

@@ -175,6 +175,8 @@ def noisy(model: Any, scale: float = 0.1, seed: int = 7) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in copy.parameters():
+            if weight.numel() == 1:
+                continue  # which has no deviation
             weight += scale * weight.std() * torch.randn(weight.shape, generator=generator)
     return copy
 

@@ -196,5 +196,6 @@ def test_a_token_that_both_guides_exclude_is_left_to_the_proposer() -> None:
 def test_steering_beyond_all_bounds_is_an_error() -> None:
     proposer = HuggingFaceProposer(tiny.llama(320), tiny.byte_tokenizer())
     pair = GuidePair(guide(None, 1), guide(None, 2))
+    unbounded = EmulatedFineTuning.model_construct(beta=1e38)  # as a strategy of one's own may be
     with pytest.raises(ProposerError, match="lower beta"):
-        llm(proposer, EmulatedFineTuning(beta=1e38), LogRatioScorer(pair)).invoke("The movie")
+        llm(proposer, unbounded, LogRatioScorer(pair)).invoke("The movie")

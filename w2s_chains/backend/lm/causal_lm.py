@@ -77,6 +77,8 @@ class CausalLM:
                 it gives other logits than one plain forward.
         """
         windows = find_windows(model.config)
+        if not isinstance(getattr(model.get_input_embeddings(), "weight", None), Tensor):
+            raise cannot_branch(model.config, "it has no table of embeddings, a row for each token")
         check_pads(getattr(model.config, "_attn_implementation", None))
         self.model = model.eval()
         self.adapters = Adapters(model)
