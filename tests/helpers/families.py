@@ -105,6 +105,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "gemma3n": _SHARED, "gemma3n_text": _SHARED, "gemma4": _SHARED_4, "gemma4_text": _SHARED_4,
     "hunyuan_v1_dense": {"head_dim": 8}, "hunyuan_v1_moe": {"head_dim": 8, "moe_topk": 2},
     "ministral": {"head_dim": 8},
+    "minicpm3": {"scale_emb": 1, "tie_word_embeddings": False},  # or it repeats its last token
     "nemotron": {"num_key_value_heads": 2},
     "inkling2_text": _INKLING, "inkling2_loop_text": _INKLING,
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
