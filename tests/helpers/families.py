@@ -112,6 +112,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {**_MAMBA2, "layer_types": ["mamba", "attention"]},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {
         "layer_types": ["conv", "full_attention"], "num_dense_layers": 1,
     },
