@@ -57,20 +57,17 @@ def scorer(pair: GuidePair) -> LogRatioScorer:
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny models, as from_pretrained reads them."""
-    from transformers import MambaConfig, MambaForCausalLM
+    from tests.helpers import families
 
     root = tmp_path_factory.mktemp("models")
     base = tiny.llama(320, seed=1)
-    recurrent = MambaForCausalLM(
-        MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
-    )
     models = {
         "proposer": tiny.llama(320),
         "tuned": tiny.noisy(base),
         "untuned": base,
         "gpt2": tiny.gpt2(320, seed=3),
         "windowed": tiny.mistral(320),
-        "recurrent": recurrent,
+        "indexed": families.tiny("deepseek_v32"),
     }
     folders = {}
     for name, model in models.items():

@@ -81,10 +81,10 @@ OUT_OF_RANGE = [
     ({"temperature": -0.1}, ["temperature", "greater than or equal to 0", "-0.1"]),
     ({"temperature": float("nan")}, ["temperature", "finite", "nan"]),
     ({"temperature": float("inf")}, ["temperature", "finite", "inf"]),
-    ({"top_p": 0.0}, ["top_p", "greater than 0", "0.0"]),
+    ({"top_p": 0.0}, ["top_p", "greater than or equal to 0.000001", "0.0"]),
     ({"top_p": 1.1}, ["top_p", "less than or equal to 1", "1.1"]),
     ({"top_k": 0}, ["top_k", "greater than or equal to 1", "0"]),
-    ({"repetition_penalty": 0.0}, ["repetition_penalty", "greater than 0", "0"]),
+    ({"repetition_penalty": 0.0}, ["repetition_penalty", "greater than or equal to 0.000001", "0"]),
     ({"stop": [""]}, ["stop", "at least 1 character", "''"]),
     ({"stop": [3]}, ["stop", "valid string", "3"]),
     ({"seed": 0.5}, ["seed", "integer", "0.5"]),
@@ -361,10 +361,10 @@ def test_a_model_that_cannot_be_found(tiny_folders: dict[str, Path], name: str, 
 
 @pytest.mark.parametrize("role", ["proposer", "tuned"])
 def test_a_model_that_cannot_branch(tiny_folders: dict[str, Path], role: str) -> None:
-    models = {"proposer": "proposer", "tuned": "tuned", "untuned": "untuned"} | {role: "recurrent"}
+    models = {"proposer": "proposer", "tuned": "tuned", "untuned": "untuned"} | {role: "indexed"}
     refs = {key: str(tiny_folders[value]) for key, value in models.items()}
     refused(
         UnsupportedModelError,
         lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),
-        [str(tiny_folders["recurrent"]), "cannot branch", "without recurrent ones"],
+        [str(tiny_folders["indexed"]), "cannot branch", "DynamicIndexedLayer"],
     )

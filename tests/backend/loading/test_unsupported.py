@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM
 
-from tests.helpers import tiny
+from tests.helpers import families, tiny
 from tests.helpers.loading import as_prompt, refused
 from w2s_chains import W2SLLM, HuggingFaceProposer
 from w2s_chains.backend.loading.config import Model
@@ -16,19 +15,19 @@ from w2s_chains.backend.loading.load import load
 from w2s_chains.errors import ConfigError, UnsupportedModelError
 
 
-def test_a_recurrent_model_is_refused_before_weights_load(
+def test_layers_that_keep_something_else_are_refused_before_weights_load(
     tiny_folders: dict[str, Path], no_weights: None
 ) -> None:
-    model = str(tiny_folders["recurrent"])
-    refused(UnsupportedModelError, model, "cannot branch", "recurrent", model=model)
+    model = str(tiny_folders["indexed"])
+    refused(UnsupportedModelError, model, "cannot branch", "DynamicIndexedLayer", model=model)
     with pytest.raises(ConfigError, match="weights are loaded"):  # control
         load(Model(model=str(tiny_folders["windowed"])))
 
 
-def test_a_recurrent_model_by_hand_is_refused() -> None:
-    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2, state_size=4)
+@pytest.mark.parametrize("kind", ["deepseek_v32", "rwkv"])
+def test_such_a_model_by_hand_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match="cannot branch"):
-        HuggingFaceProposer(MambaForCausalLM(config), tiny.byte_tokenizer())
+        HuggingFaceProposer(families.tiny(kind), tiny.byte_tokenizer())
 
 
 def test_a_window_that_is_switched_off(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
