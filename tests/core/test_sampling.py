@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,5 +44,6 @@ def test_any_words_have_noise() -> None:
     ],
 )
 def test_numbers_that_float32_does_not_hold_are_refused(field: str, wrong: float) -> None:
+    options: dict[str, Any] = {field: wrong}
     with pytest.raises(ConfigError, match=f"{field}: .* than or equal to "):
-        SamplingParams(**{field: wrong})  # pyright: ignore[reportArgumentType]
+        SamplingParams(**options)

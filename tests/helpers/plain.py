@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.helpers import tiny
 from tests.helpers.recording import CPU, Recorder
@@ -36,6 +37,14 @@ SIZES = {
 def build(model: Any, config: Any, **options: Any) -> Any:
     torch.manual_seed(0)
     return model(config(**{**SIZES, **options})).eval()
+
+
+def family(kind: str, seed: int = 0, **options: Any) -> Any:
+    """Build a tiny random model of a family, by the name that transformers has for it."""
+    own: Any = AutoConfig.for_model(kind).get_text_config(decoder=True)
+    config = type(own)(**{**SIZES, "pad_token_id": 0, **options})
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def alone(guide: Any, h: Hypothesis) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.helpers import tiny
@@ -15,6 +14,7 @@ from tests.helpers.plain import (
     SIZES,
     STRATEGIES,
     batched,
+    family,
     generated,
     guided,
     searched,
@@ -77,10 +77,7 @@ FEW = ["mamba2", "qwen3_next", "falcon_h1"]
 
 
 def build(kind: str, seed: int = 0, **options: Any) -> Any:
-    own: Any = AutoConfig.for_model(kind).get_text_config(decoder=True)
-    config = type(own)(**{**SIZES, "pad_token_id": 0, **FAMILIES[kind], **options})
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config).eval()
+    return family(kind, seed, **{**FAMILIES[kind], **options})
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -140,10 +137,11 @@ def test_what_is_read_once_is_not_read_again() -> None:
     """A chunk goes on from the state at its end: as many tokens as a model of attention reads."""
     llm = guided(lambda seed, **options: build("mamba2", seed, **options))
     llm.invoke(PROMPTS[0], strategy=BEAM)
-    counters: Any = [part.lm.counters for part in (llm.proposer, llm.guides.tuned)]  # pyright: ignore
-    prompt = len(llm.proposer.tokenizer.prompt_ids(Hypothesis.root(PROMPTS[0]).prompt))  # pyright: ignore
-    for own in counters:
-        assert own.tokens_read <= prompt + 6 * 14 + 6
+    scorer: Any = llm.scorer
+    parts: list[Any] = [llm.proposer, scorer.pair.tuned, scorer.pair.untuned]
+    prompt = len(parts[0].tokenizer.prompt_ids(Hypothesis.root(PROMPTS[0]).prompt))
+    for part in parts:
+        assert part.lm.counters.tokens_read <= prompt + 6 * 14 + 6
 
 
 def test_a_cache_of_its_own_is_refused() -> None:

@@ -7,10 +7,8 @@ import functools
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.helpers.plain import FOREIGN, SIZES, STRATEGIES, batched, generated, guided, searched
+from tests.helpers.plain import FOREIGN, STRATEGIES, batched, family, generated, guided, searched
 from tests.helpers.recording import Recorder
 from w2s_chains import W2SLLM, ChunkBeamSearch
 from w2s_chains.backend.kv.masks import ALL
@@ -36,13 +34,8 @@ PROMPTS = (LONG, "A prompt of a few tokens more than those", "A")
 
 
 def build(kind: str, seed: int = 0, **options: Any) -> Any:
-    own: Any = AutoConfig.for_model(kind).get_text_config(decoder=True)
-    config = type(own)(**{
-        **SIZES, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
-        "sliding_window": WINDOW, **FAMILIES[kind], **options,
-    })  # fmt: skip
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config).eval()
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": WINDOW}
+    return family(kind, seed, **{**sizes, **FAMILIES[kind], **options})
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -122,6 +122,10 @@ def lost_states(
 ) -> Iterable[list[Lost]]:
     """Find the paths that leave a segment where its state was not kept.
 
+    Args:
+        paths: (segment, upto), as batches gather them. [B]
+        adapters: The adapter of each. [B]
+
     Returns:
         What to read, by number of tokens; prompts, which are read at once, apart.
     """
