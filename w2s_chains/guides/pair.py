@@ -293,7 +293,8 @@ def _reader(model: LocalModel, **changes: Any) -> HuggingFaceGuide:
             f"option {wrong[0]!r} is for loading a model, but this one is loaded; give its name, "
             "or leave the option out"
         )
-    known = Model(model="loaded", chat=model.tokenizer.template.chat)
+    how = model.tokenizer.template
+    known = Model(model="loaded", chat=how.chat, chat_template_kwargs=how.chat_template_kwargs)
     values: dict[str, Any] = {
         **dict(model.spec or known),
         "template": "{prompt}",

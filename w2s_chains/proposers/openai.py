@@ -6,10 +6,10 @@ import logging
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import anyio
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
 
 from w2s_chains.backend.loading.config import ModelName
 from w2s_chains.backend.loading.load import load_tokens
@@ -50,6 +50,15 @@ class OpenAIConfig(ProposerConfig, PromptTemplate, ServerOptions):
 
     type: Literal["openai"] = "openai"
     tokenizer: ModelName | None = None
+
+    @model_validator(mode="after")
+    def _variables_need_tokenizer(self) -> Self:
+        if self.chat_template_kwargs and self.tokenizer is None:
+            raise ValueError(
+                "chat_template_kwargs is for chat templates that are rendered here, since not all "
+                "servers say what they ignore: give tokenizer, the model's tokenizer"
+            )
+        return self
 
     def build(self) -> OpenAIProposer:
         return OpenAIProposer.from_spec(self)
@@ -104,7 +113,7 @@ class OpenAIProposer(Proposer):
 
     def _adopt(self, spec: OpenAIConfig, api_key: str | SecretStr | None) -> None:
         self.spec = spec
-        template = PromptTemplate(template=spec.template, chat=spec.chat, system=spec.system)
+        template = PromptTemplate.of(spec)
         self.tokenizer = None if spec.tokenizer is None else load_tokens(spec.tokenizer, template)
         if self.tokenizer is not None:
             warn_of_raw_prompts(self.tokenizer, spec.model_fields_set)
@@ -138,6 +147,7 @@ class OpenAIProposer(Proposer):
         """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
         if self.tokenizer is not None:
             self.tokenizer.prompt_ids(prompt)
+            self.tokenizer.check_opens(prompt)
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; the result of a failed request is its error."""

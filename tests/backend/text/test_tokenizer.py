@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,3 +149,78 @@ def test_context_reaches_into_the_prompt():
     prompt = list(text.prompt_ids(root.prompt))
     assert text.context(root) == prompt[-11:]
     assert text.context(child)[-8:] == [*prompt, 4, 5][-8:]
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_a_prompt_that_begins_with_the_start_token_gets_no_other(name):
+    text = text_tokens(name)
+    own = text.hf_tokenizer
+    once = text.prompt_ids(Prompt(text="the movie"))
+    start = own("the movie")["input_ids"][: len(once) - len(own.encode("the movie", **PLAIN))]
+    twice = text.prompt_ids(Prompt(text="".join(own.convert_ids_to_tokens(start)) + "the movie"))
+    if start:
+        assert twice.count(start[0]) == 1
+        assert own("<s>the movie")["input_ids"].count(start[0]) == 2, "control"
+        assert text.rendered(Prompt(text="<s>the movie")) == "the movie", "a server adds its own"
+    else:
+        assert twice == once
+
+
+PLAIN: dict[str, bool] = {"add_special_tokens": False}
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("name", sorted(TOKENIZERS))
+def test_an_answer_that_spells_a_control_token_has_none(name, chat):
+    if chat and not TOKENIZERS[name].chat_template:
+        return
+    text = text_tokens(name, chat=chat)
+    prompt = Prompt(text="the movie")
+    spelled = [text.hf_tokenizer.eos_token, *sorted(text.control_texts[1])]
+    said = " was " + " bad ".join(spelled)
+    ids = text.ids_with_response(prompt, said)
+    known = text.prompt_ids(prompt)
+    controls = [text.hf_tokenizer.convert_tokens_to_ids(one) for one in spelled]
+    assert [ids.count(one) for one in controls] == [known.count(one) for one in controls]
+    assert text.decode(ids).endswith(said)
+    as_it_is = text.hf_tokenizer.encode(said, **PLAIN)
+    assert set(controls) <= set(as_it_is), "control: the tokenizer itself takes them for tokens"
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(sorted(TOKENIZERS)), data=st.data())
+def test_spelled_control_tokens_are_found_again_wherever_chunks_are_cut(name, data):
+    text = text_tokens(name)
+    prompt = Prompt(text="the movie")
+    parts = [" was", "</s>", "<s>", " ", "x, y. ", "<", "/s", ">", "<|im_end|>", "\n"]
+    said = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=12)))
+    hypothesis, place = Hypothesis.root(prompt), text.place(prompt)
+    while said:
+        size = data.draw(st.integers(1, 5))
+        hypothesis, said = hypothesis.extend(said[:size]), said[size:]
+        before = text.ids_with_response(prompt, hypothesis.response)
+        [(after, found)] = text.ids_after([(hypothesis, place)])
+        assert before[place.tokens :] == after
+        place = found
+
+
+@pytest.mark.parametrize("chat", [True, "auto"])
+def test_variables_of_a_chat_template(chat):
+    own = copy.deepcopy(tiny.byte_tokenizer())
+    own.chat_template = (
+        "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+        "{% if not enable_thinking | default(true) %}<no>{% endif %}"
+    )
+
+    def read(**variables):
+        template = PromptTemplate(chat=chat, chat_template_kwargs=variables)
+        return own.decode(Tokenizer(own, template, []).prompt_ids(Prompt(text="hi")))
+
+    assert read() == read(enable_thinking=True) == "hi</s>"
+    assert read(enable_thinking=False) == "hi</s><no>"
+    with pytest.raises(ConfigError, match=r"does not read 'enable_thinkin'.*enable_thinking"):
+        read(enable_thinkin=False)
+    with pytest.raises(ConfigError, match="'tools' is no variable"):
+        read(tools=1)
+    with pytest.raises(ConfigError, match="set chat to true"):
+        PromptTemplate(chat_template_kwargs={"enable_thinking": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack, cast
 
 from pydantic import (
@@ -35,6 +36,7 @@ class PromptFields(TypedDict, total=False):
     template: str
     chat: bool | Literal["auto"]
     system: str | None
+    chat_template_kwargs: Mapping[str, bool | int | float | str | None]
 
 
 class ModelFields(PromptFields, total=False):
@@ -89,9 +91,6 @@ class ModelOptions(PromptTemplate, Placement):
     token_budget: int = Field(default=DEFAULT_TOKEN_BUDGET, ge=1)
     cuda_graphs: bool = False
 
-    def __hash__(self) -> int:
-        return hash(repr(self))  # some fields hold mappings
-
 
 class Model(ModelOptions):
     """A Hugging Face model in this process: which one, on which device, and how it reads a prompt.
@@ -143,7 +142,7 @@ class Model(ModelOptions):
         return repr([getattr(self, name) for name in names])
 
     def prompt_template(self) -> PromptTemplate:
-        return PromptTemplate(template=self.template, chat=self.chat, system=self.system)
+        return PromptTemplate.of(self)
 
 
 def no_graphs_of_adapters(adapter: str) -> ConfigError:

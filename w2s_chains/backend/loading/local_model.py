@@ -11,7 +11,7 @@ from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.paths import Paths
 from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
-from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.template import PromptTemplate, TemplateVariables
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.contracts import Contract, by_hand, unique_key
 from w2s_chains.core.prompts import Prompt
@@ -40,6 +40,7 @@ class LocalModel(Contract):
         template: str = "{prompt}",
         chat: bool | Literal["auto"] = False,
         system: str | None = None,
+        chat_template_kwargs: TemplateVariables | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         cuda_graphs: bool = False,
     ) -> None:
@@ -49,7 +50,12 @@ class LocalModel(Contract):
             UnsupportedModelError: The model's cache cannot branch, or its decode steps cannot be
                 recorded.
         """
-        how = PromptTemplate(template=template, chat=chat, system=system)
+        how = PromptTemplate(
+            template=template,
+            chat=chat,
+            system=system,
+            chat_template_kwargs=chat_template_kwargs or {},
+        )
         self._adopt(CausalLM(model, token_budget, cuda_graphs), tokens(model, tokenizer, how), None)
 
     @classmethod

@@ -48,6 +48,7 @@ def apply_chat_template(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = False,
+    variables: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> Any:
     """Call the tokenizer's ``apply_chat_template``, if the template's work is bounded.
@@ -62,11 +63,23 @@ def apply_chat_template(
         tools=tools,
         documents=None,
         add_generation_prompt=add_generation_prompt,
-        **tokenizer.special_tokens_map,
+        **{**tokenizer.special_tokens_map, **(variables or {})},
     )
     return tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=add_generation_prompt, **how
+        messages,
+        tools=tools,
+        add_generation_prompt=add_generation_prompt,
+        **(variables or {}),
+        **how,
     )
+
+
+def names_in(template: str) -> set[str]:
+    """Return the names of all variables in a template; none if it is no template."""
+    try:
+        return {name.name for name in _Bounded().parse(template).find_all(nodes.Name)}
+    except TemplateError:
+        return set()
 
 
 def render_bounded(template: str, **variables: Any) -> str:

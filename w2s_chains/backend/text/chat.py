@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from w2s_chains.backend.text.bounded_chat import apply_chat_template
+from w2s_chains.backend.text.bounded_chat import apply_chat_template, names_in
+from w2s_chains.backend.text.turns import as_dict, is_shown, merged, tool_as_dict, written_out
 from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
-from w2s_chains.errors import PromptError, UnsupportedModelError
+from w2s_chains.errors import (
+    ConfigError,
+    PromptError,
+    UnsupportedModelError,
+    did_you_mean,
+    shown,
+)
 
 _TOOLS = """\
 # Tools
@@ -30,12 +38,10 @@ For each function call, return a json object with function name and arguments wi
 """The system message that describes tools to Hermes and Qwen models; they answer in the format
 ``DEFAULT_CALLS``."""
 
-_SCHEMA = """\
-Answer with JSON that is valid under this JSON schema, and with nothing else:
-{schema}"""
-
 _MARK = "w2s-probe"
 _PROBE = Tool(name=_MARK, description="x")
+_TURNS = ("user", "assistant")
+_SYSTEM = Message(role="system", content="x")
 _USER = Message(role="user", content="hi")
 _ANSWER = Message(role="assistant", content="hello")
 _CALL = Message(
@@ -57,10 +63,33 @@ class ChatTemplate:
       become user turns (``Message.plain_text``).
     * No system messages: their text opens the next user turn.
     * User and assistant must alternate: neighbouring turns of one role are merged.
+    * No plain text, only content parts, as templates of models that see images: texts become parts.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, variables: Mapping[str, Any] | None = None) -> None:
+        """Take a tokenizer that has a chat template.
+
+        Args:
+            tokenizer: A transformers tokenizer.
+            variables: Variables of its template, such as ``enable_thinking``.
+
+        Raises:
+            ConfigError: The template has no such variable.
+        """
         self._tokenizer = tokenizer
+        self._variables = dict(variables or {})
+        known = names_in(self._source)
+        if wrong := sorted(self._variables.keys() - known):
+            raise ConfigError(
+                f"the chat template of {tokenizer.name_or_path!r} does not read {wrong[0]!r} of "
+                f"chat_template_kwargs{did_you_mean(wrong[0], known)}; leave it out"
+            )
+
+    @property
+    def _source(self) -> str:
+        """The template; several, one after another, if there is one for tools."""
+        own: str | dict[str, str] = self._tokenizer.chat_template
+        return own if isinstance(own, str) else "".join(own.values())
 
     @property
     def call_format(self) -> CallFormat:
@@ -83,7 +112,22 @@ class ChatTemplate:
         Raises:
             PromptError: The template refuses the conversation.
         """
-        return self._apply(messages, tools, tokenize=False)
+        return self._apply(messages, tools)
+
+    def check_opens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> None:
+        """Check that the text ends where an answer begins.
+
+        Some templates open no turn for it. After a turn of the assistant they have an end there.
+
+        Raises:
+            PromptError: The conversation ends with the assistant's turn, and no other begins.
+        """
+        if messages[-1].role == "assistant" and self._apply(messages, tools) == self._apply(
+            messages, tools, add_generation_prompt=False
+        ):
+            raise self._refused(
+                messages, "no answer follows the assistant's turn; end with a user's message"
+            )
 
     def after_answer(self, mark: str = "answer") -> str:
         """Return the text that the template writes after an answer.
@@ -91,45 +135,94 @@ class ChatTemplate:
         Raises:
             UnsupportedModelError: The template cannot even show a question and an answer.
         """
-        turns = [_USER, Message(role="assistant", content=mark)]
+        turns = [*self._lead, _USER, Message(role="assistant", content=mark)]
         try:
-            rendered: str = apply_chat_template(
-                self._tokenizer, [_as_dict(turn) for turn in turns], tokenize=False
-            )
+            rendered: str = self._native(turns, add_generation_prompt=False)
         except Exception as error:  # templates raise exceptions of any type
             raise UnsupportedModelError(
                 f"the chat template of {self._tokenizer.name_or_path!r} is broken "
                 f"({type(error).__name__}: {error}); mend it, or set chat to false"
             ) from error
+        if mark not in rendered:
+            raise UnsupportedModelError(
+                f"the chat template of {self._tokenizer.name_or_path!r} does not show what the "
+                "assistant said; mend it, or set chat to false"
+            )
         return rendered.rpartition(mark)[2]
 
     def _apply(self, messages: Sequence[Message], tools: Sequence[Tool], **how: Any) -> Any:
         adapted = self._adapted(messages, tools)
+        known = tools if self._knows_tools else ()
         try:
-            return self._native(adapted, tools if self._knows_tools else (), **how)
+            text: str = self._native(adapted, known)
+            found = self._native(adapted, known, **how) if how else text
         except Exception as error:  # templates raise exceptions of any type
-            raise PromptError(
-                f"the chat template of {self._tokenizer.name_or_path!r} refuses the conversation "
-                f"({', '.join(m.role for m in messages)}): {error}; change the messages, or set "
-                "chat to false"
-            ) from error
+            remedy = "change the messages"
+            if self._lead and messages[0].role != "system":
+                remedy = "give a system message, or set system"
+            raise self._refused(messages, f"{error}; {remedy}") from error
+        if lost := next((turn for turn in adapted if not is_shown(text, turn)), None):
+            raise self._refused(
+                messages, f"it leaves out the {lost.role}'s {shown(lost.content)}; leave it out"
+            )
+        return found
 
-    def _native(self, messages: Sequence[Message], tools: Sequence[Tool] = (), **how: Any) -> Any:
+    def _refused(self, messages: Sequence[Message], why: str) -> PromptError:
+        return PromptError(
+            f"the chat template of {self._tokenizer.name_or_path!r} refuses the conversation "
+            f"({', '.join(m.role for m in messages)}): {why}, or set chat to false"
+        )
+
+    def _native(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        parts: bool | None = None,
+        add_generation_prompt: bool = True,
+        **how: Any,
+    ) -> Any:
+        parts = self._in_parts if parts is None else parts
         return apply_chat_template(
             self._tokenizer,
-            [_as_dict(turn) for turn in messages],
-            tools=[_tool_as_dict(tool) for tool in tools] or None,
-            add_generation_prompt=True,
-            **how,
+            [as_dict(turn, parts) for turn in messages],
+            tools=[tool_as_dict(tool) for tool in tools] or None,
+            add_generation_prompt=add_generation_prompt,
+            variables=self._variables,
+            **(how or {"tokenize": False}),
         )
 
     # What the template supports.
 
+    @functools.cached_property
+    def _form(self) -> tuple[tuple[Message, ...], bool]:
+        """What goes before a user's turn, and whether contents are lists of parts."""
+        forms = itertools.product(((), (_SYSTEM,)), (False, True))
+        return next((form for form in forms if self._reads(*form)), ((), False))
+
+    def _reads(self, lead: Sequence[Message], parts: bool) -> bool:
+        asked, said = (Message(role=role, content=f"{_MARK}-{role}") for role in _TURNS)
+        try:
+            text = self._native([*lead, asked, said, _USER], parts=parts)
+        except Exception:  # templates refuse by raising
+            return False
+        return asked.content in text and said.content in text
+
+    @property
+    def _lead(self) -> tuple[Message, ...]:
+        """A system message, if the template demands one."""
+        return self._form[0]
+
+    @property
+    def _in_parts(self) -> bool:
+        return self._form[1]
+
     def _shows(
         self, expected: Iterable[str], *messages: Message, tools: Sequence[Tool] = ()
     ) -> bool:
+        lead = () if messages[0].role == "system" else self._lead
         try:
-            text = self._native(messages, tools, tokenize=False)
+            text = self._native([*lead, *messages], tools)
         except Exception:  # templates refuse by raising
             return False
         return all(part in text for part in expected)
@@ -150,8 +243,8 @@ class ChatTemplate:
         answer = Message(role="assistant", content=_MARK)
         try:
             plain, called = (
-                apply_chat_template(self._tokenizer, [_as_dict(m) for m in turns], tokenize=False)
-                for turns in ((_USER, answer), (_USER, _CALL))
+                self._native([*self._lead, _USER, turn], add_generation_prompt=False)
+                for turn in (answer, _CALL)
             )
         except Exception:  # templates refuse by raising
             return None
@@ -197,15 +290,15 @@ class ChatTemplate:
     def _adapted(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
         turns = list(messages)
         if not self._knows_tools:
-            turns = [_written_out(turn) for turn in turns]
+            turns = [written_out(turn) for turn in turns]
             if tools:
                 described = _TOOLS.format(
-                    tools="\n".join(json.dumps(_tool_as_dict(t), ensure_ascii=False) for t in tools)
+                    tools="\n".join(json.dumps(tool_as_dict(t), ensure_ascii=False) for t in tools)
                 )
                 at = 1 if turns[0].role == "system" else 0
                 turns.insert(at, Message(role="system", content=described))
-        turns = self._without_refused_system(_merged(turns, ["system"]))
-        return turns if self._takes_repeats else _merged(turns, ["user", "assistant"])
+        turns = self._without_refused_system(merged(turns, ["system"]))
+        return turns if self._takes_repeats else merged(turns, ["user", "assistant"])
 
     def _without_refused_system(self, turns: Sequence[Message]) -> list[Message]:
         kept: list[Message] = []
@@ -217,61 +310,8 @@ class ChatTemplate:
                 else:
                     waiting = replace(turn, role="user")
             elif waiting is not None and turn.role == "user":
-                kept += _merged([waiting, turn], ["user"])
+                kept += merged([waiting, turn], ["user"])
                 waiting = None
             else:
                 kept.append(turn)
         return kept if waiting is None else [*kept, waiting]
-
-
-def _merged(turns: Sequence[Message], roles: Collection[str]) -> list[Message]:
-    """Merge neighbouring turns of one role, for each of these roles."""
-    merged: list[Message] = []
-    for turn in turns:
-        if merged and turn.role in roles and merged[-1].role == turn.role:
-            before = merged.pop()
-            turn = replace(
-                before,
-                content="\n\n".join(filter(None, [before.content, turn.content])),
-                tool_calls=(*before.tool_calls, *turn.tool_calls),
-            )
-        merged.append(turn)
-    return merged
-
-
-def _written_out(turn: Message) -> Message:
-    role = "user" if turn.role == "tool" else turn.role
-    name = None if turn.role == "tool" else turn.name
-    return Message(role=role, content=turn.plain_text, name=name)
-
-
-def _as_dict(turn: Message) -> dict[str, Any]:
-    values: dict[str, Any] = {"role": turn.role, "content": turn.content}
-    if turn.name is not None:
-        values["name"] = turn.name
-    if turn.tool_call_id is not None:
-        values["tool_call_id"] = turn.tool_call_id
-    if turn.tool_calls:
-        values["tool_calls"] = [
-            {
-                "type": "function",
-                **({} if call.id is None else {"id": call.id}),
-                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
-            }
-            for call in turn.tool_calls
-        ]
-    return values
-
-
-def _tool_as_dict(tool: Tool) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": json.loads(tool.parameters),
-    }
-    return {"type": "function", "function": function}
-
-
-def schema_turn(schema: str) -> Message:
-    """Make a system message that asks the model to answer in a JSON schema."""
-    return Message(role="system", content=_SCHEMA.format(schema=schema))

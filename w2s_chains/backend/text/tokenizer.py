@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from w2s_chains.backend.text.chat import ChatTemplate, schema_turn
+from transformers.utils import chat_template_utils
+
+from w2s_chains.backend.text.chat import ChatTemplate
 from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
 from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.text.turns import schema_turn
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, PromptError, RawPromptWarning
@@ -23,6 +27,9 @@ _LONGEST_PENDING = 3
 """Most tokens that are held back while a UTF-8 character lacks bytes."""
 _CONTEXT = 8
 """Tokens before a chunk to decode together with it, because some decoders drop a leading space."""
+_mark: Callable[[str, re.Pattern[str]], str] = cast("Any", chat_template_utils).mark_control_tokens
+_MARK = _mark("x", re.compile("x"))[0]
+"""How transformers marks control tokens that are to be read as plain text."""
 _locks: WeakKeyDictionary[Any, ForkSafeLock] = WeakKeyDictionary()
 """One lock per Hugging Face tokenizer, which several instances of ``Tokenizer`` may share."""
 
@@ -50,7 +57,7 @@ class Tokenizer:
         self.chat: ChatTemplate | None = None
         """The chat template that renders prompts; None if prompts are read as plain text."""
         if template.chat and hf_tokenizer.chat_template:
-            self.chat = ChatTemplate(hf_tokenizer)
+            self.chat = ChatTemplate(hf_tokenizer, template.chat_template_kwargs)
         elif template.chat is True or template.system is not None:
             raise ConfigError(
                 f"tokenizer of {self.name!r} has no chat template; set chat to false "
@@ -104,6 +111,12 @@ class Tokenizer:
             )
         return tuple(ids)
 
+    def check_opens(self, prompt: Prompt) -> None:
+        """Raise PromptError if the prompt ends where no answer can begin."""
+        if self.chat is not None:
+            with self._lock:
+                self.chat.check_opens(self._turns(prompt), prompt.tools)
+
     def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
         """Check that the prompt and ``more`` tokens fit into ``limit`` positions.
 
@@ -114,8 +127,9 @@ class Tokenizer:
             role: The model's role, for messages.
 
         Raises:
-            PromptError: They do not fit.
+            PromptError: They do not fit, or the prompt ends where no answer can begin.
         """
+        self.check_opens(prompt)
         count = len(self.prompt_ids(prompt))
         if limit is not None and count + more > limit:
             raise PromptError(
@@ -125,15 +139,19 @@ class Tokenizer:
             )
 
     def ids_with_response(self, prompt: Prompt, response: str) -> tuple[int, ...]:
-        """Return the tokens of the rendered prompt and the response, tokenised as one text."""
+        """Return the tokens of the rendered prompt and the response, tokenised as one text.
+
+        Control tokens that the response spells are plain text: no model has ended its turn there.
+        """
         lead, text = self._opening(prompt)
-        return (*lead, *self.encode(text + response))
+        [ids] = self._encode_each({text + self._marked(response)}).values()
+        return (*lead, *ids)
 
     def _find_opening(self, prompt: Prompt) -> tuple[tuple[int, ...], str]:
         """Return the tokens, and after them the text, that responses to a prompt continue."""
         if self.chat is None:
             text = self.template.template.replace("{prompt}", prompt.plain_text)
-            lead = self._lead
+            lead = [] if self._begins(text) else self._lead
             if not lead and not text and self.hf_tokenizer.bos_token_id is not None:
                 lead = [self.hf_tokenizer.bos_token_id]
             return tuple(lead), text
@@ -165,16 +183,19 @@ class Tokenizer:
         Returns:
             For each, the tokens after the place, and the last place of its own text.
         """
-        cuts: list[tuple[str, str]] = []
+        cuts: list[tuple[int, str, str]] = []
         for hypothesis, place in asked:
-            _, opening = self._opening(hypothesis.prompt)
-            text = opening[place.at :] + hypothesis.text_from(max(place.at - len(opening), 0))
-            at = self._boundaries.last(text) if self._boundaries is not None else 0
-            cuts.append((text[:at], text[at:]))
-        ids = self._encode_each({part for cut in cuts for part in cut})
+            _, whole = self._opening(hypothesis.prompt)
+            opening = whole[place.at :]
+            said = hypothesis.text_from(max(place.at - len(whole), 0))
+            at = self._boundaries.last(opening + said) if self._boundaries is not None else 0
+            of_said = max(at - len(opening), 0)
+            head = opening[:at] + self._marked(said[:of_said])
+            cuts.append((at, head, opening[at:] + self._marked(said[of_said:])))
+        ids = self._encode_each({part for _, *cut in cuts for part in cut})
         return [
-            (ids[head] + ids[tail], Place(place.at + len(head), place.tokens + len(ids[head])))
-            for (_, place), (head, tail) in zip(asked, cuts, strict=True)
+            (ids[head] + ids[tail], Place(place.at + at, place.tokens + len(ids[head])))
+            for (_, place), (at, head, tail) in zip(asked, cuts, strict=True)
         ]
 
     def rendered(self, prompt: Prompt) -> str:
@@ -185,7 +206,8 @@ class Tokenizer:
                 tokens in the messages from those of the template.
         """
         if self.chat is None:
-            return self.template.template.replace("{prompt}", prompt.plain_text)
+            text = self.template.template.replace("{prompt}", prompt.plain_text)
+            return text.removeprefix(self._begins(text))
         text = self.chat.render(self._turns(prompt), prompt.tools)
         if tuple(self.encode(text)) != self.prompt_ids(prompt):
             raise PromptError(
@@ -193,6 +215,11 @@ class Tokenizer:
                 "reads only text would obey; take them out, or use a server that accepts token ids"
             )
         return text.removeprefix(self.hf_tokenizer.decode(self._lead))
+
+    def _begins(self, text: str) -> str:
+        """Return the start tokens, as a text that is rendered already spells them; else ""."""
+        spelled = "".join(self.hf_tokenizer.convert_ids_to_tokens(self._lead))
+        return spelled if self._lead and text.startswith(spelled) else ""
 
     def decode_after(
         self, context: Sequence[int], pending: Sequence[int], ids: Sequence[int]
@@ -251,13 +278,26 @@ class Tokenizer:
             return self.hf_tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _encode_each(self, texts: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """Return the tokens of each text, without start tokens."""
-        if not texts:
-            return {}
-        ordered = sorted(texts)
-        with self._lock:
-            found = self.hf_tokenizer(ordered, add_special_tokens=False)["input_ids"]
-        return {text: tuple(ids) for text, ids in zip(ordered, found, strict=True)}
+        """Return the tokens of each text, without start tokens; see ``_marked``."""
+        marked = {text for text in texts if _MARK in text}
+        found: dict[str, tuple[int, ...]] = {}
+        for own, how in ((set(texts) - marked, {}), (marked, {"sanitize_control_tokens": True})):
+            if ordered := sorted(own):
+                with self._lock:
+                    ids = self.hf_tokenizer(ordered, add_special_tokens=False, **how)["input_ids"]
+                found |= {text: tuple(one) for text, one in zip(ordered, ids, strict=True)}
+        return found
+
+    def _marked(self, response: str) -> str:
+        """Mark what looks like a control token, so that ``_encode_each`` takes it as plain text."""
+        spelled = self._spelled
+        return _mark(response, spelled) if spelled.search(response) else response
+
+    @functools.cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        ends, others = self.control_texts
+        texts = sorted(ends | others, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)) or "(?!)")  # which matches nothing
 
     def _start_tokens(self) -> list[int]:
         """Return the tokens that the tokenizer puts before a raw text."""

@@ -1,0 +1,76 @@
+"""Turns of a conversation as chat templates take them: merged, written out, as dictionaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from w2s_chains.core.prompts import Message, Tool
+
+_SCHEMA = """\
+Answer with JSON that is valid under this JSON schema, and with nothing else:
+{schema}"""
+
+
+def merged(turns: Sequence[Message], roles: Collection[str]) -> list[Message]:
+    """Merge neighbouring turns of one role, for each of these roles."""
+    found: list[Message] = []
+    for turn in turns:
+        if found and turn.role in roles and found[-1].role == turn.role:
+            before = found.pop()
+            turn = replace(
+                before,
+                content="\n\n".join(filter(None, [before.content, turn.content])),
+                tool_calls=(*before.tool_calls, *turn.tool_calls),
+            )
+        found.append(turn)
+    return found
+
+
+def written_out(turn: Message) -> Message:
+    role = "user" if turn.role == "tool" else turn.role
+    name = None if turn.role == "tool" else turn.name
+    return Message(role=role, content=turn.plain_text, name=name)
+
+
+def is_shown(text: str, turn: Message) -> bool:
+    """Return whether a rendered conversation has the text of a turn, thoughts left aside."""
+    if turn.role == "tool":  # may be written as JSON
+        return True
+    said = turn.content.rpartition("</think>")[2] if turn.role == "assistant" else turn.content
+    return said.strip() in text
+
+
+def as_dict(turn: Message, parts: bool) -> dict[str, Any]:
+    content = [{"type": "text", "text": turn.content}] if parts else turn.content
+    values: dict[str, Any] = {"role": turn.role, "content": content}
+    if turn.name is not None:
+        values["name"] = turn.name
+    if turn.tool_call_id is not None:
+        values["tool_call_id"] = turn.tool_call_id
+    if turn.tool_calls:
+        values["tool_calls"] = [
+            {
+                "type": "function",
+                **({} if call.id is None else {"id": call.id}),
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in turn.tool_calls
+        ]
+    return values
+
+
+def tool_as_dict(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": json.loads(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+def schema_turn(schema: str) -> Message:
+    """Make a system message that asks the model to answer in a JSON schema."""
+    return Message(role="system", content=_SCHEMA.format(schema=schema))
