@@ -23,6 +23,7 @@ from .core.parts import Scorer as Scorer
 from .core.prompts import CallFormat as CallFormat
 from .core.prompts import Message as Message
 from .core.prompts import Prompt as Prompt
+from .core.prompts import ThoughtFormat as ThoughtFormat
 from .core.prompts import Tool as Tool
 from .core.prompts import ToolCall as ToolCall
 from .core.sampling import Constraint as Constraint

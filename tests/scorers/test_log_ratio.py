@@ -5,8 +5,15 @@ import torch
 
 from tests.helpers import tiny
 from tests.helpers.llms import both_guides
-from w2s_chains import GuidePair, HuggingFaceGuide, LogRatioScorer
-from w2s_chains.errors import PromptError, ScorerError
+from w2s_chains import (
+    GuidePair,
+    HuggingFaceGuide,
+    Hypothesis,
+    LogRatioScorer,
+    MixtureScorer,
+)
+from w2s_chains.core.hypothesis import FinishReason
+from w2s_chains.errors import ConfigError, PromptError, ScorerError
 
 
 def by_hand(scorer: LogRatioScorer, prompt: str, response: str, ended: bool) -> float:
@@ -83,3 +90,58 @@ def test_the_embedded_guides_like_praise():
         [True] * 2,
     )
     assert good > bad + 1
+
+
+def grown(root: Hypothesis, *texts: str, finish: FinishReason | None = None) -> Hypothesis:
+    *first, last = texts
+    for text in first:
+        root = root.extend(text)
+    return root.extend(last, finish_reason=finish)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_after_a_mark_only_what_follows_is_read(
+    pair: GuidePair, foreign_pair: GuidePair, other: bool
+) -> None:
+    guides = foreign_pair if other else pair
+    scorer = LogRatioScorer(guides, after="</think>")
+    plain = LogRatioScorer(guides)
+    [expected] = plain.score_texts(["The movie"], ["was great"])
+    root = Hypothesis.root("The movie")
+    for texts in (
+        ["I see. </think>\n\nwas great"],
+        ["I see. </th", "ink>", "\n", " was", " great"],
+        ["</think>was great"],
+    ):
+        [score] = scorer.score([grown(root, *texts, finish="eos")])
+        assert score == pytest.approx(expected, abs=1e-4)
+        [whole] = plain.score([grown(root, *texts, finish="eos")])
+        assert abs(whole - expected) > 1e-2, "control"
+    thinking = [
+        grown(root, "I see"),
+        grown(root, "I see", "</thin"),
+        grown(root, "a </think>", " "),
+    ]
+    assert scorer.score(thinking) == [0.0, 0.0, 0.0]
+    assert scorer.score([grown(root, "I see", finish="length")]) == [-1e6]
+    assert root.usage.guide_tokens > 0, "what guides read is counted"
+
+
+def test_thoughts_are_never_read_by_guides_and_an_answer_once(pair: GuidePair) -> None:
+    scorer = LogRatioScorer(pair, after="</think>")
+    mixture = MixtureScorer([(scorer, 1.0)])
+    root = Hypothesis.root("The movie")
+    node = grown(root, "long thoughts " * 9)
+    mixture.score([node])
+    assert root.usage.guide_tokens == 0
+    node = node.extend("</think>was")
+    mixture.score([node])
+    before = root.usage.guide_tokens
+    mixture.score([node.extend(" great")])
+    added = len(" great") * 2  # the tiny vocabulary has mostly single bytes
+    assert 0 < root.usage.guide_tokens - before <= added
+
+
+def test_a_mark_is_some_text(pair: GuidePair) -> None:
+    with pytest.raises(ConfigError, match="after"):
+        LogRatioScorer(pair, after="")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair, Contract
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Prompt
+from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Prompt, ThoughtFormat
 from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.errors import ConfigError
 
@@ -77,6 +77,14 @@ class Proposer(Contract):
         Raises:
             PromptError: The prompt and an answer of ``max_tokens`` do not fit the model.
         """
+
+    def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
+        """Return how this model writes thoughts before an answer; by default None, for none.
+
+        Args:
+            prompt: The prompt, which may end with the mark that begins them.
+        """
+        return None
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Refuse guides that cannot steer this proposer token by token.
@@ -157,6 +165,7 @@ class Scorer(Contract):
 
     Attributes:
         pair: The ``BaseGuidePair`` that it reads, if any.
+        reads_all: Whether the pair reads whole answers, which can thus be read ahead.
         partial: Whether it can score unfinished answers; if not, only whole ones.
     """
 
@@ -164,6 +173,7 @@ class Scorer(Contract):
     role = "scorer"
 
     pair: Any = None
+    reads_all: bool = True
     partial: bool = True
 
     @abstractmethod

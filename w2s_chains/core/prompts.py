@@ -154,5 +154,20 @@ class CallFormat:
         return "".join(self.begin.split()[:1])
 
 
+@dataclass(frozen=True, slots=True)
+class ThoughtFormat:
+    """How a thinking model writes its thoughts, which come before the answer.
+
+    Attributes:
+        begin: Text before the thoughts.
+        end: Text after them.
+        begun: Whether the prompt ends with ``begin``.
+    """
+
+    begin: str = "<think>"
+    end: str = "</think>"
+    begun: bool = False
+
+
 DEFAULT_CALLS = CallFormat()
 """The format of Hermes and Qwen models, used if a template defines none."""

@@ -19,7 +19,6 @@ from langchain_core.language_models import (
     ModelProfile,
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import (
     ChatGeneration,
@@ -35,17 +34,24 @@ from w2s_chains.config.sections import ModelType
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.core.parts import Proposer
+from w2s_chains.core.prompts import Prompt
 from w2s_chains.errors import PromptError
-from w2s_chains.langchain.generation import ClosingInLoop, answer_info, by_prompt
+from w2s_chains.langchain.generation import (
+    ClosingInLoop,
+    answer_info,
+    by_prompt,
+    thoughts_of,
+    usage_of,
+)
 from w2s_chains.langchain.messages import check_blocks
-from w2s_chains.langchain.structured_output import ToolCalling
-from w2s_chains.langchain.tools import AnyTool, CallReader, read_whole
+from w2s_chains.langchain.structured_output import AnswerReader, ToolCalling
+from w2s_chains.langchain.tools import AnyTool
 from w2s_chains.langchain.tracing import current_runs, known_runs, streamed_run
 
 _MEDIA = ("image", "image_url", "pdf", "audio", "video")
 _NOT_TEXT = (
     *(f"{kind}_inputs" for kind in _MEDIA),
-    *("image_tool_message", "pdf_tool_message", "attachment", "reasoning_output"),
+    *("image_tool_message", "pdf_tool_message", "attachment"),
     *("image_outputs", "audio_outputs", "video_outputs"),
 )
 
@@ -63,9 +69,11 @@ class ChatW2S(ToolCalling, BaseChatModel):
         >>> chat.invoke([("system", "You review films."), ("human", "How was Alien?")]).content
 
     Every model reads the conversation through its own chat template. For models described by a
-    name or a config, ``chat`` defaults to "auto", so that a model without a template reads plain
-    text. Every field from ``strategy`` to ``progress`` can be overridden in a single call:
-    ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. The fields are those of
+    name or a config, ``chat`` defaults to "auto": a model without a template reads plain text. What
+    a thinking model writes between ``<think>`` and ``</think>`` is no content, but
+    ``additional_kwargs["reasoning_content"]``, a block of type "reasoning" in ``content_blocks``.
+    Every field from ``strategy`` to ``progress`` can be overridden in a single call:
+    ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. Fields are those of
     ``GuidedModel``, those of ``ToolCalling`` (tools and structured output) and:
 
     Attributes:
@@ -91,35 +99,42 @@ class ChatW2S(ToolCalling, BaseChatModel):
 
     # Results.
 
-    def _result(self, found: Sequence[tuple[int, Event]]) -> ChatResult:
+    def _result(self, found: Sequence[tuple[int, Event]], prompt: Prompt) -> ChatResult:
         [answers] = by_prompt(found, self.n)
         generations: list[ChatGeneration] = []
         for answer in answers:
-            reader = self._reader()
-            text, calls = (answer.text, []) if reader is None else read_whole(reader, answer.text)
-            message = AIMessage(content=text, tool_calls=calls, usage_metadata=_usage(answer))
+            thought, text, calls = self._reader(prompt).whole(answer.text)
+            message = AIMessage(
+                content=text,
+                additional_kwargs=thoughts_of(thought),
+                tool_calls=calls,
+                usage_metadata=usage_of(answer),
+            )
             info = self._info(answer, called=bool(calls))
             generations.append(ChatGeneration(message=message, generation_info=info))
         return ChatResult(generations=generations)
 
     def _chunks(
-        self, event: Committed | Finished, reader: CallReader | None
+        self, event: Committed | Finished, reader: AnswerReader
     ) -> Iterator[ChatGenerationChunk]:
         """Yield the chunks of a stream for an event; none while a tool call is incomplete."""
         if isinstance(event, Committed):
-            if text := event.text if reader is None else reader.text(event.text):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+            thought, text = reader.text(event.text)
+            if thought or text:
+                told = AIMessageChunk(content=text, additional_kwargs=thoughts_of(thought))
+                yield ChatGenerationChunk(message=told)
             return
-        text, calls = ("", []) if reader is None else reader.rest()
+        thought, text, calls = reader.rest()
         message = AIMessageChunk(
             content=text,
+            additional_kwargs=thoughts_of(thought),
             tool_call_chunks=[
                 tool_call_chunk(
                     name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=i
                 )
                 for i, call in enumerate(calls)
             ],
-            usage_metadata=_usage(event),
+            usage_metadata=usage_of(event),
             chunk_position="last",
         )
         info = self._info(event, called=bool(calls))
@@ -137,6 +152,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         proposer = Proposer.of(self.proposer)
         formed = Proposer.offered(self.proposer, "check_constraint")
         called = formed and (proposer.tokenizer is None or proposer.tokenizer.chat is not None)
+        profile["reasoning_output"] = self._thinks
         profile |= {"tool_calling": called, "tool_choice": called, "structured_output": formed}
         guides = None if self.guides is None else BaseGuidePair.of(self.guides)
         limits = [proposer.max_positions, None if guides is None else guides.max_positions]
@@ -238,8 +254,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> ChatResult:
         model = self._overridden(stop, kwargs)
         runs = [] if run_manager is None else [run_manager]
-        with model._searches([model._prompt(messages)], runs) as searches:
-            return model._result([*searches])
+        with model._searches([prompt := model._prompt(messages)], runs) as searches:
+            return model._result([*searches], prompt)
 
     async def _agenerate(
         self,
@@ -250,8 +266,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> ChatResult:
         model = self._overridden(stop, kwargs)
         runs = [] if run_manager is None else [run_manager]
-        with model._searches([model._prompt(messages)], runs) as searches:
-            return model._result([found async for found in searches])
+        with model._searches([prompt := model._prompt(messages)], runs) as searches:
+            return model._result([found async for found in searches], prompt)
 
     def _stream(
         self,
@@ -262,8 +278,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
         runs = current_runs()[:1] if run_manager is None else [run_manager]
-        reader = model._reader()
-        with model._searches([model._prompt(messages)], runs, text=True) as search:
+        with model._searches([prompt := model._prompt(messages)], runs, text=True) as search:
+            reader = model._reader(prompt)
             for _, event in search:
                 yield from model._chunks(event, reader)
 
@@ -276,8 +292,8 @@ class ChatW2S(ToolCalling, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         model = self._overridden(stop, kwargs)
         runs = current_runs()[:1] if run_manager is None else [run_manager]
-        reader = model._reader()
-        with model._searches([model._prompt(messages)], runs, text=True) as search:
+        with model._searches([prompt := model._prompt(messages)], runs, text=True) as search:
+            reader = model._reader(prompt)
             async for _, event in search:
                 for chunk in model._chunks(event, reader):
                     yield chunk
@@ -332,8 +348,3 @@ class ChatW2S(ToolCalling, BaseChatModel):
                 yield first
                 async for chunk in stream:
                     yield chunk
-
-
-def _usage(answer: Finished) -> UsageMetadata:
-    read, written = answer.prompt_tokens, answer.completion_tokens or 0
-    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)

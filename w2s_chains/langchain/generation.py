@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from tqdm.auto import tqdm
@@ -229,3 +230,14 @@ def progress_bar(shown: bool, tokens: int, title: str) -> Generator[Listener | N
                     bar.update(event.tokens)
 
             yield listen
+
+
+def usage_of(answer: Finished) -> UsageMetadata:
+    """Return the tokens of prompt and answer as LangChain counts them."""
+    read, written = answer.prompt_tokens, answer.completion_tokens or 0
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def thoughts_of(text: str) -> dict[str, Any]:
+    """Return thoughts where LangChain looks for them (``AIMessage.content_blocks``)."""
+    return {"reasoning_content": text} if text else {}

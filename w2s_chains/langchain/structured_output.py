@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import ToolCall as MessageToolCall
 from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
@@ -16,6 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
+from w2s_chains.backend.text.thoughts import ThoughtReader
 from w2s_chains.core.parts import PromptTokenizer, Proposer
 from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint
@@ -36,6 +38,34 @@ from w2s_chains.langchain.tools import (
     tool_dicts,
     with_raw,
 )
+
+
+class AnswerReader:
+    """Tell the thoughts, the text and the tool calls of an answer apart while it is generated."""
+
+    def __init__(self, thoughts: ThoughtReader | None, calls: CallReader | None) -> None:
+        self._thoughts = thoughts
+        self._calls = calls
+
+    def text(self, new: str) -> tuple[str, str]:
+        """Add ``new``; return the thoughts and the text that are certain to be just that."""
+        thought, said = ("", new) if self._thoughts is None else self._thoughts.text(new)
+        return thought, said if self._calls is None else self._calls.text(said)
+
+    def rest(self) -> tuple[str, str, list[MessageToolCall]]:
+        """Return the remaining thoughts and text, and the calls at the end of the answer."""
+        thought, said = ("", "") if self._thoughts is None else self._thoughts.rest()
+        if self._calls is None:
+            return thought, said, []
+        said = self._calls.text(said)
+        rest, calls = self._calls.rest()
+        return thought, said + rest, calls
+
+    def whole(self, text: str) -> tuple[str, str, list[MessageToolCall]]:
+        """Return the thoughts, the text and the calls of a whole answer."""
+        thought, said = self.text(text)
+        more, rest, calls = self.rest()
+        return thought + more, said + rest, calls
 
 
 class ToolCalling(GuidedModel):
@@ -206,11 +236,19 @@ class ToolCalling(GuidedModel):
         """Whether answers may call tools."""
         return bool(self.tools) and self.tool_choice != "none"
 
-    def _reader(self) -> CallReader | None:
-        if not self._calls:
-            return None
-        return CallReader(
-            self._call_format, or_json=response_schema(self.response_format) is not None
+    @property
+    def _thinks(self) -> bool:
+        """Whether the proposer's chat template knows of thoughts."""
+        chat = getattr(Proposer.of(self.proposer).tokenizer, "chat", None)
+        return getattr(chat, "thoughts", None) is not None
+
+    def _reader(self, prompt: Prompt) -> AnswerReader:
+        formed = response_schema(self.response_format) is not None
+        free = self.constraint is None and not formed and self.tool_choice in ("auto", "none")
+        form = Proposer.of(self.proposer).thoughts(prompt) if free else None
+        return AnswerReader(
+            None if form is None else ThoughtReader(form),
+            CallReader(self._call_format, or_json=formed) if self._calls else None,
         )
 
     @property

@@ -231,13 +231,6 @@ class CallReader:
         return "", calls
 
 
-def read_whole(reader: CallReader, text: str) -> tuple[str, list[MessageToolCall]]:
-    """Return the text and the calls of a whole answer."""
-    said = reader.text(text)
-    rest, calls = reader.rest()
-    return said + rest, calls
-
-
 def response_format_of(schema: Any, shown: bool = True) -> dict[str, Any]:
     """Return OpenAI's ``response_format`` for a pydantic class, a TypedDict or a JSON schema.
 

@@ -19,7 +19,7 @@ from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
-from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.prompts import Prompt, ThoughtFormat
 from w2s_chains.core.sampling import Constraint, SamplingParams
 from w2s_chains.errors import UnsupportedModelError
 from w2s_chains.proposers.guide_writing import (
@@ -56,6 +56,10 @@ class HuggingFaceProposer(LocalModel, Proposer):
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if prompt and answer do not fit in the model's context."""
         self._check_length(prompt, sampling.max_tokens, "proposer")
+
+    def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
+        """Return how the chat template writes thoughts; None if it has none, or is not known."""
+        return self.tokenizer.thoughts(prompt)
 
     def check_steering(self, guides: BaseGuidePair | None) -> None:
         """Raise ConfigError unless ``guides`` are local models with this vocabulary."""

@@ -22,7 +22,7 @@ from w2s_chains.backend.text.tokenizer import warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
-from w2s_chains.core.prompts import Prompt
+from w2s_chains.core.prompts import Prompt, ThoughtFormat
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.errors import CancelledError, ConfigError, RawPromptWarning, ServerError
 from w2s_chains.proposers.config import ProposerConfig
@@ -148,6 +148,10 @@ class OpenAIProposer(Proposer):
         if self.tokenizer is not None:
             self.tokenizer.prompt_ids(prompt)
             self.tokenizer.check_opens(prompt)
+
+    def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
+        """Return how the chat template writes thoughts; None if it has none, or is not known."""
+        return None if self.tokenizer is None else self.tokenizer.thoughts(prompt)
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; the result of a failed request is its error."""

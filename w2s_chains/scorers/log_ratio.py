@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
 
 from w2s_chains.core.contracts import BaseGuidePair, key_of
 from w2s_chains.core.hypothesis import Hypothesis
@@ -18,7 +20,10 @@ from w2s_chains.scorers.adjustments import (
     require_same_base,
     tokens,
 )
+from w2s_chains.scorers.after import AnswersAfter
 from w2s_chains.values import as_items, as_score
+
+_NO_ANSWER = -1e6
 
 
 class LogRatioConfig(AdjustedScorerConfig):
@@ -26,10 +31,13 @@ class LogRatioConfig(AdjustedScorerConfig):
 
     Attributes:
         per_token: Divide the score, adjustments included, by the number of tokens in the answer.
+        after: The guides read only what follows this mark, such as "</think>", as the answer.
+            Before it has come the log-ratio is 0, and -1,000,000 if the answer ends without it.
     """
 
     type: Literal["log_ratio"] = "log_ratio"
     per_token: bool = False
+    after: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def needs_guides(self) -> bool:
@@ -54,7 +62,8 @@ class LogRatioScorer(Scorer):
             - repetition_penalty * R(y)) / n
 
     where R(y) is the number of repeated sequences of three words in y, and n = 1, or with
-    ``per_token`` the number of the proposer's tokens in y, the end token included.
+    ``per_token`` the number of the proposer's tokens in y, the end token included. With ``after``
+    the guides read a part of y; the other terms are of all of it.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class LogRatioScorer(Scorer):
         base_weight: float = 0.0,
         repetition_penalty: float = 0.0,
         per_token: bool = False,
+        after: str | None = None,
     ) -> None:
         """Make a scorer.
 
@@ -74,6 +84,7 @@ class LogRatioScorer(Scorer):
             base_weight: Weight of the proposer's loglikelihood, in nats per nat.
             repetition_penalty: Penalty in nats per repeated sequence of three words.
             per_token: Use the mean over the tokens instead of the sum.
+            after: Let the guides read only what follows this mark; see ``LogRatioConfig``.
 
         Raises:
             ConfigError: ``pair`` is no pair of guides.
@@ -86,8 +97,13 @@ class LogRatioScorer(Scorer):
             )
         self.pair: BaseGuidePair = pair
         self.options = LogRatioConfig(
-            base_weight=base_weight, repetition_penalty=repetition_penalty, per_token=per_token
+            base_weight=base_weight,
+            repetition_penalty=repetition_penalty,
+            per_token=per_token,
+            after=after,
         )
+        self._answers = None if after is None else AnswersAfter(after)
+        self.reads_all = after is None
         self.base = require_base(proposer, base_weight)
 
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
@@ -105,16 +121,29 @@ class LogRatioScorer(Scorer):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         options = self.options
-        source = f"the guide pair {type(self.pair).__name__}"
-        found: object = self.pair.loglikelihoods(hypotheses)
-        pairs = as_items(found, len(hypotheses), source, "{} pairs for {} hypotheses")
-        ratios = [_ratio(pair, h, source) for pair, h in zip(pairs, hypotheses, strict=True)]
+        ratios = self._ratios(hypotheses) if self._answers is None else self._later(hypotheses)
         scores = adjusted(
             ratios, hypotheses, self.base, options.base_weight, options.repetition_penalty
         )
         if not options.per_token:
             return scores
         return [value / tokens(h) for value, h in zip(scores, hypotheses, strict=True)]
+
+    def _ratios(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        source = f"the guide pair {type(self.pair).__name__}"
+        found: object = self.pair.loglikelihoods(hypotheses)
+        pairs = as_items(found, len(hypotheses), source, "{} pairs for {} hypotheses")
+        return [_ratio(pair, h, source) for pair, h in zip(pairs, hypotheses, strict=True)]
+
+    def _later(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """Return the log-ratios of what follows the mark."""
+        assert self._answers is not None
+        answers = [self._answers.find(h) for h in hypotheses]
+        ratios = iter(self._ratios([answer for answer in answers if answer is not None]))
+        return [
+            next(ratios) if answer is not None else _NO_ANSWER if h.finished else 0.0
+            for answer, h in zip(answers, hypotheses, strict=True)
+        ]
 
     def score_texts(
         self,

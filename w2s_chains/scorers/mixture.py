@@ -201,7 +201,8 @@ class MixtureScorer(Scorer):
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         total = [0.0] * len(hypotheses)
         asked = [part for part in self.parts if part.weight]
-        pairs = [pair for part in asked if (pair := Scorer.of(part.scorer).pair) is not None]
+        scorers = [Scorer.of(part.scorer) for part in asked]
+        pairs = [one.pair for one in scorers if one.pair is not None and one.reads_all]
         for pair in pairs[:1]:
             BaseGuidePair.of(pair).read_together(pairs, hypotheses)
         for part in asked:

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from tests.helpers.tools import TALK, Weather, add, called, every_strategy, streamed
 from w2s_chains import ChatW2S, SearchStrategy
 from w2s_chains.core.prompts import DEFAULT_CALLS
-from w2s_chains.langchain.tools import CallReader, read_whole
+from w2s_chains.langchain.tools import CallReader
 
 
 @every_strategy
@@ -81,8 +81,6 @@ def test_cuts_change_nothing(text: str, calls: int, places: list[int], or_json: 
     pieces = cut(whole, places)
     assert read(CallReader(DEFAULT_CALLS, or_json), pieces) == expected
     assert read(CallReader(DEFAULT_CALLS, or_json), [whole]) == expected
-    message, found = read_whole(CallReader(DEFAULT_CALLS, or_json), whole)
-    assert (message, len(found)) == (expected[0], calls)
 
 
 def test_a_hasty_reader_is_caught() -> None:

@@ -11,7 +11,14 @@ from typing import Any
 
 from w2s_chains.backend.text.bounded_chat import apply_chat_template, names_in
 from w2s_chains.backend.text.turns import as_dict, is_shown, merged, tool_as_dict, written_out
-from w2s_chains.core.prompts import DEFAULT_CALLS, CallFormat, Message, Tool, ToolCall
+from w2s_chains.core.prompts import (
+    DEFAULT_CALLS,
+    CallFormat,
+    Message,
+    ThoughtFormat,
+    Tool,
+    ToolCall,
+)
 from w2s_chains.errors import (
     ConfigError,
     PromptError,
@@ -95,6 +102,17 @@ class ChatTemplate:
     def call_format(self) -> CallFormat:
         """How the model writes a tool call."""
         return self._native_calls if self._knows_tools and self._native_calls else DEFAULT_CALLS
+
+    @functools.cached_property
+    def thoughts(self) -> ThoughtFormat | None:
+        """How the model writes thoughts; None if the template does not know of any.
+
+        Nor if a mark is a special token, which is no text.
+        """
+        form = ThoughtFormat()
+        known = self._tokenizer.added_tokens_decoder.values()
+        special = {token.content for token in known if token.special}
+        return form if form.end in self._source and not {form.begin, form.end} & special else None
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the token ids up to the answer; control tokens in the messages are plain text.

@@ -18,7 +18,7 @@ from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundari
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.turns import schema_turn
 from w2s_chains.core.hypothesis import Hypothesis
-from w2s_chains.core.prompts import Message, Prompt
+from w2s_chains.core.prompts import Message, Prompt, ThoughtFormat
 from w2s_chains.errors import ConfigError, PromptError, RawPromptWarning
 from w2s_chains.forks import ForkSafeLock
 
@@ -110,6 +110,15 @@ class Tokenizer:
                 "from; give at least one word, or a template with text around '{prompt}'"
             )
         return tuple(ids)
+
+    def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
+        """Return how the model writes thoughts before an answer; None if it has none."""
+        form = None if self.chat is None else self.chat.thoughts
+        if self.chat is None or form is None:
+            return None
+        with self._lock:
+            text = self.chat.render(self._turns(prompt), prompt.tools)
+        return replace(form, begun=text.rstrip().endswith(form.begin))
 
     def check_opens(self, prompt: Prompt) -> None:
         """Raise PromptError if the prompt ends where no answer can begin."""
