@@ -172,16 +172,16 @@ MISTRAL_V1 = Family(
         """
         {{ bos_token }}
         {% for m in turns %}
-        {% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}
-        {% elif m.role == 'assistant' %}{{ m.content + eos_token + ' ' }}
+        {% if m.role == 'user' %}{{ ' [INST] ' + m.content + ' [/INST]' }}
+        {% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}
         {% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}
         {% endfor %}
         """,
     ),
     bos="<s>", eos="</s>", end="</s>", opening=" [/INST]",
-    question="<s>[INST] Who wrote Faust? [/INST]",
-    talk="<s>[INST] Be brief.\n\nWho wrote Faust? [/INST]Goethe.</s> "
-    "[INST] When? [/INST]In 1808.</s> [INST] Where? [/INST]",
+    question="<s> [INST] Who wrote Faust? [/INST]",
+    talk="<s> [INST] Be brief.\n\nWho wrote Faust? [/INST] Goethe.</s> "
+    "[INST] When? [/INST] In 1808.</s> [INST] Where? [/INST]",
 )  # fmt: skip
 
 MISTRAL_V3 = Family(

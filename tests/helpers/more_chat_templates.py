@@ -66,7 +66,7 @@ PHI3 = Family(  # another role is left out without a word
         {{ '<|assistant|>\\n' if add_generation_prompt else eos_token }}
         """
     ),
-    bos="<s>", eos="<|endoftext|>", end="<|end|>",
+    bos="<s>", eos="<|endoftext|>", end="<|end|>", adds_bos=False,
     special=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
     opening="<|assistant|>\n",
     question="<|user|>\nWho wrote Faust?<|end|>\n<|assistant|>\n",

@@ -164,8 +164,8 @@ def test_another_end_of_turn_is_seen() -> None:
 def test_a_server_that_adds_the_start_token_reads_the_same(name: str) -> None:
     own, prompt = wrapped(name), asked("talk")
     read_there = own.hf_tokenizer(own.rendered(prompt))["input_ids"]
-    # These templates write no start token, and no text keeps a server from adding it.
-    added = [own.hf_tokenizer.bos_token_id] if name in ("Phi-3", "Zephyr") else []
+    # Zephyr's template writes no start token, and no text keeps a server from adding it.
+    added = [own.hf_tokenizer.bos_token_id] if name == "Zephyr" else []
     assert read_there == [*added, *own.prompt_ids(prompt)]
 
 
