@@ -318,3 +318,32 @@ def test_a_set_system_message_is_what_the_template_demands(conversation: str) ->
     own = Tokenizer(FAMILIES["system first"].tokenizer("demanding"), template, [])
     text = own.hf_tokenizer.decode(own.prompt_ids(asked(conversation)))
     assert faults(text, (SYSTEM, *CONVERSATIONS[conversation])) == []
+
+
+@pytest.mark.parametrize("kept", ["messages[:2]", "messages[1:]", "messages[::2]"])
+def test_one_of_equal_turns_that_is_left_out_is_seen(kept: str) -> None:
+    spoil = f"{{% if messages | length > 4 %}}{{% set messages = {kept} %}}{{% endif %}}"
+    spoiled = changed("Llama 3", "{{ bos_token }}", "{{ bos_token }}" + spoil)
+    own = Tokenizer(spoiled, PromptTemplate(chat=True), [])
+    with pytest.raises(PromptError, match=r"leaves out the (user|assistant)'s 'Hi'"):
+        own.prompt_ids(Prompt(messages=turns("Hi", "Hi", "Hi", "Hi", "Hi")))
+    assert read(own, Prompt(messages=turns("Hi", "Hi", "Hi"))).count("Hi") == 3  # control
+
+
+@pytest.mark.parametrize("name", ["m", "role", "head", "loop"])
+def test_a_name_that_the_template_sets_itself_is_no_variable(name: str) -> None:
+    template = PromptTemplate(chat=True, chat_template_kwargs={name: "x"})
+    with pytest.raises(ConfigError, match=f"does not read '{name}'"):
+        Tokenizer(FAMILIES["Llama 3"].tokenizer("Llama 3"), template, [])
+
+
+@each_family
+def test_a_system_message_alone_gets_an_answer_or_is_refused(name: str) -> None:
+    own, prompt = wrapped(name), Prompt(messages=(SYSTEM,))
+    if name in ("Llama 2", "Mistral v3", "Mistral Small", "Gemma 3"):
+        with pytest.raises(PromptError, match=r"\(system\).*set chat to false"):
+            own.check_fits(prompt, 1, None, "guide")
+    else:
+        text = read(own, prompt)
+        assert faults(text, prompt.messages) == []
+        assert text.endswith(FAMILIES[name].opening)

@@ -35,12 +35,23 @@ def written_out(turn: Message) -> Message:
     return Message(role=role, content=turn.plain_text, name=name)
 
 
-def is_shown(text: str, turn: Message) -> bool:
-    """Return whether a rendered conversation has the text of a turn, thoughts left aside."""
-    if turn.role == "tool":  # may be written as JSON
-        return True
-    said = turn.content.rpartition("</think>")[2] if turn.role == "assistant" else turn.content
-    return said.strip() in text
+def first_lost(text: str, turns: Sequence[Message]) -> Message | None:
+    """Return the first turn that a rendered conversation lacks, thoughts and results left aside.
+
+    Users' and assistants' turns must stand in their order; templates may move a system message.
+    """
+    at = 0
+    for turn in turns:
+        if turn.role == "tool":  # may be written as JSON
+            continue
+        said = turn.content.rpartition("</think>")[2] if turn.role == "assistant" else turn.content
+        speaks = turn.role in ("user", "assistant")
+        found = text.find(said.strip(), at if speaks else 0)
+        if found < 0:
+            return turn
+        if speaks:
+            at = found + len(said.strip())
+    return None
 
 
 def as_dict(turn: Message, parts: bool) -> dict[str, Any]:
