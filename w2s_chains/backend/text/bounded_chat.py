@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, cast
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -75,9 +75,9 @@ def apply_chat_template(
 
 
 def names_in(template: str) -> set[str]:
-    """Return the names of all variables in a template; none if it is no template."""
+    """Return the names of the variables that a template is given; none if it is no template."""
     try:
-        return {name.name for name in _Bounded().parse(template).find_all(nodes.Name)}
+        return meta.find_undeclared_variables(_Bounded().parse(template))
     except TemplateError:
         return set()
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from w2s_chains.backend.text.bounded_chat import apply_chat_template, names_in
-from w2s_chains.backend.text.turns import as_dict, is_shown, merged, tool_as_dict, written_out
+from w2s_chains.backend.text.template import TAKEN
+from w2s_chains.backend.text.turns import as_dict, first_lost, merged, tool_as_dict, written_out
 from w2s_chains.core.prompts import (
     DEFAULT_CALLS,
     CallFormat,
@@ -89,7 +90,7 @@ class ChatTemplate:
         if wrong := sorted(self._variables.keys() - known):
             raise ConfigError(
                 f"the chat template of {tokenizer.name_or_path!r} does not read {wrong[0]!r} of "
-                f"chat_template_kwargs{did_you_mean(wrong[0], known)}; leave it out"
+                f"chat_template_kwargs{did_you_mean(wrong[0], known - TAKEN)}; leave it out"
             )
 
     @property
@@ -135,16 +136,17 @@ class ChatTemplate:
     def check_opens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> None:
         """Check that the text ends where an answer begins.
 
-        Some templates open no turn for it. After a turn of the assistant they have an end there.
+        Some templates open no turn for it: they write an end after the assistant's turn.
 
         Raises:
-            PromptError: The conversation ends with the assistant's turn, and no other begins.
+            PromptError: The last turn is no question, and no answer begins after it.
         """
-        if messages[-1].role == "assistant" and self._apply(messages, tools) == self._apply(
+        last = self._adapted(messages, tools)[-1].role
+        if last not in ("user", "tool") and self._apply(messages, tools) == self._apply(
             messages, tools, add_generation_prompt=False
         ):
             raise self._refused(
-                messages, "no answer follows the assistant's turn; end with a user's message"
+                messages, f"no answer follows the {last}'s turn; end with a user's message"
             )
 
     def after_answer(self, mark: str = "answer") -> str:
@@ -179,9 +181,10 @@ class ChatTemplate:
             if self._lead and messages[0].role != "system":
                 remedy = "give a system message, or set system"
             raise self._refused(messages, f"{error}; {remedy}") from error
-        if lost := next((turn for turn in adapted if not is_shown(text, turn)), None):
+        if lost := first_lost(text, adapted):
+            remedy = "add a user's message" if messages[-1].role == "system" else "leave it out"
             raise self._refused(
-                messages, f"it leaves out the {lost.role}'s {shown(lost.content)}; leave it out"
+                messages, f"it leaves out the {lost.role}'s {shown(lost.content)}; {remedy}"
             )
         return found
 

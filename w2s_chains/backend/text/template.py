@@ -18,7 +18,7 @@ def _has_slot(value: str) -> str:
 
 
 def _is_variable(name: str) -> str:
-    if not name.isidentifier() or name in _TAKEN:
+    if not name.isidentifier() or name in TAKEN:
         raise ValueError(
             f"{shown(name)} is no variable that a chat template can be given; give a name such as "
             "enable_thinking"
@@ -26,7 +26,7 @@ def _is_variable(name: str) -> str:
     return name
 
 
-_TAKEN = frozenset({
+TAKEN = frozenset({
     *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt"),
     *("continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation"),
     *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from transformers.utils import chat_template_utils
-
 from w2s_chains.backend.text.chat import ChatTemplate
+from w2s_chains.backend.text.control_tokens import ControlTokens
 from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
 from w2s_chains.backend.text.template import PromptTemplate
-from w2s_chains.backend.text.turns import schema_turn
+from w2s_chains.backend.text.turns import turns_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt, ThoughtFormat
 from w2s_chains.errors import ConfigError, PromptError, RawPromptWarning
@@ -27,9 +25,6 @@ _LONGEST_PENDING = 3
 """Most tokens that are held back while a UTF-8 character lacks bytes."""
 _CONTEXT = 8
 """Tokens before a chunk to decode together with it, because some decoders drop a leading space."""
-_mark: Callable[[str, re.Pattern[str]], str] = cast("Any", chat_template_utils).mark_control_tokens
-_MARK = _mark("x", re.compile("x"))[0]
-"""How transformers marks control tokens that are to be read as plain text."""
 _locks: WeakKeyDictionary[Any, ForkSafeLock] = WeakKeyDictionary()
 """One lock per Hugging Face tokenizer, which several instances of ``Tokenizer`` may share."""
 
@@ -153,7 +148,7 @@ class Tokenizer:
         Control tokens that the response spells are plain text: no model has ended its turn there.
         """
         lead, text = self._opening(prompt)
-        [ids] = self._encode_each({text + self._marked(response)}).values()
+        [ids] = self._encode_each({text + self._controls.marked(response)}).values()
         return (*lead, *ids)
 
     def _find_opening(self, prompt: Prompt) -> tuple[tuple[int, ...], str]:
@@ -199,8 +194,8 @@ class Tokenizer:
             said = hypothesis.text_from(max(place.at - len(whole), 0))
             at = self._boundaries.last(opening + said) if self._boundaries is not None else 0
             of_said = max(at - len(opening), 0)
-            head = opening[:at] + self._marked(said[:of_said])
-            cuts.append((at, head, opening[at:] + self._marked(said[of_said:])))
+            head = opening[:at] + self._controls.marked(said[:of_said])
+            cuts.append((at, head, opening[at:] + self._controls.marked(said[of_said:])))
         ids = self._encode_each({part for _, *cut in cuts for part in cut})
         return [
             (ids[head] + ids[tail], Place(place.at + at, place.tokens + len(ids[head])))
@@ -287,8 +282,8 @@ class Tokenizer:
             return self.hf_tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _encode_each(self, texts: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """Return the tokens of each text, without start tokens; see ``_marked``."""
-        marked = {text for text in texts if _MARK in text}
+        """Return the tokens of each text, without start tokens; see ``ControlTokens``."""
+        marked = {text for text in texts if ControlTokens.mark in text}
         found: dict[str, tuple[int, ...]] = {}
         for own, how in ((set(texts) - marked, {}), (marked, {"sanitize_control_tokens": True})):
             if ordered := sorted(own):
@@ -297,16 +292,10 @@ class Tokenizer:
                 found |= {text: tuple(one) for text, one in zip(ordered, ids, strict=True)}
         return found
 
-    def _marked(self, response: str) -> str:
-        """Mark what looks like a control token, so that ``_encode_each`` takes it as plain text."""
-        spelled = self._spelled
-        return _mark(response, spelled) if spelled.search(response) else response
-
     @functools.cached_property
-    def _spelled(self) -> re.Pattern[str]:
+    def _controls(self) -> ControlTokens:
         ends, others = self.control_texts
-        texts = sorted(ends | others, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts)) or "(?!)")  # which matches nothing
+        return ControlTokens(ends | others)
 
     def _start_tokens(self) -> list[int]:
         """Return the tokens that the tokenizer puts before a raw text."""
@@ -318,16 +307,7 @@ class Tokenizer:
         return []
 
     def _turns(self, prompt: Prompt) -> list[Message]:
-        turns = list(prompt.turns)
-        if prompt.text is not None:
-            text = self.template.template.replace("{prompt}", prompt.text)
-            turns[0] = replace(turns[0], content=text)
-        if self.template.system is not None and turns[0].role != "system":
-            turns.insert(0, Message(role="system", content=self.template.system))
-        if prompt.answer_schema is not None:
-            at = 1 if turns[0].role == "system" else 0
-            turns.insert(at, schema_turn(prompt.answer_schema))
-        return turns
+        return turns_of(prompt, self.template.template, self.template.system)
 
     def _end_of_turn(self) -> int | None:
         """Return the token that the chat template puts after an answer, or the end token."""

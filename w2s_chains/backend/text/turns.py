@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from w2s_chains.core.prompts import Message, Tool
+from w2s_chains.core.prompts import Message, Prompt, Tool
 
 _SCHEMA = """\
 Answer with JSON that is valid under this JSON schema, and with nothing else:
@@ -35,12 +35,23 @@ def written_out(turn: Message) -> Message:
     return Message(role=role, content=turn.plain_text, name=name)
 
 
-def is_shown(text: str, turn: Message) -> bool:
-    """Return whether a rendered conversation has the text of a turn, thoughts left aside."""
-    if turn.role == "tool":  # may be written as JSON
-        return True
-    said = turn.content.rpartition("</think>")[2] if turn.role == "assistant" else turn.content
-    return said.strip() in text
+def first_lost(text: str, turns: Sequence[Message]) -> Message | None:
+    """Return the first turn that a rendered conversation lacks, thoughts and results left aside.
+
+    Users' and assistants' turns must stand in their order; templates may move a system message.
+    """
+    at = 0
+    for turn in turns:
+        if turn.role == "tool":  # may be written as JSON
+            continue
+        said = turn.content.rpartition("</think>")[2] if turn.role == "assistant" else turn.content
+        speaks = turn.role in ("user", "assistant")
+        found = text.find(said.strip(), at if speaks else 0)
+        if found < 0:
+            return turn
+        if speaks:
+            at = found + len(said.strip())
+    return None
 
 
 def as_dict(turn: Message, parts: bool) -> dict[str, Any]:
@@ -71,6 +82,25 @@ def tool_as_dict(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def schema_turn(schema: str) -> Message:
+def _schema_turn(schema: str) -> Message:
     """Make a system message that asks the model to answer in a JSON schema."""
     return Message(role="system", content=_SCHEMA.format(schema=schema))
+
+
+def turns_of(prompt: Prompt, template: str, system: str | None) -> list[Message]:
+    """Return a prompt as turns; a raw text goes into the template, and is a user's turn.
+
+    Args:
+        prompt: The prompt.
+        template: Text in which ``{prompt}`` is replaced.
+        system: System message to put first unless the prompt has one.
+    """
+    turns = list(prompt.turns)
+    if prompt.text is not None:
+        turns[0] = replace(turns[0], content=template.replace("{prompt}", prompt.text))
+    if system is not None and turns[0].role != "system":
+        turns.insert(0, Message(role="system", content=system))
+    if prompt.answer_schema is not None:
+        at = 1 if turns[0].role == "system" else 0
+        turns.insert(at, _schema_turn(prompt.answer_schema))
+    return turns
