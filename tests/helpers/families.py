@@ -26,8 +26,10 @@ _RULES: list[tuple[str, Any]] = [
     (r"max_position_embeddings|n_positions|n_ctx|max_seq_len|model_max_length|seq_length", 512),
     (r"(max_)?(target|source)_positions", 512),
     (r"num_(key_value|kv)_heads|num_global_key_value_heads|n_head_kv|multi_query_group_num", 2),
+    (r"index_n_heads", 32),  # with few of them many scores are 0, and a choice between equals is any
     (r".*(num_|n_)?heads?(_num)?|n_head", 4),
     (r"(num_|n_)?(hidden_)?layers?|num_(encoder|decoder)_layers|(encoder|decoder)_layers", 2),
+    (r"index_topk", 8),
     (r".*(experts_per_tok(en)?|top_?k(_experts)?|router_topk|moe_k)", 2),
     (
         r"(n_group|topk_group|n_groups|mamba_n_groups|mamba_ngroups|num_mem_blocks|n_shared_experts)",
@@ -40,7 +42,6 @@ _RULES: list[tuple[str, Any]] = [
     (r".*lora_rank|.*low_rank_dim|.*_rank", 8),
     (r".*(state_size|d_state|state_dim)", 8),
     (r"hidden_size_per_layer_input|laurel_rank|altup_num_inputs", 2),
-    (r"index_topk", 64),
 ]
 _ONCE = {
     "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
