@@ -96,6 +96,16 @@ class GrowingLayer(FixedLayer):
         return self._batch.filled
 
 
+class ContiguousLayer(GrowingLayer):
+    """Returns copies without gaps, for code that gives keys and values another shape in place."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states)
+        return keys.contiguous(), values.contiguous()
+
+
 class HybridLayer(LinearAttentionLayer, GrowingLayer):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A layer that has both keys and values and a recurrent state (Falcon-H1).
 
@@ -134,6 +144,7 @@ class Layers:
         indexed: Whether some layers choose what they attend to by an indexer.
         positions: Where a model keeps positions for its indexers: the layer, and how many of each
             column.
+        contiguous: Whether the model's code needs keys and values without gaps.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -152,12 +163,13 @@ class Layers:
         self.parts = tuple(parts)
         held: list[Any] = [getattr(own, "indexer_position_ids", None) for own in cache.layers]
         self.positions = {i: len(own) for i, own in enumerate(held) if own is not None}
+        self.contiguous = False
         self.indexed = any(indexer_keys(own) is not None for own in cache.layers)
 
     @property
     def plain(self) -> bool:
         """Whether each layer keeps its own keys and values, and nothing else."""
-        return not self.parts and not self._idle and not self.indexed
+        return not (self.parts or self._idle or self.indexed or self.contiguous)
 
     def cache(
         self,
@@ -175,6 +187,7 @@ class Layers:
             states: The state of each row; None before its first token. [B]
         """
         layers: dict[int, Any] = {i: DummyLayer() for i in self._idle}
+        growing = ContiguousLayer if self.contiguous else GrowingLayer
         for plane, both in zip(planes, kv, strict=True):
             for at, i in enumerate(plane.layers):
                 if plane.indexer:
@@ -184,7 +197,7 @@ class Layers:
                 if count := self.states.get(i):
                     layers[i] = HybridLayer(batch, keys, values, count)
                 else:
-                    layers[i] = GrowingLayer(batch, keys, values)
+                    layers[i] = growing(batch, keys, values)
         for i, count in self.states.items():
             if i not in layers:
                 layers[i] = cast(Any, LinearAttentionLayer)(number_of_states=count)

@@ -38,13 +38,9 @@ def find_windows(config: Any) -> Windows:
 
     Raises:
         UnsupportedModelError: A layer keeps something else than keys and values or a recurrent
-            state, or the model reads its prompt with an encoder.
+            state, the model has or had an encoder for its prompt, or it lacks a language.
     """
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"model {name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
-            "not continue texts; use a causal language model (decoder only)"
-        )
+    _check_decoder(config)
     layers: list[Any] = DynamicCache(config=config).layers
     if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in _KNOWN}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
@@ -61,6 +57,25 @@ def find_windows(config: Any) -> Windows:
         if windows.setdefault(name, window) != window:
             raise cannot_branch(config, f"its layers of kind {name} have windows of several sizes")
     return windows if any(window.length for window in windows.values()) else ALL
+
+
+def _check_decoder(config: Any) -> None:
+    name = name_of(config)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"model {name!r} has an encoder for the prompt, and its decoder alone does "
+            "not continue texts; use a causal language model (decoder only)"
+        )
+    if hasattr(config, "decoder_layers") or hasattr(config, "num_decoder_layers"):
+        raise UnsupportedModelError(
+            f"model {name!r} is the decoder of an encoder-decoder, which does not continue texts "
+            "without its encoder, and counts columns; use a causal language model (decoder only)"
+        )
+    if getattr(config, "default_language", "") is None:
+        raise UnsupportedModelError(
+            f"model {name!r} has an adapter for each language, and its config names none; add "
+            "config: {default_language: en_XX} to the model, or another of its languages"
+        )
 
 
 _NARROW = 3
