@@ -26,8 +26,10 @@ _RULES: list[tuple[str, Any]] = [
     (r"max_position_embeddings|n_positions|n_ctx|max_seq_len|model_max_length|seq_length", 512),
     (r"(max_)?(target|source)_positions", 512),
     (r"num_(key_value|kv)_heads|num_global_key_value_heads|n_head_kv|multi_query_group_num", 2),
+    (r"index_n_heads", 32),  # with few of them many scores are 0, and a choice between equals is any
     (r".*(num_|n_)?heads?(_num)?|n_head", 4),
     (r"(num_|n_)?(hidden_)?layers?|num_(encoder|decoder)_layers|(encoder|decoder)_layers", 2),
+    (r"index_topk", 8),
     (r".*(experts_per_tok(en)?|top_?k(_experts)?|router_topk|moe_k)", 2),
     (
         r"(n_group|topk_group|n_groups|mamba_n_groups|mamba_ngroups|num_mem_blocks|n_shared_experts)",
@@ -40,7 +42,6 @@ _RULES: list[tuple[str, Any]] = [
     (r".*lora_rank|.*low_rank_dim|.*_rank", 8),
     (r".*(state_size|d_state|state_dim)", 8),
     (r"hidden_size_per_layer_input|laurel_rank|altup_num_inputs", 2),
-    (r"index_topk", 64),
 ]
 _ONCE = {
     "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0,
@@ -59,6 +60,7 @@ _SHARED = {
 _SHARED_4 = {**_SHARED, "intermediate_size": 64}
 _INKLING = {"sliding_window_size": WINDOW, "rel_extent": 64, "unpadded_vocab_size": VOCABULARY}
 _QWEN4 = {
+    "pad_token_id": None,
     "num_key_value_heads": 2,
     "linear_num_value_heads": 4,
     "linear_num_key_heads": 2,
@@ -66,15 +68,24 @@ _QWEN4 = {
     "indexer_kv_heads": 1,
     "indexer_head_dim": 8,
     "hc_lowrank": 8,
-    "indexer_budget": 64,
+    "indexer_budget": 8,
     "indexer_compress_ratio": 4,
     "indexer_block_size": 4,
     "ple_embed_dim": 8,
     "ngram_vocab_size_base": 64,
     "split_ngram_parts": 2,
 }
+# Its embedding would be 0, and so all scores of an indexer, which chooses any of equals.
+_NO_PADDING = {"pad_token_id": None}
+_DOTS3 = {
+    **_NO_PADDING, "num_key_value_heads": 4, "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8, "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8,
+}  # fmt: skip
 _ENCODER = {"max_position_embeddings": 64, "vocab_size": VOCABULARY}
 _OWN: dict[str, dict[str, Any]] = {
+    "axk2": _NO_PADDING, "deepseek_v32": _NO_PADDING, "glm_moe_dsa": _NO_PADDING,
+    "hy_v4": _NO_PADDING,
     "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
     "bart": _ENCODER, "mbart": _ENCODER, "mvp": _ENCODER, "pegasus": _ENCODER, "marian": _ENCODER,
     "bigbird_pegasus": _ENCODER,
@@ -100,11 +111,12 @@ _OWN: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention"], "n_routed_experts": 4,
         "n_shared_experts": 1, "num_experts_per_tok": 2,
     },
-    "dots3_note": {"num_key_value_heads": 4}, "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note": _DOTS3, "dots3_note_text": _DOTS3,
     "falcon_h1": {**_MAMBA2, "mamba_d_ssm": 64},
     "gemma3n": _SHARED, "gemma3n_text": _SHARED, "gemma4": _SHARED_4, "gemma4_text": _SHARED_4,
     "hunyuan_v1_dense": {"head_dim": 8}, "hunyuan_v1_moe": {"head_dim": 8, "moe_topk": 2},
     "ministral": {"head_dim": 8},
+    "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"]},
     "minicpm3": {"scale_emb": 1, "tie_word_embeddings": False},  # or it repeats its last token
     "nemotron": {"num_key_value_heads": 2},
     "inkling2_text": _INKLING, "inkling2_loop_text": _INKLING,

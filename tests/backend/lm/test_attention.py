@@ -25,7 +25,7 @@ WAYS: dict[str, tuple[int, Any, dict[str, Any], bool]] = {
     "no mask": (3, None, {}, False),
     "a mask for each head": (3, MASK.expand(2, 12, 4, 5), {}, False),
     "dropout": (3, MASK, {"dropout": 0.1}, False),
-    "a bias of positions": (3, MASK, {"position_bias": object()}, False),
+    "a bias of positions": (3, MASK, {"position_bias": torch.ones(2, 12, 4, 5)}, False),
     "a cap": (3, MASK, {"softcap": 30.0}, False),
 }
 

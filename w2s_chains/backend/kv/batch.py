@@ -54,6 +54,7 @@ class Batch:
         width: Branches per row.
         fork: First column that belongs to a branch; the shared column lies before it.
         filled: Columns in use.
+        shift: Columns of padding before each row's first token. [B]
         kv: Keys and values per plane: [layers, heads, B, columns, dim].
         cache: The cache that transformers reads and writes.
         frame: Where keys and values lie if work on them can be recorded; it may have more rows.
@@ -108,9 +109,9 @@ class Batch:
         if self.frame is not None:
             columns = self.frame.columns
         self._shifts = [self.filled - upto for upto in self.past]
-        self._shift = torch.tensor(self._shifts, device=device)
+        self.shift = torch.tensor(self._shifts, device=device)
         self._columns = torch.arange(columns, device=device)
-        self._mask = (self._columns >= self._shift[:, None]).long()  # [B, columns]
+        self._mask = (self._columns >= self.shift[:, None]).long()  # [B, columns]
         self.kv = store.gather(self._table(paths, columns), self.frame and self.frame.kv)
         # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
         # Python's garbage collector runs.
@@ -168,7 +169,7 @@ class Batch:
         columns = self._columns[self.filled : end]
         if self.width > 1 and end > self.fork:
             columns = torch.as_tensor(self._alone(np.arange(self.filled, end))).to(columns.device)
-        positions = columns[None, :] - self._shift[:, None]
+        positions = columns[None, :] - self.shift[:, None]
         return positions if self._limit is None else positions.clamp(max=self._limit - 1)
 
     def _alone(self, columns: Ints) -> Ints:

@@ -31,9 +31,17 @@ State = tuple[Tensor, ...]
 
 
 class FixedLayer(CacheLayerMixin):
-    """One layer's cache, in memory that a batch or a frame has allocated: [B, H, columns, D]."""
+    """One layer's cache, in memory that a batch or a frame has allocated: [B, H, columns, D].
+
+    Attributes:
+        indexer_keys: The keys of its indexer, if it has one. [B, columns, D]
+        indexer_position_ids: The positions of all columns in use, in the layer where a model keeps
+            them for its indexers. [n, B, columns in use]
+    """
 
     is_sliding = False
+    indexer_keys: Tensor
+    indexer_position_ids: Tensor | None = None
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         cast(Any, super()).__init__()  # its options have no types
@@ -49,9 +57,14 @@ class FixedLayer(CacheLayerMixin):
 
 
 class Filled(Protocol):
-    """What has columns, the first ``filled`` of which are in use."""
+    """What has columns, the first ``filled`` of which are in use.
+
+    Attributes:
+        shift: Columns of padding before each row's first token. [B]
+    """
 
     filled: int
+    shift: Tensor
 
 
 class GrowingLayer(FixedLayer):
@@ -70,11 +83,27 @@ class GrowingLayer(FixedLayer):
         values[:, :, begin:end] = value_states
         return keys[:, :, :end], values[:, :, :end]
 
+    def update_indexer(self, indexer_key_states: Tensor) -> Tensor:
+        """Write the indexer's keys of new columns, and return all: [B, columns, D]."""
+        begin, end = self._batch.filled, self._batch.filled + indexer_key_states.shape[1]
+        self.indexer_keys[:, begin:end] = indexer_key_states
+        return self.indexer_keys[:, :end]
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._batch.filled + query_length, 0
 
     def get_seq_length(self) -> int:
         return self._batch.filled
+
+
+class ContiguousLayer(GrowingLayer):
+    """Returns copies without gaps, for code that gives keys and values another shape in place."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states)
+        return keys.contiguous(), values.contiguous()
 
 
 class HybridLayer(LinearAttentionLayer, GrowingLayer):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -112,6 +141,10 @@ class Layers:
     Attributes:
         states: Number of states of each layer that has any.
         parts: The tensors of a row's state; none if no layer is recurrent.
+        indexed: Whether some layers choose what they attend to by an indexer.
+        positions: Where a model keeps positions for its indexers: the layer, and how many of each
+            column.
+        contiguous: Whether the model's code needs keys and values without gaps.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -128,11 +161,15 @@ class Layers:
                             empty = torch.zeros_like(state)
                             parts.append(StatePart(layer=i, number=number, kind=kind, empty=empty))
         self.parts = tuple(parts)
+        held: list[Any] = [getattr(own, "indexer_position_ids", None) for own in cache.layers]
+        self.positions = {i: len(own) for i, own in enumerate(held) if own is not None}
+        self.contiguous = False
+        self.indexed = any(indexer_keys(own) is not None for own in cache.layers)
 
     @property
     def plain(self) -> bool:
         """Whether each layer keeps its own keys and values, and nothing else."""
-        return not self.parts and not self._idle
+        return not (self.parts or self._idle or self.indexed or self.contiguous)
 
     def cache(
         self,
@@ -145,18 +182,22 @@ class Layers:
 
         Args:
             batch: Whose columns are filled.
-            planes: Which layers' keys and values lie together.
+            planes: Which layers' keys and values lie together; indexers after their layers.
             kv: They, per plane; maybe for more rows. [layers, heads, rows, columns, dim]
             states: The state of each row; None before its first token. [B]
         """
         layers: dict[int, Any] = {i: DummyLayer() for i in self._idle}
+        growing = ContiguousLayer if self.contiguous else GrowingLayer
         for plane, both in zip(planes, kv, strict=True):
             for at, i in enumerate(plane.layers):
+                if plane.indexer:
+                    layers[i].indexer_keys = both[0][at, 0, : len(states)]
+                    continue
                 keys, values = (held[at].transpose(0, 1)[: len(states)] for held in both)
                 if count := self.states.get(i):
                     layers[i] = HybridLayer(batch, keys, values, count)
                 else:
-                    layers[i] = GrowingLayer(batch, keys, values)
+                    layers[i] = growing(batch, keys, values)
         for i, count in self.states.items():
             if i not in layers:
                 layers[i] = cast(Any, LinearAttentionLayer)(number_of_states=count)
@@ -164,12 +205,21 @@ class Layers:
             for at, part in enumerate(self.parts):
                 rows = [part.empty if state is None else state[at] for state in states]
                 _begin(layers[part.layer], part, torch.cat(rows))
+        for i, count in self.positions.items() if batch.filled else ():
+            columns = torch.arange(batch.filled, device=batch.shift.device)
+            positions = columns - batch.shift[:, None]
+            layers[i].indexer_position_ids = positions.expand(count, -1, -1)
         return Cache(layers=[layers[i] for i in sorted(layers)])
 
     def state(self, cache: Cache, row: int) -> State:
         """Return a copy of a row's state."""
         held = (_held(cache.layers[own.layer])[own.kind][own.number] for own in self.parts)
         return tuple(own[row : row + 1].clone() for own in held if own is not None)
+
+
+def indexer_keys(layer: Any) -> Tensor | None:
+    """Return the keys of a layer's indexer, if it has one: [B, columns, D]."""
+    return getattr(layer, "indexer_keys", None)
 
 
 def _held(layer: Any) -> dict[Kind, dict[int, Tensor | None]]:

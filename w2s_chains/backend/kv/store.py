@@ -18,7 +18,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """Layers whose keys and values have the same shape, dtype and device, stored as one tensor."""
+    """Layers whose keys and values have the same shape, dtype and device, stored as one tensor.
+
+    Attributes:
+        indexer: Whether these are the keys by which layers choose what they attend to, which come
+            beside their keys and values in another plane: one head, and values without numbers.
+    """
 
     layers: tuple[int, ...]
     heads: int
@@ -26,6 +31,7 @@ class Plane:
     value_dim: int
     dtype: torch.dtype
     device: torch.device
+    indexer: bool = False
 
     @property
     def bytes_per_token(self) -> int:

@@ -54,8 +54,8 @@ def grouped_attention(
     """
     rows, heads, count, dim = query.shape
     groups = heads // key.shape[1]
-    plain = all(
-        options.get(name) in (None, 0.0) for name in ("dropout", "position_bias", "softcap")
+    plain = options.get("position_bias") is None and all(
+        options.get(name) in (None, 0.0) for name in ("dropout", "softcap")
     )
     if groups == 1 or attention_mask is None or attention_mask.shape[1] != 1 or not plain:
         return _sdpa_forward(module, query, key, value, attention_mask, scaling=scaling, **options)

@@ -138,7 +138,7 @@ class CausalLM:
             raise refused
 
     def _check_exact(self) -> bool:
-        with narrowed(self.model.config, self.memory):
+        with narrowed(self.model, self.memory):
             return check_exact(self)
 
     def view(self, token_budget: int) -> CausalLM:

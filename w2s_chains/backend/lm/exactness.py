@@ -9,13 +9,14 @@ So a few tokens are read in all these ways when a model is loaded.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.kv.batch import Batch, Path
+from w2s_chains.backend.kv.batch import Batch, Memory, Path
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.backend.lm.positions import window_of
@@ -46,6 +47,7 @@ class Reader(Protocol):
 
     model: Any
     device: torch.device
+    memory: Memory
     takes_positions: bool
     first_position: int
     recurrent: bool
@@ -124,7 +126,16 @@ def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> S
                 "attn_implementation ('eager' or 'sdpa')"
             )
 
-    prefixes, found = _attempt(lm, _CACHED, lambda: _prefixes(lm, ids))
+    def begin() -> tuple[Sequence[Path], Tensor]:
+        return _attempt(lm, _CACHED, lambda: _prefixes(lm, ids))
+
+    try:
+        prefixes, found = begin()
+    except UnsupportedModelError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        lm.memory.layers.contiguous = True
+        prefixes, found = begin()
     require(_CACHED, found, wanted[:2, :_CUT])
     for path, begins in (
         ("incremental reading", prefixes[:1]),
@@ -159,7 +170,8 @@ def _attempt(lm: Reader, path: str, run: Callable[[], Any]) -> Any:
     except Exception as error:  # any code of any architecture
         raise UnsupportedModelError(
             f"model {lm.name!r} cannot be read by {path}: {type(error).__name__}: "
-            f"{brief(error) or 'no message'}; use another model"
+            f"{brief(error) or traceback.extract_tb(error.__traceback__)[-1].line}; use another "
+            "model"
         ) from error
 
 

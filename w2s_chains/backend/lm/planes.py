@@ -11,6 +11,7 @@ import torch
 from transformers.cache_utils import (
     DummyLayer,
     DynamicCache,
+    DynamicIndexedLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -19,13 +20,14 @@ from transformers.cache_utils import (
 )
 
 from w2s_chains.backend.kv.batch import Memory
-from w2s_chains.backend.kv.layers import Layers
+from w2s_chains.backend.kv.layers import Layers, indexer_keys
 from w2s_chains.backend.kv.masks import ALL, Window, Windows
 from w2s_chains.backend.kv.store import Plane
 from w2s_chains.errors import UnsupportedModelError, brief
 
 _KNOWN = (
-    *(DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, LinearAttentionLayer),
+    *(DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer, DummyLayer),
+    LinearAttentionLayer,
     *(LinearAttentionAndFullAttentionLayer, LinearAttentionAndSlidingWindowAttentionLayer),
 )
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
@@ -36,13 +38,9 @@ def find_windows(config: Any) -> Windows:
 
     Raises:
         UnsupportedModelError: A layer keeps something else than keys and values or a recurrent
-            state, or the model reads its prompt with an encoder.
+            state, the model has or had an encoder for its prompt, or it lacks a language.
     """
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"model {name_of(config)!r} has an encoder for the prompt, and its decoder alone does "
-            "not continue texts; use a causal language model (decoder only)"
-        )
+    _check_decoder(config)
     layers: list[Any] = DynamicCache(config=config).layers
     if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in _KNOWN}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
@@ -61,17 +59,57 @@ def find_windows(config: Any) -> Windows:
     return windows if any(window.length for window in windows.values()) else ALL
 
 
+def _check_decoder(config: Any) -> None:
+    name = name_of(config)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"model {name!r} has an encoder for the prompt, and its decoder alone does "
+            "not continue texts; use a causal language model (decoder only)"
+        )
+    if hasattr(config, "decoder_layers") or hasattr(config, "num_decoder_layers"):
+        raise UnsupportedModelError(
+            f"model {name!r} is the decoder of an encoder-decoder, which does not continue texts "
+            "without its encoder, and counts columns; use a causal language model (decoder only)"
+        )
+    if getattr(config, "default_language", "") is None:
+        raise UnsupportedModelError(
+            f"model {name!r} has an adapter for each language, and its config names none; add "
+            "config: {default_language: en_XX} to the model, or another of its languages"
+        )
+
+
 _NARROW = 3
 """Tokens of a window while a model is checked; the check's texts are longer."""
 
+_INDEXER = {"index_topk": 3, "token_budget": 2, "block_topk": 1, "compress_ratio": 2}
+"""What an indexer chooses while a model is checked, in the words of transformers' indexers."""
+
 
 @contextmanager
-def narrowed(config: Any, memory: Memory) -> Generator[None]:
-    """Make windows so short that a few tokens show what they hide.
+def narrowed(model: Any, memory: Memory) -> Generator[None]:
+    """Make windows so short that a few tokens show what they hide, and indexers choose so few.
 
     A model's code takes the length of its windows out of its config whenever it makes a mask. If
     some other code had taken it before, it would now differ from ours.
     """
+    chosen: list[tuple[Any, str, int]] = [
+        (module, name, module.__dict__[name])
+        for module in (model.modules() if memory.layers.indexed else ())
+        for name in _INDEXER.keys() & module.__dict__.keys()
+        if type(module).__name__.endswith("Indexer")
+    ]
+    for module, name, _ in chosen:
+        setattr(module, name, _INDEXER[name])
+    try:
+        with _short_windows(model.config, memory):
+            yield
+    finally:
+        for module, name, number in chosen:
+            setattr(module, name, number)
+
+
+@contextmanager
+def _short_windows(config: Any, memory: Memory) -> Generator[None]:
     windows, names = memory.windows, ("sliding_window", "attention_chunk_size")
     if windows is ALL:
         yield
@@ -125,11 +163,14 @@ def find_layers(model: Any, cache_option: str, device: torch.device) -> tuple[li
         why = f"it cannot fill the cache that its config describes ({type(error).__name__}: "
         raise cannot_branch(model.config, f"{why}{brief(error)})") from error
     layers: dict[tuple[Any, ...], list[int]] = {}
+    indexers: dict[tuple[Any, ...], list[int]] = {}
     ordinary = True
     for i, layer in enumerate(cache.layers):
         k, v = getattr(layer, "keys", None), getattr(layer, "values", None)  # [1, H, 1, D]
         if k is not None and v is not None:
             layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
+        if (own := indexer_keys(layer)) is not None:  # [1, 1, D]
+            indexers.setdefault((1, own.shape[2], 0, own.dtype, own.device), []).append(i)
         ordinary &= type(layer) in _KNOWN and (k is not None or not isinstance(layer, DynamicLayer))
     found = Layers(cache)
     if not layers and not found.parts:
@@ -144,6 +185,8 @@ def find_layers(model: Any, cache_option: str, device: torch.device) -> tuple[li
             value_dim=value_dim,
             dtype=dtype,
             device=device,
+            indexer=kinds is indexers,
         )
-        for (heads, key_dim, value_dim, dtype, device), indices in layers.items()
+        for kinds in (layers, indexers)
+        for (heads, key_dim, value_dim, dtype, device), indices in kinds.items()
     ], found
