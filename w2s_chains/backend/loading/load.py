@@ -26,6 +26,7 @@ from w2s_chains.backend.loading.locate import (
 )
 from w2s_chains.backend.loading.placement import device_of, options_of
 from w2s_chains.backend.loading.safety import check_safe
+from w2s_chains.backend.text.generation import end_ids, suppressed_ids
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, did_you_mean
@@ -109,7 +110,9 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
             )
         except OSError:  # the model has no generation config
             generation = cast(Any, GenerationConfig).from_model_config(config)
-    return config, Tokenizer(tokenizer, spec.prompt_template(), _end_ids(generation))
+    return config, Tokenizer(
+        tokenizer, spec.prompt_template(), end_ids(generation), suppressed_ids(generation)
+    )
 
 
 def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
@@ -123,17 +126,13 @@ def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
             generation = cast(Any, GenerationConfig).from_pretrained(source)
         except OSError:  # the model has no generation config
             generation = None
-    return Tokenizer(tokenizer, template, _end_ids(generation))
+    return Tokenizer(tokenizer, template, end_ids(generation))
 
 
 def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> Tokenizer:
-    """Wrap the tokenizer of a loaded model, with all of the model's end tokens."""
-    return Tokenizer(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))
-
-
-def _end_ids(generation: Any) -> list[int]:
-    ends = getattr(generation, "eos_token_id", None)
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    """Wrap the tokenizer of a loaded model, with what its generation config says of tokens."""
+    generation = getattr(model, "generation_config", None)
+    return Tokenizer(tokenizer, template, end_ids(generation), suppressed_ids(generation))
 
 
 def _override(config: PreTrainedConfig, spec: Model) -> None:
