@@ -38,6 +38,10 @@ class RawPromptWarning(UserWarning):
     """A model that has a chat template, or may have one, reads prompts without it."""
 
 
+class GenerationConfigWarning(UserWarning):
+    """A model's generation config sets options that change nothing here."""
+
+
 class ConstraintError(W2SError, ValueError):
     """A constraint on the answer cannot be satisfied, or not within the tokens allowed."""
 

@@ -1,4 +1,7 @@
-"""Files that a user names: text within bounds, and YAML that says only what it seems to say."""
+"""Files that a user names: text within bounds, and YAML that says only what it seems to say.
+
+Some are named by environment variables, and apply to all configs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any, cast
 
 import yaml
 
-from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.errors import ConfigError, ModelNotFoundError, did_you_mean, shown
 from w2s_chains.values import MAX_DEPTH, refuse_excess
 
 MAX_YAML_BYTES = 16 * 2**20
@@ -21,6 +24,9 @@ MAX_YAML_BYTES = 16 * 2**20
 
 PATIENCE = 60.0
 """Seconds to wait for the next text of a pipe or another stream."""
+
+MODEL_PATHS = "W2S_MODEL_PATHS"
+"""The environment variable that names a YAML file of hub ids and the folders of these models."""
 
 _TRAPS = (
     (re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"), "in base 60"),
@@ -212,3 +218,51 @@ class _Loader(yaml.SafeLoader):
 
     def _place(self, node: yaml.Node) -> str:
         return f"{self.source}:{node.start_mark.line + 1}"
+
+
+def read_user_file(variable: str, what: str) -> tuple[Path, Mapping[str, Any]] | None:
+    """Read the YAML file that an environment variable names.
+
+    Args:
+        variable: The environment variable.
+        what: What the file maps to what, for messages.
+
+    Returns:
+        The file's path and its mapping; None if the variable is not set.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not a mapping.
+    """
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    path = Path(name).expanduser()
+    try:
+        values: Any = parse_yaml(read_text(path, "file"), str(path))[1]
+    except ConfigError as error:
+        raise ConfigError(f"{variable} names the file {name!r}: {error}") from error
+    found: Mapping[Any, Any] | None = {} if values is None else values
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise ConfigError(f"{variable} names the file {name!r}, which must map {what}")
+    return path, found
+
+
+def local_path(model: str) -> str:
+    """Return the path that the file named by ``W2S_MODEL_PATHS`` gives for a model, else its name.
+
+    A relative path is relative to the folder of that file.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not a mapping.
+        ModelNotFoundError: There is nothing at the path.
+    """
+    found = read_user_file(MODEL_PATHS, "names of models to their folders")
+    if found is None or model not in found[1]:
+        return model
+    path = found[0].parent / Path(str(found[1][model])).expanduser()
+    if not path.exists():
+        raise ModelNotFoundError(
+            f"model {model!r} is saved at {str(path)!r}, says the file that {MODEL_PATHS} names, "
+            "but nothing is there; correct the path, or remove the line to use the hub"
+        )
+    return str(path)

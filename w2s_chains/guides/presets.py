@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from w2s_chains.backend.loading.env_files import read_user_file
 from w2s_chains.errors import ConfigError, did_you_mean, shown
+from w2s_chains.user_files import read_user_file
 
 PRESETS = "W2S_PRESETS"
 """The environment variable that names a YAML file of further presets, like ``presets.yaml``."""

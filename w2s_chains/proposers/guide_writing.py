@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.sampling.chunks import Drawn, sample
 from w2s_chains.backend.sampling.draws import Draw
+from w2s_chains.backend.text.generation import warn_of_ignored
 from w2s_chains.backend.text.stop_strings import cut_at_stop, end_of_chunk
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.contracts import BaseGuidePair
@@ -77,6 +78,7 @@ class GuideWriter:
             place=(salt_of(request.seed, *guide.tokenizer.prompt_ids(h.prompt)), stream, "guide"),
             n_tokens=h.n_tokens,
             known=guide.tokenizer.size,
+            suppressed=guide.tokenizer.suppressed_ids,
             until=until,
             end_of=functools.partial(
                 end_of_chunk, until, guide.tokenizer, self._context(h), self._pending(h)
@@ -170,4 +172,5 @@ def require_writer(guides: BaseGuidePair | None, vocabulary: str) -> GuideWriter
             "as guides=..., or use another strategy"
         )
     tuned: LocalModel = both[0]
+    warn_of_ignored(tuned.lm.name, tuned.lm.model)
     return GuideWriter(tuned, tuned.tokenizer.vocabulary == vocabulary)

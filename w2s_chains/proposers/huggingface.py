@@ -13,6 +13,7 @@ from w2s_chains.backend.loading.local_model import LocalModel
 from w2s_chains.backend.sampling.chunks import Drawn, sample
 from w2s_chains.backend.sampling.draws import Draw
 from w2s_chains.backend.sampling.speculative import speculate
+from w2s_chains.backend.text.generation import warn_of_ignored
 from w2s_chains.backend.text.stop_strings import cut_at_stop, end_of_chunk
 from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
@@ -48,6 +49,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
             self.call_format = tokenizer.chat.call_format
         if spec is not None:
             warn_of_raw_prompts(tokenizer, spec.model_fields_set)
+        warn_of_ignored(lm.name, lm.model)
 
     # Repeated here since key_of and config_of do not accept inherited ones.
     to_config = LocalModel.to_config
@@ -188,6 +190,7 @@ class HuggingFaceProposer(LocalModel, Proposer):
             state=self._state(h, request.constraint),
             weights=(request.steering, -request.steering) if pair else (),
             known=self.tokenizer.size,
+            suppressed=self.tokenizer.suppressed_ids,
             rank=number if request.distinct else None,
             parent_place=(salt, h.stream),
             until=until,

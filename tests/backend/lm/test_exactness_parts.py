@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from w2s_chains.backend.lm.exactness import (
-    _difference,
     _rounding,
     _texts,
     check_exact,
+    difference,
 )
 from w2s_chains.backend.lm.positions import longest_text, rope_border, window_of
 from w2s_chains.errors import ProposerError, UnsupportedModelError
@@ -444,16 +444,16 @@ def test_a_model_without_positions_has_no_longest_text() -> None:
 
 
 def test_the_difference_is_a_share_of_the_norm() -> None:
-    def difference(found: list[float], wanted: list[float]) -> float:
-        return _difference(*(torch.tensor(own, dtype=torch.float32) for own in (found, wanted)))
+    def apart(found: list[float], wanted: list[float]) -> float:
+        return difference(*(torch.tensor(own, dtype=torch.float32) for own in (found, wanted)))
 
     nan, inf = math.nan, math.inf
-    assert difference([1, 4], [1, 3]) == pytest.approx(1 / math.sqrt(2))
-    assert difference([4, 7], [1, 3]) == pytest.approx(5 / math.sqrt(2))
-    assert difference([1, 4, 5], [1, 3, -inf]) == pytest.approx(1 / math.sqrt(2))
-    assert difference([1, nan], [1, 3]) == difference([1, inf], [1, 3]) == inf
-    assert difference([9, 9], [nan, inf]) == 0.0, "there is nothing to compare with"
-    assert difference([2, 5], [2, 2]) == pytest.approx(3), "there is no norm"
+    assert apart([1, 4], [1, 3]) == pytest.approx(1 / math.sqrt(2))
+    assert apart([4, 7], [1, 3]) == pytest.approx(5 / math.sqrt(2))
+    assert apart([1, 4, 5], [1, 3, -inf]) == pytest.approx(1 / math.sqrt(2))
+    assert apart([1, nan], [1, 3]) == apart([1, inf], [1, 3]) == inf
+    assert apart([9, 9], [nan, inf]) == 0.0, "there is nothing to compare with"
+    assert apart([2, 5], [2, 2]) == pytest.approx(3), "there is no norm"
 
 
 def test_rounding_is_small_where_everything_is_exact() -> None:

@@ -19,5 +19,6 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights are loaded")
 
     monkeypatch.setattr(
-        "w2s_chains.backend.loading.load.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
+        "w2s_chains.backend.loading.text_part.AutoModelForCausalLM.from_pretrained",
+        staticmethod(fail),
     )

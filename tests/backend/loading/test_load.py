@@ -250,7 +250,8 @@ def test_a_missing_package_is_named(
         raise ImportError("FlashAttention2 cannot be used:\nthe package is not installed.")
 
     monkeypatch.setattr(
-        "w2s_chains.backend.loading.load.AutoModelForCausalLM.from_pretrained", staticmethod(fail)
+        "w2s_chains.backend.loading.text_part.AutoModelForCausalLM.from_pretrained",
+        staticmethod(fail),
     )
     model = str(tiny_folders["proposer"])
     refused(ConfigError, model, "cannot be used: the package is not installed", model=model)

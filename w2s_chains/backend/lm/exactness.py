@@ -84,8 +84,8 @@ def check_exact(lm: Reader) -> bool:
     rounding = _rounding(lm)
     # Another text below may change the rounding, as it changes how many tokens an expert gets.
     beside = _attempt(lm, "a plain forward", lambda: _plain(lm, ids[[0, 1, 1]]))[0]
-    changed = _difference(wanted[2, :-1], wanted[0, :-1])
-    if not changed <= max(_UNSEEN[rounding], _NOISE * _difference(beside, wanted[0])):
+    changed = difference(wanted[2, :-1], wanted[0, :-1])
+    if not changed <= max(_UNSEEN[rounding], _NOISE * difference(beside, wanted[0])):
         raise UnsupportedModelError(
             f"model {lm.name!r} does not read from left to right: another last token changes the "
             f"logits of earlier tokens by {changed:.1%}; use a causal language model, or switch "
@@ -95,7 +95,7 @@ def check_exact(lm: Reader) -> bool:
     # The same texts in another shape are rounded in another way.
     longer = torch.cat((ids[:2], ids[:2].flip(0)), dim=1)
     again = _attempt(lm, "a plain forward", lambda: _plain(lm, longer))[:, :_LENGTH]
-    noise = max(_difference(again[i], wanted[i]) for i in (0, 1))
+    noise = max(difference(again[i], wanted[i]) for i in (0, 1))
     tolerance = max(rounding, min(_NOISE * noise, _MOST_NOISE * rounding))
 
     try:
@@ -117,7 +117,7 @@ def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> S
     """Compare each way without branches; return the prefixes that were read."""
 
     def require(path: str, found: Tensor, expected: Tensor) -> None:
-        apart = _difference(found, expected)
+        apart = difference(found, expected)
         if not apart <= tolerance:
             raise UnsupportedModelError(
                 f"model {lm.name!r} is read wrongly by {path}: its logits differ from those of one "
@@ -149,17 +149,21 @@ def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> S
 
 def _texts(lm: Reader) -> Tensor:
     """Make two texts, and the first once more with another last token: [3, n]."""
-    config: dict[str, Any] = lm.model.config.to_dict()
+    ids = usual_tokens(lm.model.config, min(lm.vocabulary_size, lm.rows), 2 * _LENGTH + 1)
+    first, second, other = ids[:_LENGTH], ids[_LENGTH:-1], ids[-1]
+    return torch.tensor([first, second, [*first[:-1], other]], device=lm.device)
+
+
+def usual_tokens(config: Any, size: int, count: int) -> list[int]:
+    """Return so many tokens below ``size`` that a model's config names nowhere as special."""
     special: set[int] = set()
-    for name, value in config.items():
+    for name, value in config.to_dict().items():
         if name.endswith(("_id", "_ids", "_index")):
             several = cast("list[Any]", value) if isinstance(value, list) else [value]
             special.update(i for i in several if isinstance(i, int))
-    usual = [i for i in range(min(lm.vocabulary_size, lm.rows)) if i not in special] or [0]
-    step = max(1, len(usual) // (2 * _LENGTH + 1))
-    ids = [usual[(1 + i * step) % len(usual)] for i in range(2 * _LENGTH + 1)]
-    first, second, other = ids[:_LENGTH], ids[_LENGTH:-1], ids[-1]
-    return torch.tensor([first, second, [*first[:-1], other]], device=lm.device)
+    usual = [i for i in range(size) if i not in special] or [0]
+    step = max(1, len(usual) // count)
+    return [usual[(1 + i * step) % len(usual)] for i in range(count)]
 
 
 def _attempt(lm: Reader, path: str, run: Callable[[], Any]) -> Any:
@@ -190,7 +194,7 @@ def _rounding(lm: Reader) -> float:
     return _FULL if full else _HALF
 
 
-def _difference(found: Tensor, wanted: Tensor) -> float:
+def difference(found: Tensor, wanted: Tensor) -> float:
     """Return the norm of the difference as a share of the norm, where ``wanted`` is finite."""
     finite = wanted.isfinite()
     if not bool(finite.any()):
@@ -240,7 +244,7 @@ def _branches(
     runs = [lambda: _at_once(lm, ids, prefixes), lambda: _by_column(lm, ids, prefixes, gap)]
     try:
         return all(
-            _difference(found, wanted[i, upto : upto + _STEPS]) <= tolerance
+            difference(found, wanted[i, upto : upto + _STEPS]) <= tolerance
             for run in runs
             for i, upto, found in run()
         )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -17,6 +15,7 @@ from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.attention import check_pads
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.planes import find_windows
+from w2s_chains.backend.lm.positions import text_config
 from w2s_chains.backend.loading.config import Model, no_graphs_of_adapters
 from w2s_chains.backend.loading.locate import (
     check_complete,
@@ -26,6 +25,8 @@ from w2s_chains.backend.loading.locate import (
 )
 from w2s_chains.backend.loading.placement import device_of, options_of
 from w2s_chains.backend.loading.safety import check_safe
+from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
+from w2s_chains.backend.text.generation import end_ids, suppressed_ids
 from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, did_you_mean
@@ -44,7 +45,7 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
     device = device_of(spec)
     source, files = locate(spec.model, spec.revision)
     with clear_errors_of(spec.model):
-        loaded = cast(Any, AutoModelForCausalLM).from_pretrained(
+        loaded = auto_class(spec.model, config).from_pretrained(
             source,
             config=config,
             **files,
@@ -53,8 +54,11 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
             use_safetensors=None if "gguf_file" in files else True,
             output_loading_info=True,
         )
-        model, found = loaded
-        check_complete(spec.model, found, "causal language model")
+        whole, found = loaded
+        model = text_part(spec.model, whole)
+        missing = weights_of(model, whole, found["missing_keys"])
+        check_complete(spec.model, {"missing_keys": missing}, "causal language model")
+        del loaded, whole
         if spec.device_map is None and spec.quantization_config is None:
             model = model.to(device)
         lm = CausalLM(model, cuda_graphs=spec.cuda_graphs)
@@ -90,11 +94,7 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
             source, **files, trust_remote_code=False
         )
         _override(config, spec)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ConfigError(
-                f"model {spec.model!r} is no causal language model: transformers has no "
-                f"AutoModelForCausalLM for {type(config).__name__}"
-            )
+        auto_class(spec.model, config)  # refuses what has no language model
         find_windows(config)  # refuses what cannot branch, before weights load
         check_safe(spec.model, source, files, config)
         check_pads(spec.attn_implementation or getattr(config, "_attn_implementation", None))
@@ -109,7 +109,9 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
             )
         except OSError:  # the model has no generation config
             generation = cast(Any, GenerationConfig).from_model_config(config)
-    return config, Tokenizer(tokenizer, spec.prompt_template(), _end_ids(generation))
+    return config, Tokenizer(
+        tokenizer, spec.prompt_template(), end_ids(generation), suppressed_ids(generation)
+    )
 
 
 def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
@@ -123,25 +125,22 @@ def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
             generation = cast(Any, GenerationConfig).from_pretrained(source)
         except OSError:  # the model has no generation config
             generation = None
-    return Tokenizer(tokenizer, template, _end_ids(generation))
+    return Tokenizer(tokenizer, template, end_ids(generation))
 
 
 def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> Tokenizer:
-    """Wrap the tokenizer of a loaded model, with all of the model's end tokens."""
-    return Tokenizer(tokenizer, template, _end_ids(getattr(model, "generation_config", None)))
-
-
-def _end_ids(generation: Any) -> list[int]:
-    ends = getattr(generation, "eos_token_id", None)
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    """Wrap the tokenizer of a loaded model, with what its generation config says of tokens."""
+    generation = getattr(model, "generation_config", None)
+    return Tokenizer(tokenizer, template, end_ids(generation), suppressed_ids(generation))
 
 
 def _override(config: PreTrainedConfig, spec: Model) -> None:
-    known = config.to_dict()
+    parts: list[PreTrainedConfig] = [text_config(config), config]
+    known = {name: part for part in parts for name in part.to_dict()}
     for name, value in spec.config.items():
         if name not in known:
             raise ConfigError(
                 f"the config of model {spec.model!r} has no field {name!r} to override"
                 f"{did_you_mean(name, known)}"
             )
-        setattr(config, name, value)
+        setattr(known[name], name, value)

@@ -18,7 +18,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from w2s_chains.backend.lm.adapters import CONFIG, WEIGHTS
 from w2s_chains.backend.loading.embedded import embedded_path
-from w2s_chains.backend.loading.env_files import local_path
 from w2s_chains.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -26,6 +25,7 @@ from w2s_chains.errors import (
     W2SError,
     brief,
 )
+from w2s_chains.user_files import local_path
 
 _hub = cast(Any, huggingface_hub)  # it is only partly typed
 get_hf_file_metadata, hf_hub_download = _hub.get_hf_file_metadata, _hub.hf_hub_download

@@ -38,6 +38,7 @@ class Draw:
             into ``sampling.max_tokens``.
         weights: Weight of each steering model's log-probabilities.
         known: Tokens of the vocabulary; later rows of the model's table are padding.
+        suppressed: Tokens that are never sampled.
         rank: The first token is the one with this place, from 0, in the order in which tokens are
             drawn without replacement; None draws it independently of the siblings.
         parent_place: Seeds the noise of draws without replacement, which siblings share.
@@ -55,6 +56,7 @@ class Draw:
     state: GrammarState | None = None
     weights: tuple[float, ...] = ()
     known: int = ALL_TOKENS
+    suppressed: tuple[int, ...] = ()
     rank: int | None = None
     parent_place: tuple[object, ...] = ()
     until: Until | None = None

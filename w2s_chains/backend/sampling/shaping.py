@@ -34,6 +34,8 @@ class Shaper:
         self._temperature, self._top_p, self._top_k, self._least, self._penalty = packed[:5]
         self._weights = packed[5:]
         self._ranks = any(p.top_p < 1 or p.top_k is not None for p in params)
+        self._suppressed = draws[0].suppressed  # all draws are from one model
+        self._hidden: dict[int, Tensor] = {}
         self._limits = any(p.min_p for p in params)
         self._penalises = any(p.repetition_penalty != 1 for p in params)
         if self._penalises:
@@ -52,18 +54,30 @@ class Shaper:
         return base
 
     def shaped(self, logits: Tensor, sampled: Sequence[Tensor], allowed: Tensor | None) -> Tensor:
-        """Return the logits to sample from: penalised, masked, tempered and filtered: [B, V]."""
+        """Return the logits to sample from: penalised, masked, tempered and filtered: [B, V].
+
+        It returns a copy.
+        """
         if self._penalises:
             logits = self._penalised(logits, sampled)
         if allowed is not None:
             logits = logits.masked_fill(~allowed, float("-inf"))
         logits = logits / self._temperature
+        if self._suppressed:
+            logits.index_fill_(1, self._suppressed_of(logits), float("-inf"))
         kept = self._ranked(logits) if self._ranks else logits
         if not self._limits:
             return kept
         # p >= min_p * max p, in logarithms; no rounding may exclude the likeliest token itself.
         far = logits < logits.amax(1, keepdim=True) + self._least
         return kept.masked_fill(far, float("-inf"))
+
+    def _suppressed_of(self, logits: Tensor) -> Tensor:
+        """Return the suppressed tokens that a table has; models' tables differ in size."""
+        if (size := logits.shape[1]) not in self._hidden:
+            ids = [token for token in self._suppressed if token < size]
+            self._hidden[size] = torch.tensor(ids, dtype=torch.long, device=logits.device)
+        return self._hidden[size]
 
     def _penalised(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
         seen = torch.cat([self._seen, *(ids[:, None] for ids in sampled)], dim=1)

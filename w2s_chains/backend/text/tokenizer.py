@@ -32,13 +32,20 @@ _locks: WeakKeyDictionary[Any, ForkSafeLock] = WeakKeyDictionary()
 class Tokenizer:
     """One model's tokenizer together with its prompt template."""
 
-    def __init__(self, hf_tokenizer: Any, template: PromptTemplate, end_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        hf_tokenizer: Any,
+        template: PromptTemplate,
+        end_ids: Sequence[int],
+        suppressed_ids: Sequence[int] = (),
+    ) -> None:
         """Wrap a tokenizer.
 
         Args:
             hf_tokenizer: A transformers tokenizer.
             template: How to render prompts.
             end_ids: Tokens with which the model ends its turn, besides the tokenizer's own.
+            suppressed_ids: Tokens that the model never says.
 
         Raises:
             ConfigError: The template needs a chat template, and the tokenizer has none.
@@ -66,6 +73,7 @@ class Tokenizer:
         """The end-of-turn token that follows an answer in this model's format."""
         known = {*end_ids, self.end_id, hf_tokenizer.eos_token_id}
         self.end_ids: tuple[int, ...] = tuple(sorted(i for i in known if i is not None))
+        self.suppressed_ids: tuple[int, ...] = tuple(suppressed_ids)
 
     @functools.cached_property
     def size(self) -> int:
