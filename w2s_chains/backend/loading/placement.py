@@ -6,7 +6,7 @@ import copy
 from typing import Any, cast
 
 import torch
-from transformers.quantizers import AutoHfQuantizer
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from w2s_chains.backend.loading.config import Placement
 from w2s_chains.backend.loading.locate import held_back
