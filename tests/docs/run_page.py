@@ -32,6 +32,7 @@ LACKS = {
     "hub": ("ModelNotFoundError", ""),
     "GPU": ("ConfigError", "cannot be used on this machine"),
     "server": ("ServerError", ""),
+    "torchao": ("ModuleNotFoundError", "torchao"),
 }
 """What a page may say that a block needs: the error that it must end in here, and its message."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.helpers.loading import refused
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.load import load
+from w2s_chains.backend.loading.locate import locate
 from w2s_chains.errors import ConfigError, ModelNotFoundError
 
 
@@ -80,3 +82,27 @@ def test_a_cached_hub_model_needs_no_network(
 def test_a_revision_is_for_the_hub(tiny_folders: dict[str, Path]) -> None:
     for name in (str(tiny_folders["proposer"]), "embedded:reviews-tuned"):
         refused(ConfigError, "revision 'v1'", "hub", "leave it out", model=name, revision="v1")
+
+
+def test_a_gguf_file_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    where = "w2s_chains.backend.loading.locate."
+    name = "owner/name-GGUF/q4/model.Q4_K_M.gguf"
+    monkeypatch.setattr(where + "get_hf_file_metadata", lambda url, **_: asked.append(url))
+    assert locate(name) == ("owner/name-GGUF", {"gguf_file": "q4/model.Q4_K_M.gguf"})
+    assert locate(name, "v1")[1] == {"gguf_file": "q4/model.Q4_K_M.gguf", "revision": "v1"}
+    begin = "https://huggingface.co/owner/name-GGUF/resolve"
+    assert [unquote(url) for url in asked] == [
+        f"{begin}/{at}/q4/model.Q4_K_M.gguf" for at in ("main", "v1")
+    ]
+
+    def unreachable(url: str, **options: Any) -> None:
+        raise httpx.ConnectError("no network")
+
+    monkeypatch.setattr(where + "get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    cached = str(tmp_path / "q4" / "model.Q4_K_M.gguf")
+    monkeypatch.setattr(where + "try_to_load_from_cache", lambda *_, **__: cached)
+    assert locate(name) == (str(tmp_path / "q4"), {"gguf_file": "model.Q4_K_M.gguf"})
+    monkeypatch.setattr(where + "try_to_load_from_cache", lambda *_, **__: None)
+    refused(ModelNotFoundError, name.split("/q4")[0], "cannot be reached", model=name)

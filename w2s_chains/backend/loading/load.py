@@ -23,7 +23,11 @@ from w2s_chains.backend.loading.locate import (
     locate,
     locate_adapter,
 )
-from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.backend.loading.placement import (
+    check_quantization,
+    device_of,
+    options_of,
+)
 from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
 from w2s_chains.backend.text.generation import end_ids, suppressed_ids
@@ -44,12 +48,13 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
     config, text = preview(spec)
     device = device_of(spec)
     source, files = locate(spec.model, spec.revision)
+    quantized = check_quantization(spec.model, spec, config)
     with clear_errors_of(spec.model):
         loaded = auto_class(spec.model, config).from_pretrained(
             source,
             config=config,
             **files,
-            **options_of(spec, device),
+            **options_of(spec, device, quantized=quantized),
             trust_remote_code=False,
             use_safetensors=None if "gguf_file" in files else True,
             output_loading_info=True,
@@ -59,8 +64,10 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
         missing = weights_of(model, whole, found["missing_keys"])
         check_complete(spec.model, {"missing_keys": missing}, "causal language model")
         del loaded, whole
-        if spec.device_map is None and spec.quantization_config is None:
+        if spec.device_map is None and not quantized:
             model = model.to(device)
+        if "gguf_file" in files:
+            model.config.quantization_config = None  # weights of such a file are dequantised
         lm = CausalLM(model, cuda_graphs=spec.cuda_graphs)
     return share(lm, text, spec)
 
@@ -97,6 +104,7 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
         auto_class(spec.model, config)  # refuses what has no language model
         find_windows(config)  # refuses what cannot branch, before weights load
         check_safe(spec.model, source, files, config)
+        check_quantization(spec.model, spec, config)
         check_pads(spec.attn_implementation or getattr(config, "_attn_implementation", None))
         if spec.adapter is not None:
             check_adapter(spec.adapter, locate_adapter(spec.adapter))

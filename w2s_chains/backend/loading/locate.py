@@ -31,6 +31,7 @@ _hub = cast(Any, huggingface_hub)  # it is only partly typed
 get_hf_file_metadata, hf_hub_download = _hub.get_hf_file_metadata, _hub.hf_hub_download
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HUB_GGUF = re.compile(r"(\w[\w.-]*/\w[\w.-]*)/(\w[\w./-]*\.gguf)")
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for an answer from the hub."""
 
@@ -119,7 +120,8 @@ def locate(
     """Find a model, and return the arguments for ``from_pretrained``.
 
     Args:
-        name: Hub id, local folder, GGUF file, or ``embedded:NAME``. If the YAML file named by
+        name: Hub id, local folder, GGUF file here or on the hub (``owner/name/file.gguf``), or
+            ``embedded:NAME``. If the YAML file named by
             ``W2S_MODEL_PATHS`` lists it, that file's path is used instead.
         revision: Branch, tag or commit on the hub.
         file: A file that every such model on the hub has.
@@ -139,6 +141,12 @@ def locate(
         found = str(path.parent), {"gguf_file": path.name}
     elif path.is_dir():
         found = str(path), {}
+    elif on_hub := _HUB_GGUF.fullmatch(name):
+        repository, gguf = on_hub.groups()
+        if snapshot := _snapshot(repository, revision, gguf):
+            return str(snapshot), {"gguf_file": Path(gguf).name}
+        named = {} if revision is None else {"revision": revision}
+        return repository, {"gguf_file": gguf, **named}
     elif path.suffix == ".gguf" or not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(
             f"model {name!r} is neither a file nor a folder here, and no hub id (owner/name); "
