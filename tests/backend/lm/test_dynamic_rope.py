@@ -11,7 +11,6 @@ from tests.helpers import tiny
 from tests.helpers.plain import alone, family, searched
 from w2s_chains import HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.loading.config import Model
 from w2s_chains.errors import PromptError
 
 TRAINED = 64
@@ -48,9 +47,7 @@ def test_longer_texts_are_refused_unless_another_scaling_is_named(tmp_path: Path
         guide.loglikelihood([long(guide, TRAINED + 1)])
     model.save_pretrained(tmp_path)
     tiny.byte_tokenizer().save_pretrained(tmp_path)
-    other = HuggingFaceGuide.from_pretrained(
-        Model(model=str(tmp_path), config={"rope_parameters": SCALED})
-    )
+    other = HuggingFaceGuide.from_pretrained(str(tmp_path), config={"rope_parameters": SCALED})
     assert other.lm.max_positions == 4 * TRAINED
     h = long(other, 3 * TRAINED)
     assert other.loglikelihood([h]) == pytest.approx([alone(other, h)], abs=5e-3)
