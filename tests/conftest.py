@@ -67,7 +67,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "untuned": base,
         "gpt2": tiny.gpt2(320, seed=3),
         "windowed": tiny.mistral(320),
-        "indexed": families.tiny("deepseek_v32"),
+        "compressed": families.tiny("deepseek_v4"),
     }
     folders = {}
     for name, model in models.items():

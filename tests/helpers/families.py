@@ -26,7 +26,10 @@ _RULES: list[tuple[str, Any]] = [
     (r"max_position_embeddings|n_positions|n_ctx|max_seq_len|model_max_length|seq_length", 512),
     (r"(max_)?(target|source)_positions", 512),
     (r"num_(key_value|kv)_heads|num_global_key_value_heads|n_head_kv|multi_query_group_num", 2),
-    (r"index_n_heads", 32),  # with few of them many scores are 0, and a choice between equals is any
+    (
+        r"index_n_heads",
+        32,
+    ),  # with few of them many scores are 0, and a choice between equals is any
     (r".*(num_|n_)?heads?(_num)?|n_head", 4),
     (r"(num_|n_)?(hidden_)?layers?|num_(encoder|decoder)_layers|(encoder|decoder)_layers", 2),
     (r"index_topk", 8),

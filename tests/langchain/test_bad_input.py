@@ -361,10 +361,10 @@ def test_a_model_that_cannot_be_found(tiny_folders: dict[str, Path], name: str, 
 
 @pytest.mark.parametrize("role", ["proposer", "tuned"])
 def test_a_model_that_cannot_branch(tiny_folders: dict[str, Path], role: str) -> None:
-    models = {"proposer": "proposer", "tuned": "tuned", "untuned": "untuned"} | {role: "indexed"}
+    models = {"proposer": "proposer", "tuned": "tuned", "untuned": "untuned"} | {role: "compressed"}
     refs = {key: str(tiny_folders[value]) for key, value in models.items()}
     refused(
         UnsupportedModelError,
         lambda: W2SLLM.from_pretrained(refs.pop("proposer"), **refs),
-        [str(tiny_folders["indexed"]), "cannot branch", "DynamicIndexedLayer"],
+        [str(tiny_folders["compressed"]), "cannot branch", "DeepseekV4CSACache"],
     )

@@ -27,8 +27,9 @@ from transformers import (
 )
 
 from tests.helpers import tiny
-from tests.helpers.plain import SIZES, build, searched
+from tests.helpers.plain import SIZES, build, family, searched
 from w2s_chains import Expand, HuggingFaceGuide, HuggingFaceProposer, Hypothesis, SamplingParams
+from w2s_chains.backend.kv.layers import ContiguousLayer, GrowingLayer
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.errors import UnsupportedModelError
 
@@ -205,11 +206,31 @@ def test_an_encoder_is_refused_unless_it_is_made_a_decoder(kind: str) -> None:
 
 
 def test_a_decoder_of_an_encoder_is_refused() -> None:
-    """It counts columns, so that padding moves its positions."""
+    """It counts columns, so that padding would move its positions."""
     config = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4,
               "decoder_ffn_dim": 64, "init_std": 0.3}  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="padding on the left"):
+    with pytest.raises(UnsupportedModelError, match="decoder of an encoder-decoder"):
         CausalLM(build(BartForCausalLM, BartConfig, **config))
+
+
+def test_keys_without_gaps_for_code_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-NeoX Japanese gives keys another shape in place."""
+    model = family("gpt_neox_japanese", intermediate_multiple_size=2)
+    assert CausalLM(model).memory.layers.contiguous
+    assert not CausalLM(tiny.llama(320)).memory.layers.contiguous
+    searched(model)
+    monkeypatch.setattr(ContiguousLayer, "update", GrowingLayer.update)  # control
+    with pytest.raises(UnsupportedModelError, match="a cached forward: RuntimeError: view size"):
+        CausalLM(model)
+
+
+def test_a_failure_without_a_message_shows_the_line() -> None:
+    """XLM's code wants the whole text each time."""
+    model = family("xlm", emb_dim=32, n_layers=2, n_heads=4, causal=True)
+    with pytest.raises(
+        UnsupportedModelError, match=r"incremental reading: .*assert mask\.size\(\)"
+    ):
+        CausalLM(model)
 
 
 def test_windows_that_the_cache_does_not_show() -> None:

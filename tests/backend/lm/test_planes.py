@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    DeepseekV32Config,
+    BartConfig,
+    DeepseekV4Config,
     Gemma3TextConfig,
     JambaConfig,
     Llama4TextConfig,
     MistralConfig,
     T5Config,
+    XmodConfig,
 )
 from transformers.cache_utils import StaticLayer
 
@@ -36,7 +38,9 @@ def test_models_whose_cache_cannot_branch_are_named() -> None:
     assert find_windows(tiny.llama(320).config) is ALL
     for config, told in (
         (T5Config(), "model 't5' has an encoder for the prompt.*decoder only"),
-        (DeepseekV32Config(), "'deepseek_v32' cannot branch: its cache .*Indexed"),
+        (BartConfig(is_encoder_decoder=False), "'bart' is the decoder of an encoder.*decoder only"),
+        (XmodConfig(), "'xmod' has an adapter.*config: {default_language: en_XX}"),
+        (DeepseekV4Config(), "'deepseek_v4' cannot branch: its cache has layers of type"),
     ):
         with pytest.raises(UnsupportedModelError, match=told):
             find_windows(config)
@@ -71,7 +75,7 @@ def test_windows_are_short_while_they_are_checked() -> None:
     lm = CausalLM(tiny.mistral(320))
     config: Any = lm.model.config
     for failing in (False, True):
-        with contextlib.suppress(ValueError), narrowed(config, lm.memory):
+        with contextlib.suppress(ValueError), narrowed(lm.model, lm.memory):
             assert (config.sliding_window, lm.memory.windows) == (
                 3, {"sliding_attention": Window(3)}
             )  # fmt: skip

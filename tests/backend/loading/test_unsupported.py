@@ -18,13 +18,13 @@ from w2s_chains.errors import ConfigError, UnsupportedModelError
 def test_layers_that_keep_something_else_are_refused_before_weights_load(
     tiny_folders: dict[str, Path], no_weights: None
 ) -> None:
-    model = str(tiny_folders["indexed"])
-    refused(UnsupportedModelError, model, "cannot branch", "DynamicIndexedLayer", model=model)
+    model = str(tiny_folders["compressed"])
+    refused(UnsupportedModelError, model, "cannot branch", "DeepseekV4CSACache", model=model)
     with pytest.raises(ConfigError, match="weights are loaded"):  # control
         load(Model(model=str(tiny_folders["windowed"])))
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v32", "rwkv"])
+@pytest.mark.parametrize("kind", ["deepseek_v4", "rwkv"])
 def test_such_a_model_by_hand_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match="cannot branch"):
         HuggingFaceProposer(families.tiny(kind), tiny.byte_tokenizer())

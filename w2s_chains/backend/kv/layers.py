@@ -161,8 +161,10 @@ class Layers:
                             empty = torch.zeros_like(state)
                             parts.append(StatePart(layer=i, number=number, kind=kind, empty=empty))
         self.parts = tuple(parts)
-        held: list[Any] = [getattr(own, "indexer_position_ids", None) for own in cache.layers]
-        self.positions = {i: len(own) for i, own in enumerate(held) if own is not None}
+        self.positions: dict[int, int] = {}
+        for i, layer in enumerate(cache.layers):
+            if (positions := getattr(layer, "indexer_position_ids", None)) is not None:
+                self.positions[i] = len(positions)
         self.contiguous = False
         self.indexed = any(indexer_keys(own) is not None for own in cache.layers)
 

@@ -172,10 +172,10 @@ def _attempt(lm: Reader, path: str, run: Callable[[], Any]) -> Any:
     except (W2SError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any code of any architecture
+        line = traceback.extract_tb(error.__traceback__)[-1].line
         raise UnsupportedModelError(
             f"model {lm.name!r} cannot be read by {path}: {type(error).__name__}: "
-            f"{brief(error) or traceback.extract_tb(error.__traceback__)[-1].line}; use another "
-            "model"
+            f"{brief(error) or line or 'no message'}; use another model"
         ) from error
 
 

@@ -41,7 +41,10 @@ def find_windows(config: Any) -> Windows:
             state, the model has or had an encoder for its prompt, or it lacks a language.
     """
     _check_decoder(config)
-    layers: list[Any] = DynamicCache(config=config).layers
+    try:
+        layers: list[Any] = DynamicCache(config=config).layers
+    except KeyError as error:  # of a kind that transformers knows once the model's code is imported
+        raise cannot_branch(config, f"its cache has layers of type {error}") from error
     if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in _KNOWN}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
     text: Any = config.get_text_config(decoder=True)
