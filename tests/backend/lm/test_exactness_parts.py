@@ -87,6 +87,7 @@ class TableModel:
         self.first_position = 0
         self.recurrent = False
         self.bytes_per_token = 1
+        self.memory: Any = None
         self.batches: list[Rows] = []
         self.calls: dict[str, list[Tensor]] = {"plain": [], "read": []}
 
@@ -434,6 +435,12 @@ def test_borders_of_longrope(rope: Any, border: int | None) -> None:
 )
 def test_a_stretched_rope_reaches_further(rope: dict[str, Any], longest: int) -> None:
     assert longest_text(Config(max_position_embeddings=512, rope_parameters=rope)) == longest
+
+
+def test_where_columns_are_counted_texts_end() -> None:
+    config = {"max_position_embeddings": 512, "log_scaling_n_floor": 100}
+    assert longest_text(Config(**config, model_type="inkling_text")) == 100
+    assert longest_text(Config(**config, model_type="inkling2_text")) == 512
 
 
 def test_a_model_without_positions_has_no_longest_text() -> None:

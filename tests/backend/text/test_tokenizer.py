@@ -214,7 +214,7 @@ def test_variables_of_a_chat_template(chat):
 
     def read(**variables):
         template = PromptTemplate(chat=chat, chat_template_kwargs=variables)
-        return own.decode(Tokenizer(own, template, []).prompt_ids(Prompt(text="hi")))
+        return own.decode([*Tokenizer(own, template, []).prompt_ids(Prompt(text="hi"))])
 
     assert read() == read(enable_thinking=True) == "hi</s>"
     assert read(enable_thinking=False) == "hi</s><no>"

@@ -119,7 +119,7 @@ def test_the_template_says_how_thoughts_begin(
     assert proposer.thoughts(Prompt(text="hi")) == form
     model = ChatW2S(proposer=proposer, strategy=Sampling(), max_tokens=6, temperature=0)
     assert model.profile is not None
-    assert model.profile["reasoning_output"] is True
+    assert model.profile.get("reasoning_output") is True
     told = model.invoke("hi")
     side = told.additional_kwargs.get("reasoning_content", "") if form.begun else told.content
     assert side

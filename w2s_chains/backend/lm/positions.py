@@ -34,6 +34,10 @@ def longest_text(config: Any) -> int | None:
     """
     text = text_config(config)
     limit: int | None = getattr(text, "max_position_embeddings", None)
+    # From here on Inkling (not Inkling 2) counts columns, those of padding among them.
+    floor: int | None = getattr(text, "log_scaling_n_floor", None)
+    if floor is not None and text.model_type == "inkling_text":
+        limit = floor if limit is None else min(limit, floor)
     rope: Any = getattr(text, "rope_parameters", None) or {}
     if limit is None or rope.get("rope_type") not in ("linear", "yarn"):
         return limit

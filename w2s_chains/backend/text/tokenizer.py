@@ -116,8 +116,7 @@ class Tokenizer:
 
     def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
         """Return how the model writes thoughts before an answer; None if it has none."""
-        form = None if self.chat is None else self.chat.thoughts
-        if self.chat is None or form is None:
+        if self.chat is None or (form := self.chat.thoughts) is None:
             return None
         with self._lock:
             text = self.chat.render(self._turns(prompt), prompt.tools)
@@ -302,8 +301,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _controls(self) -> ControlTokens:
-        ends, others = self.control_texts
-        return ControlTokens(ends | others)
+        return ControlTokens([*self.control_texts[0], *self.control_texts[1]])
 
     def _start_tokens(self) -> list[int]:
         """Return the tokens that the tokenizer puts before a raw text."""
