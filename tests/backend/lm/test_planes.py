@@ -15,6 +15,7 @@ from transformers import (
     JambaConfig,
     Llama4Config,
     Llama4TextConfig,
+    LlamaConfig,
     MistralConfig,
     T5Config,
 )
@@ -75,7 +76,12 @@ def test_each_kind_of_layer_has_its_window() -> None:
             ),
             {"sliding_attention": Window(9), "full_attention": Window()},
         ),
+        (
+            Llama4TextConfig(attention_chunk_size=7, sliding_window=9, num_hidden_layers=1),
+            {"chunked_attention": Window(7, chunked=True)},
+        ),
         # Without a list of its layers a config says by these fields what all of them are.
+        (LlamaConfig(attention_chunk_size=7), {"chunked_attention": Window(7, chunked=True)}),
         (
             MistralConfig(sliding_window=None, attention_chunk_size=7),
             {"chunked_attention": Window(7, chunked=True)},

@@ -214,16 +214,34 @@ def test_several_tokens_after_a_state_are_read_one_by_one() -> None:
     lm = CausalLM(build("mamba2"))
     root = Segment(None, 0, range(5, 12))
     read(lm, [Reading(segment=root, scored=False)])
-    ids = torch.tensor([[11, 30, 31, 32]])
+    ids = torch.tensor([[11, 30]])
     found: list[Tensor] = []
     for last_only in (False, True):
-        batch = lm.gather([(root, 6)], width=1, steps=4)
-        lm.counters.forwards = 0
+        batch = lm.gather([(root, 6)], width=1, steps=2)
+        lm.counters.forwards = lm.counters.tokens_read = 0
         with torch.inference_mode():
             found.append(lm.forward(batch, ids, last_only=last_only))
-        assert lm.counters.forwards == 4
-        assert batch.filled == 10
+        assert (lm.counters.forwards, lm.counters.tokens_read, batch.filled) == (2, 2, 8)
     with torch.inference_mode():
         plain = lm.model(input_ids=torch.tensor([[*range(5, 11), *ids[0]]])).logits[0, 6:]
     assert torch.allclose(found[0][0], plain, atol=1e-3)
     assert torch.equal(found[1], found[0][:, -1:])
+
+
+def test_what_is_read_again_makes_the_logits_of_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = CausalLM(build("mamba2"))
+    root = Segment(None, 0, range(5, 12))
+    read(lm, [Reading(segment=root, scored=False)])
+    shapes: list[tuple[int, ...]] = []
+    forward = lm.forward
+
+    def watched(*args: Any, **options: Any) -> Tensor:
+        logits = forward(*args, **options)
+        shapes.append((*logits.shape,))
+        return logits
+
+    monkeypatch.setattr(lm, "forward", watched)
+    with torch.inference_mode():
+        lm.gather([(root, 4)], width=1, steps=1)
+    assert shapes == [(1, 1, 320)]
+    assert [*root.states] == [6, 4]
