@@ -10,7 +10,7 @@ from w2s_chains.backend.kv.masks import ALL, Window, given
 
 FILLED, COUNT = 4, 3
 POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 4, 5], [-2, -1, 0, 1, 2, 3, 2, 3]])
-"""Two rows, the second padded; from column 4 on two branches in turn, whose last is not read yet."""
+"""Two rows, the second padded; from column 4 on two branches in turn, whose last is unread."""
 
 
 def added() -> torch.Tensor:

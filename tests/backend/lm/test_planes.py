@@ -29,7 +29,6 @@ from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.planes import find_layers, find_windows, name_of, narrowed
 from w2s_chains.errors import UnsupportedModelError
 
-
 CPU = torch.device("cpu")
 
 
@@ -57,6 +56,11 @@ def test_models_whose_cache_cannot_branch_are_named() -> None:
         CausalLM(hybrid)
 
 
+def made(config: Any, **fields: Any) -> Any:
+    """A config with fields that its class does not name."""
+    return config(**fields)
+
+
 def test_each_kind_of_layer_has_its_window() -> None:
     kinds = ["sliding_attention", "full_attention"]
     for config, windows in (
@@ -70,23 +74,29 @@ def test_each_kind_of_layer_has_its_window() -> None:
             {"chunked_attention": Window(7, chunked=True)},
         ),
         (
-            Gemma3TextConfig(
-                sliding_window=9, attention_chunk_size=7, layer_types=["moe", *kinds],
+            made(
+                Gemma3TextConfig,
+                sliding_window=9,
+                attention_chunk_size=7,
+                layer_types=["moe", *kinds],
                 num_hidden_layers=3,
             ),
             {"sliding_attention": Window(9), "full_attention": Window()},
         ),
         (
-            Llama4TextConfig(attention_chunk_size=7, sliding_window=9, num_hidden_layers=1),
+            made(Llama4TextConfig, attention_chunk_size=7, sliding_window=9, num_hidden_layers=1),
             {"chunked_attention": Window(7, chunked=True)},
         ),
         # Without a list of its layers a config says by these fields what all of them are.
-        (LlamaConfig(attention_chunk_size=7), {"chunked_attention": Window(7, chunked=True)}),
+        (made(LlamaConfig, attention_chunk_size=7), {"chunked_attention": Window(7, chunked=True)}),
         (
-            MistralConfig(sliding_window=None, attention_chunk_size=7),
+            made(MistralConfig, sliding_window=None, attention_chunk_size=7),
             {"chunked_attention": Window(7, chunked=True)},
         ),
-        (MistralConfig(sliding_window=8, attention_chunk_size=7), {"sliding_attention": Window(8)}),
+        (
+            made(MistralConfig, sliding_window=8, attention_chunk_size=7),
+            {"sliding_attention": Window(8)},
+        ),
     ):
         assert find_windows(config) == windows
     assert find_windows(MistralConfig(sliding_window=None)) is ALL

@@ -190,7 +190,8 @@ def test_what_is_read_again_and_what_is_kept(kind: str, monkeypatch: pytest.Monk
     assert lm.counters.tokens_read == 6 + 6 + 3
     assert calls == [([0, 0], [None, None], 1, 6), ([0], [None], 1, 3)], "no padding"
     assert [[*root.states] for root in roots] == [[6], [6], [3]]
-    child, other = Segment(roots[0], 7, (30, 31, 32, 33)), Segment(roots[2], 4, (34, 35, 36, 37, 38))
+    child = Segment(roots[0], 7, (30, 31, 32, 33))
+    other = Segment(roots[2], 4, (34, 35, 36, 37, 38))
     assert score(lm, child, other) == 4 + 5, "each with the token before it"
     assert [[*own.states] for own in (child, other)] == [[10], [8]]
     # Both go on after two tokens that were read, but whose state was not kept.
