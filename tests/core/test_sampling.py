@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from w2s_chains import SamplingParams
 from w2s_chains.backend.lm import logits
-from w2s_chains.core.sampling import log_exponential, noise_key
+from w2s_chains.core.sampling import (
+    NotNegative,
+    Positive,
+    Weight,
+    log_exponential,
+    noise_key,
+)
 from w2s_chains.errors import ConfigError
 
 
@@ -47,3 +56,18 @@ def test_numbers_that_float32_does_not_hold_are_refused(field: str, wrong: float
     options: dict[str, Any] = {field: wrong}
     with pytest.raises(ConfigError, match=f"{field}: .* than or equal to "):
         SamplingParams(**options)
+
+
+@pytest.mark.parametrize(("kind", "least"), [(Weight, -1e6), (NotNegative, 0.0), (Positive, 1e-6)])
+def test_limits_are_the_last_numbers_that_are_taken(kind: Any, least: float) -> None:
+    numbers: TypeAdapter[float] = TypeAdapter(kind)
+    for value in (least, 1.0, 1e6, np.float32(2)):
+        assert numbers.validate_python(value) == value
+    below, above = math.nextafter(least, -math.inf), math.nextafter(1e6, math.inf)
+    for wrong, told in (
+        *((below, "greater than or equal to"), (above, "less than or equal to")),
+        *((math.inf, "finite number"), (-math.inf, "finite number"), (math.nan, "finite number")),
+        *(("1", "valid number"), (True, "valid number")),
+    ):
+        with pytest.raises(ValidationError, match=told):
+            numbers.validate_python(wrong)

@@ -12,6 +12,7 @@ import torch
 
 from tests.helpers import tiny
 from w2s_chains.backend.kv.batch import Batch, Memory, Path
+from w2s_chains.backend.kv.masks import Window
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
@@ -187,3 +188,30 @@ def test_a_path_of_many_segments_is_gathered_by_one_copy_per_plane(
         wanted, width=1, steps=1, adapters=[None], limit=None, device=lm.device, dtype=lm.dtype
     )
     assert copies == 2 * len(lm.memory.planes)
+
+
+def test_a_column_sees_its_branch_as_far_as_each_window_reaches() -> None:
+    """Row 1 is padded by three columns; four steps of two branches, of which two are read."""
+    lm = CausalLM(tiny.llama(320))
+    lm.memory.windows = {
+        "all": Window(), "three": Window(3), "chunks": Window(3, chunked=True),
+    }  # fmt: skip
+    long, short = prompts(lm, [range(5, 13), range(5, 10)])
+    batch = lm.gather([(long, 7), (short, 4)], width=2, steps=5)
+    batch.filled += 1 + 2
+    masks = batch.added_masks(4, batch.filled + 4)
+    assert masks.keys() == lm.memory.windows.keys()
+    columns = [("past", i) for i in range(8)]
+    columns += [(branch, 8 + step) for step in range(3) for branch in "ab"]
+    for kind, window in lm.memory.windows.items():
+        for row, upto in enumerate((7, 4)):
+            for asking, (own, here) in enumerate(columns[-4:], len(columns) - 4):
+                for seen, (other, there) in enumerate(columns):
+                    at, to = there - (7 - upto), here - (7 - upto)
+                    near = window.length is None or (
+                        at // 3 == to // 3 if window.chunked else to - at < 3
+                    )
+                    free = near and at >= 0 and other in ("past", own) and seen <= asking
+                    found = masks[kind][row, 0, asking - len(columns) + 4, seen].item()
+                    assert (found == 0) is free, (kind, row, asking, seen)
+    assert batch.positions(4)[1].tolist() == [5 + 1, 5 + 1, 5 + 2, 5 + 2]

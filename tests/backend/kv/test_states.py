@@ -19,7 +19,10 @@ from w2s_chains.backend.kv.layers import PLAIN, GrowingLayer, HybridLayer, Layer
 from w2s_chains.backend.kv.segment import Lost, Segment, lost_states
 from w2s_chains.backend.kv.store import Plane
 
-CPU = torch.device("cpu")
+PLANE = Plane(
+    layers=(1, 3), heads=2, key_dim=3, value_dim=3, dtype=torch.float32,
+    device=torch.device("cpu"),
+)  # fmt: skip
 
 
 def state(value: float) -> State:
@@ -77,7 +80,7 @@ def test_a_cut_segment_keeps_only_states_that_lie_in_it() -> None:
 def held() -> Cache:
     """What a model has after one token: a recurrent layer, one of both kinds, one of neither."""
     recurrent: Any = LinearAttentionLayer(number_of_states=2)
-    hybrid: Any = LinearAttentionAndFullAttentionLayer()
+    hybrid: Any = LinearAttentionAndFullAttentionLayer(number_of_states=2)
     full: Any = DynamicLayer()
     for layer in (recurrent, hybrid):
         layer.update_conv_state(torch.ones(1, 3, 4))
@@ -94,12 +97,9 @@ def test_rows_begin_with_their_own_states() -> None:
     assert [(own.layer, own.number, own.kind) for own in layers.parts] == [
         (0, 0, "conv"), (0, 0, "recurrent"), (1, 0, "conv"), (1, 0, "recurrent"),
     ]  # fmt: skip
-    plane = Plane(
-        layers=(1, 3), heads=2, key_dim=3, value_dim=3, dtype=torch.float32, device=CPU
-    )  # fmt: skip
     batch: Any = SimpleNamespace(filled=1)
     known = tuple(own.empty + 7 for own in layers.parts)
-    cache = layers.cache(batch, [plane], [plane.zeros(3, 4)], [None, known])
+    cache = layers.cache(batch, [PLANE], [PLANE.zeros(3, 4)], [None, known])
     assert [type(own) for own in cache.layers] == [
         LinearAttentionLayer, HybridLayer, DummyLayer, GrowingLayer,
     ]  # fmt: skip
@@ -111,14 +111,42 @@ def test_rows_begin_with_their_own_states() -> None:
     assert copy[1].unique().item() == 7, "a copy does not change with the batch"
     keys, _ = cache.update(torch.ones(2, 2, 1, 3), torch.ones(2, 2, 1, 3), 3)
     assert keys.shape == (2, 2, 2, 3), "a row that only others need is left out"
+    assert cache.is_initialized
+    assert cache.get_max_length(3) == -1, "it grows without limit"
+    assert cache.is_sliding == [False] * 4
 
 
 def test_without_any_state_layers_begin_by_themselves() -> None:
     layers = Layers(held())
-    plane = Plane(
-        layers=(1, 3), heads=2, key_dim=3, value_dim=3, dtype=torch.float32, device=CPU
-    )  # fmt: skip
     batch: Any = SimpleNamespace(filled=0)
-    cache = layers.cache(batch, [plane], [plane.zeros(1, 4)], [None])
+    cache = layers.cache(batch, [PLANE], [PLANE.zeros(1, 4)], [None])
     assert not cache.has_previous_state(0)
     assert not cache.has_previous_state(1)
+    for i in (0, 1):  # each has room for two, of which only the first was seen
+        assert cache.update_conv_state(torch.ones(1, 3, 4), i, state_idx=1).sum().item() == 12
+
+
+def test_a_layer_goes_on_from_the_states_that_it_is_given() -> None:
+    """By transformers' own methods, which some architectures use and others do not."""
+    layers = Layers(held())
+    batch: Any = SimpleNamespace(filled=1)
+    known = tuple(own.empty + 7 for own in layers.parts)
+    cache = layers.cache(batch, [PLANE], [PLANE.zeros(2, 4)], [None, known])
+    for layer in cache.layers[:2]:
+        own: Any = layer
+        place = own.recurrent_states[0]
+        seen = own.update_conv_state(torch.ones(2, 3, 1))
+        assert seen[:, 0].tolist() == [[0, 0, 0, 0, 1], [7, 7, 7, 7, 1]]
+        assert own.conv_states[0][:, 0].tolist() == [[0, 0, 0, 1], [7, 7, 7, 1]]
+        own.update_recurrent_state(torch.full((2, 2), 3.0))
+        assert own.recurrent_states[0] is place, "it is written in place"
+        assert place.tolist() == [[3, 3], [3, 3]]
+    assert [own.unique().item() for own in known] == [7] * 4, "whoever else goes on from it"
+
+
+def test_only_keys_and_values_in_each_layer_are_plain() -> None:
+    full: Any = DynamicLayer()
+    full.update(torch.ones(1, 2, 1, 3), torch.ones(1, 2, 1, 3))
+    assert Layers(Cache(layers=[full, full])).plain
+    assert not Layers(Cache(layers=[full, DummyLayer()])).plain
+    assert not Layers(Cache(layers=held().layers[:2])).plain

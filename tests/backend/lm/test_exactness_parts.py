@@ -427,6 +427,7 @@ def test_borders_of_longrope(rope: Any, border: int | None) -> None:
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
         ({"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 8}, 512),
         ({"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 64}, 512),
+        ({"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 600}, 600),
         # These name the whole length themselves, or change with it.
         ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}, 512),
         ({"rope_type": "dynamic", "factor": 4.0}, 512),

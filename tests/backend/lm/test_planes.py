@@ -14,7 +14,9 @@ from transformers import (
     DeepseekV4Config,
     Gemma3TextConfig,
     JambaConfig,
+    Llama4Config,
     Llama4TextConfig,
+    LlamaConfig,
     MistralConfig,
     T5Config,
     XmodConfig,
@@ -22,10 +24,14 @@ from transformers import (
 from transformers.cache_utils import StaticLayer
 
 from tests.helpers import tiny
+from w2s_chains.backend.kv.batch import Memory
 from w2s_chains.backend.kv.masks import ALL, Window
+from w2s_chains.backend.kv.store import Plane
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.planes import find_layers, find_windows, name_of, narrowed
 from w2s_chains.errors import UnsupportedModelError
+
+CPU = torch.device("cpu")
 
 
 def test_a_model_without_a_name_is_called_by_its_type() -> None:
@@ -54,6 +60,11 @@ def test_models_whose_cache_cannot_branch_are_named() -> None:
         CausalLM(hybrid)
 
 
+def made(config: Any, **fields: Any) -> Any:
+    """A config with fields that its class does not name."""
+    return config(**fields)
+
+
 def test_each_kind_of_layer_has_its_window() -> None:
     kinds = ["sliding_attention", "full_attention"]
     for config, windows in (
@@ -65,6 +76,30 @@ def test_each_kind_of_layer_has_its_window() -> None:
         (
             Llama4TextConfig(attention_chunk_size=7, num_hidden_layers=1),
             {"chunked_attention": Window(7, chunked=True)},
+        ),
+        (
+            made(
+                Gemma3TextConfig,
+                sliding_window=9,
+                attention_chunk_size=7,
+                layer_types=["moe", *kinds],
+                num_hidden_layers=3,
+            ),
+            {"sliding_attention": Window(9), "full_attention": Window()},
+        ),
+        (
+            made(Llama4TextConfig, attention_chunk_size=7, sliding_window=9, num_hidden_layers=1),
+            {"chunked_attention": Window(7, chunked=True)},
+        ),
+        # Without a list of its layers a config says by these fields what all of them are.
+        (made(LlamaConfig, attention_chunk_size=7), {"chunked_attention": Window(7, chunked=True)}),
+        (
+            made(MistralConfig, sliding_window=None, attention_chunk_size=7),
+            {"chunked_attention": Window(7, chunked=True)},
+        ),
+        (
+            made(MistralConfig, sliding_window=8, attention_chunk_size=7),
+            {"sliding_attention": Window(8)},
         ),
     ):
         assert find_windows(config) == windows
@@ -84,23 +119,63 @@ def test_windows_are_short_while_they_are_checked() -> None:
         assert (config.sliding_window, lm.memory.windows) == (8, {"sliding_attention": Window(8)})
 
 
+def test_chunks_are_short_as_well_and_what_is_full_stays_so() -> None:
+    kinds = ["chunked_attention", "full_attention"]
+    text: Any = Llama4TextConfig(attention_chunk_size=7, layer_types=kinds, num_hidden_layers=2)
+    config: Any = Llama4Config(text_config=text)
+    memory = Memory((), find_windows(config))
+    assert memory.windows == {
+        "chunked_attention": Window(7, chunked=True), "full_attention": Window(),
+    }  # fmt: skip
+    with narrowed(config, memory):
+        assert config.text_config.attention_chunk_size == 3
+        assert memory.windows == {
+            "chunked_attention": Window(3, chunked=True), "full_attention": Window(),
+        }  # fmt: skip
+    assert config.text_config.attention_chunk_size == 7
+
+
 def no_cache(**call: Any) -> None:
     """Ignore the cache."""
     assert call["use_cache"], "control: it was asked for"
 
 
+def filled_cache(**call: Any) -> Any:
+    for layer in call["cache"].layers:
+        layer.update(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8))
+    return call["cache"]
+
+
+def half_cache(**call: Any) -> None:
+    filled_cache(**call).layers[0].keys = None
+
+
 def static_cache(**call: Any) -> None:
-    cache: Any = call.get("cache", call.get("past_key_values"))
-    cache.layers.append(layer := StaticLayer(max_cache_len=2))
+    cache = filled_cache(**call)
+    cache.layers.insert(0, layer := StaticLayer(max_cache_len=2))
     layer.keys = layer.values = torch.zeros(1, 2, 1, 8)
 
 
 @pytest.mark.parametrize(
     ("answer", "told"),
-    [(no_cache, "'llama' .*no keys and values"), (static_cache, "'llama' .*an ordinary cache")],
+    [
+        (no_cache, "'llama' .*no keys and values"),
+        (half_cache, "'llama' .*an ordinary cache"),
+        (static_cache, "'llama' .*an ordinary cache"),
+    ],
 )
 def test_models_that_do_not_fill_their_cache(answer: Callable[..., None], told: str) -> None:
     model: Any = answer
     model.config = tiny.llama(320).config
     with pytest.raises(UnsupportedModelError, match=told):
-        find_layers(model, "cache", torch.device("cpu"))
+        find_layers(model, "cache", CPU)
+
+
+def test_what_is_filled_is_what_is_found() -> None:
+    """Control of the test above."""
+    model: Any = filled_cache
+    model.config = tiny.llama(320).config
+    [plane], layers = find_layers(model, "cache", CPU)
+    sizes = {"dtype": torch.float32, "device": CPU}
+    assert plane == Plane(layers=(0, 1), heads=2, key_dim=8, value_dim=8, **sizes)
+    assert layers.plain

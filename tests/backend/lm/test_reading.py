@@ -59,6 +59,22 @@ def test_what_is_read_and_what_it_costs(lm: CausalLM) -> None:
         assert child.logprobs == pytest.approx(plain(lm, child), abs=1e-4)
 
 
+def test_the_same_tokens_after_the_same_segment_are_read_once() -> None:
+    def identity(parent: Segment | None, start: int, *ids: int, end_id: int | None = None) -> Any:
+        return Reading(segment=Segment(parent, start, ids), scored=True, end_id=end_id).identity
+
+    root, twin = Segment(None, 0, (5, 6)), Segment(None, 0, (5, 6))
+    one = identity(root, 2, 7, 8)
+    assert identity(root, 2, 7, 8) == one
+    others = [
+        identity(twin, 2, 7, 8), identity(root, 1, 7, 8), identity(root, 2, 7, 9),
+        identity(root, 2, 7, 8, end_id=1),
+    ]  # fmt: skip
+    assert len({one, *others}) == 5
+    whole = [Reading(segment=own, scored=True) for own in (root, root)]
+    assert whole[0].identity != whole[1].identity, "a text of its own"
+
+
 def test_a_text_without_a_prompt_is_scored_from_its_second_token_on(lm: CausalLM) -> None:
     whole = Segment(None, 0, (5, 6, 7))
     reading = Reading(segment=whole, scored=True, end_id=1)

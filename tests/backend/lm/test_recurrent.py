@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.helpers import tiny
@@ -21,7 +24,9 @@ from tests.helpers.plain import (
 )
 from w2s_chains import EmulatedFineTuning, HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv.batch import Batch
+from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
+from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.errors import UnsupportedModelError
 
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
@@ -149,3 +154,95 @@ def test_a_cache_of_its_own_is_refused() -> None:
     model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(UnsupportedModelError, match="cannot fill the cache"):
         CausalLM(model)
+
+
+def likely(lm: CausalLM, segment: Segment) -> list[float]:
+    """The log-probabilities of a segment's tokens by one forward."""
+    ids = segment.path_ids()
+    with torch.inference_mode():
+        table = lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+    return [table[i - 1, ids[i]].item() for i in range(segment.start, segment.end)]
+
+
+def score(lm: CausalLM, *segments: Segment) -> int:
+    """Read segments, and check their log-probabilities; return how many tokens that took."""
+    lm.counters.tokens_read = 0
+    read(lm, [Reading(segment=own, scored=True) for own in segments])
+    for own in segments:
+        assert own.logprobs == pytest.approx(likely(lm, own), abs=1e-3)
+    return lm.counters.tokens_read
+
+
+@pytest.mark.parametrize("kind", ["mamba2", "falcon_h1"])
+def test_what_is_read_again_and_what_is_kept(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = CausalLM(build(kind))
+    calls: list[tuple[Any, ...]] = []
+    gather = lm._gather
+
+    def watched(paths: Any, adapters: Any, *, width: int, steps: int) -> Batch:
+        calls.append(([upto for _, upto in paths], adapters, width, steps))
+        return gather(paths, adapters, width=width, steps=steps)
+
+    monkeypatch.setattr(lm, "_gather", watched)
+    roots = [Segment(None, 0, range(5, 5 + n)) for n in (7, 7, 4)]
+    lm.counters.tokens_read = 0
+    read(lm, [Reading(segment=root, scored=False) for root in roots])
+    assert lm.counters.tokens_read == 6 + 6 + 3
+    assert calls == [([0, 0], [None, None], 1, 6), ([0], [None], 1, 3)], "no padding"
+    assert [[*root.states] for root in roots] == [[6], [6], [3]]
+    child = Segment(roots[0], 7, (30, 31, 32, 33))
+    other = Segment(roots[2], 4, (34, 35, 36, 37, 38))
+    assert score(lm, child, other) == 4 + 5, "each with the token before it"
+    assert [[*own.states] for own in (child, other)] == [[10], [8]]
+    # Both go on after two tokens that were read, but whose state was not kept.
+    leaves = [Segment(child, 9, (40,)), Segment(other, 6, (41,))]
+    calls.clear()
+    assert score(lm, *leaves) == 2 * 2 + 2
+    assert calls == [([3, 6], [None, None], 1, 2), ([5, 8], [None, None], 1, 1)]
+    assert [[*own.states] for own in (child, other, *leaves)] == [[10, 8], [8, 5], [9], [6]]
+    assert score(lm, Segment(child, 9, (42, 43)), Segment(other, 6, (44, 45))) == 2 * 2, "kept"
+    # Each row is read again by its own adapter, those of a view by the view's.
+    calls.clear()
+    monkeypatch.setattr(lm.adapters, "rows", lambda names: contextlib.nullcontext())
+    again, lm.adapter = Segment(child, 8, (46,)), "tuned"
+    lm.gather([(again, 7), (other, 4)], width=1, steps=1, adapters=[None, "other"])
+    lm.gather([(other, 6)], width=2, steps=3)
+    assert calls[:2] == [([6, 3], [None, "other"], 1, 1), ([7, 4], [None, "other"], 1, 1)]
+    assert calls[2:] == [([5], ["tuned"], 1, 1), ([6], ["tuned"], 2, 3)]
+
+
+def test_several_tokens_after_a_state_are_read_one_by_one() -> None:
+    lm = CausalLM(build("mamba2"))
+    root = Segment(None, 0, range(5, 12))
+    read(lm, [Reading(segment=root, scored=False)])
+    ids = torch.tensor([[11, 30]])
+    found: list[Tensor] = []
+    for last_only in (False, True):
+        batch = lm.gather([(root, 6)], width=1, steps=2)
+        lm.counters.forwards = lm.counters.tokens_read = 0
+        with torch.inference_mode():
+            found.append(lm.forward(batch, ids, last_only=last_only))
+        assert (lm.counters.forwards, lm.counters.tokens_read, batch.filled) == (2, 2, 8)
+    with torch.inference_mode():
+        plain = lm.model(input_ids=torch.tensor([[*range(5, 11), *ids[0]]])).logits[0, 6:]
+    assert torch.allclose(found[0][0], plain, atol=1e-3)
+    assert torch.equal(found[1], found[0][:, -1:])
+
+
+def test_what_is_read_again_makes_the_logits_of_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = CausalLM(build("mamba2"))
+    root = Segment(None, 0, range(5, 12))
+    read(lm, [Reading(segment=root, scored=False)])
+    shapes: list[tuple[int, ...]] = []
+    forward = lm.forward
+
+    def watched(*args: Any, **options: Any) -> Tensor:
+        logits = forward(*args, **options)
+        shapes.append((*logits.shape,))
+        return logits
+
+    monkeypatch.setattr(lm, "forward", watched)
+    with torch.inference_mode():
+        lm.gather([(root, 4)], width=1, steps=1)
+    assert shapes == [(1, 1, 320)]
+    assert [*root.states] == [6, 4]

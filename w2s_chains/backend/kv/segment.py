@@ -131,8 +131,10 @@ def lost_states(
     """
     groups: dict[tuple[int, bool], dict[tuple[Segment, int], Lost]] = {}
     for (segment, upto), adapter in zip(paths, adapters, strict=True):
-        begin = 0 if segment is None else segment.known_state(upto)[0]
-        if segment is not None and begin < upto:
+        if segment is None:
+            continue
+        begin, _ = segment.known_state(upto)
+        if begin < upto:
             same = groups.setdefault((upto - begin, begin == 0), {})
             same[segment, upto] = Lost(segment, begin, upto - begin, adapter)
     return [list(own.values()) for own in groups.values()]

@@ -23,6 +23,7 @@ from w2s_chains.backend.kv.batch import Memory
 from w2s_chains.backend.kv.layers import Layers, indexer_keys
 from w2s_chains.backend.kv.masks import ALL, Window, Windows
 from w2s_chains.backend.kv.store import Plane
+from w2s_chains.backend.lm.positions import text_config
 from w2s_chains.errors import UnsupportedModelError, brief
 
 _KNOWN = (
@@ -47,15 +48,19 @@ def find_windows(config: Any) -> Windows:
         raise cannot_branch(config, f"its cache has layers of type {error}") from error
     if other := sorted({type(layer).__name__ for layer in layers if type(layer) not in _KNOWN}):
         raise cannot_branch(config, f"its cache has layers of type {', '.join(other)}")
-    text: Any = config.get_text_config(decoder=True)
+    text = text_config(config)
     names: Any = getattr(text, "layer_types", None)
     windows: dict[str, Window] = {}
     for i, layer in enumerate(layers):
         if not isinstance(layer, DynamicLayer):
             continue
         length = layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None
-        chunk = getattr(text, "attention_chunk_size", None) if length else None
-        name = names[i] if names else CHUNKED if chunk else SLIDING if length else FULL
+        if names:
+            name = names[i]
+        elif length:  # transformers looks for these fields in this order
+            name = CHUNKED if getattr(text, "sliding_window", None) is None else SLIDING
+        else:
+            name = FULL
         window = Window(length, chunked=name == CHUNKED)
         if windows.setdefault(name, window) != window:
             raise cannot_branch(config, f"its layers of kind {name} have windows of several sizes")
@@ -64,7 +69,7 @@ def find_windows(config: Any) -> Windows:
 
 def _check_decoder(config: Any) -> None:
     name = name_of(config)
-    if getattr(config, "is_encoder_decoder", False):
+    if config.is_encoder_decoder:
         raise UnsupportedModelError(
             f"model {name!r} has an encoder for the prompt, and its decoder alone does "
             "not continue texts; use a causal language model (decoder only)"
@@ -117,7 +122,7 @@ def _short_windows(config: Any, memory: Memory) -> Generator[None]:
     if windows is ALL:
         yield
         return
-    text: Any = config.get_text_config(decoder=True)
+    text = text_config(config)
     lengths = {name: length for name in names if (length := getattr(text, name, None)) is not None}
     memory.windows = {
         kind: replace(window, length=window.length and _NARROW) for kind, window in windows.items()
