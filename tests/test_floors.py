@@ -33,7 +33,7 @@ def test_imports_run_down(module: str) -> None:
         ("search.base", "if TYPE_CHECKING:\n    from w2s_chains.engine import Engine"),
         ("backend.kv.batch", "from w2s_chains.guides import GuidePair"),
         ("backend.kv.batch", "from w2s_chains.backend.loading.load import load"),
-        ("backend.text.chat", "from w2s_chains.backend.remote.server import Server"),
+        ("backend.chat.chat_template", "from w2s_chains.backend.remote.server import Server"),
         ("guides.pair", "from w2s_chains.scorers import LogRatioScorer"),
         ("proposers.openai", "from w2s_chains.rewards.base import Reward"),
         ("scorers.mixture", "import torch.nn"),

@@ -27,7 +27,7 @@ from w2s_chains import (
     SearchStrategy,
     TokenSearch,
 )
-from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.events import Finished

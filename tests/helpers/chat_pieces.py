@@ -13,7 +13,7 @@ class Family:
     """A family's chat template, and what it is documented to write.
 
     ``question`` and ``talk`` are the exact texts of the conversations of these names in
-    ``tests/backend/text/test_templates.py``.
+    ``tests/backend/chat/test_families.py``.
     """
 
     template: str | dict[str, str]

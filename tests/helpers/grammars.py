@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from tests.helpers import tiny
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.constrained.compile import byte_matcher, shortest_answer
 from w2s_chains.backend.constrained.endings import next_bytes, shortest_ending
 from w2s_chains.backend.constrained.grammar import Grammar, Grammars, GrammarState, allowed, choose
 from w2s_chains.backend.constrained.words import words_of
 from w2s_chains.backend.loading.embedded import embedded_path
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.sampling import Constraint
 

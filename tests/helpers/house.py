@@ -43,9 +43,10 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("backend.constrained", "sampling that keeps to a form"),
     ],
     [
-        ("backend.text", "templates, chat, tokenizers, stop strings"),
+        ("backend.text", "tokenizers, stop strings, what ends an answer"),
         ("backend.remote", "models behind HTTP"),
     ],
+    [("backend.chat", "a conversation as one text: templates, turns, thoughts")],
     [("core", "hypotheses, prompts, asks, events, contracts, slots")],
     [("user_files", "files that a user names: text, YAML")],
     [("values", "values that users and parts give: numbers, scores")],

@@ -18,7 +18,7 @@ from w2s_chains import (
     Hypothesis,
     LogRatioScorer,
 )
-from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.prompts import Message, Prompt
 from w2s_chains.errors import ConfigError, PromptError

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Protocol, Self, Unpack, cast
 
 from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
+from w2s_chains.backend.chat.prompt_template import Template
 from w2s_chains.backend.loading.config import Model, ModelFields, ModelName, ModelOptions
 from w2s_chains.backend.remote.server import ServerOptions
-from w2s_chains.backend.text.template import Template
 from w2s_chains.core.configs import Checked, Config, built
 from w2s_chains.core.slots import Slot
 from w2s_chains.errors import ConfigError, did_you_mean

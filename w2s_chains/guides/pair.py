@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.lm.paths import read_together
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt

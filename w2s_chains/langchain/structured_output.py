@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
 
-from w2s_chains.backend.text.thoughts import ThoughtReader
+from w2s_chains.backend.chat.thoughts import ThoughtReader
 from w2s_chains.core.parts import PromptTokenizer, Proposer
 from w2s_chains.core.prompts import CallFormat, Prompt
 from w2s_chains.core.sampling import Constraint

@@ -12,12 +12,12 @@ from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from pydantic import Field
 
+from w2s_chains.backend.chat.prompt_template import Template
 from w2s_chains.backend.remote.event_loop import released
 from w2s_chains.backend.remote.langchain_models import model_error, named_chat_model
 from w2s_chains.backend.remote.replies import CHARACTER_TOKENS, too_long
 from w2s_chains.backend.remote.threads import ThreadCall, Threads
 from w2s_chains.backend.text.stop_strings import find_stop
-from w2s_chains.backend.text.template import Template
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer

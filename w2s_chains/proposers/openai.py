@@ -11,13 +11,13 @@ from typing import Any, Literal, Self, TypeVar
 import anyio
 from pydantic import SecretStr, model_validator
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.loading.config import ModelName
 from w2s_chains.backend.loading.load import load_tokens
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
 from w2s_chains.backend.remote.findings import Findings
 from w2s_chains.backend.remote.probe import PROBE, Capabilities, probe, still
 from w2s_chains.backend.remote.server import Server, ServerOptions
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import warn_of_raw_prompts
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis

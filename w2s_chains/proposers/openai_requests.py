@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.remote.event_loop import all_of
 from w2s_chains.backend.remote.probe import Capabilities
 from w2s_chains.backend.remote.replies import CHARACTER_TOKENS, Choice, Reply
 from w2s_chains.backend.remote.server import Server
 from w2s_chains.backend.text.stop_strings import find_stop
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis

@@ -127,7 +127,7 @@ def test_chunks_are_short_as_well_and_what_is_full_stays_so() -> None:
     assert memory.windows == {
         "chunked_attention": Window(7, chunked=True), "full_attention": Window(),
     }  # fmt: skip
-    with narrowed(config, memory):
+    with narrowed(SimpleNamespace(config=config), memory):
         assert config.text_config.attention_chunk_size == 3
         assert memory.windows == {
             "chunked_attention": Window(3, chunked=True), "full_attention": Window(),

@@ -25,10 +25,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.helpers import tiny
 from w2s_chains import Hypothesis, Prompt
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.backend.text import incremental
 from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

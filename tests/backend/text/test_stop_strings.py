@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers import tiny
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.text.stop_strings import cut_at_stop, end_of_chunk, find_stop
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Until
 from w2s_chains.core.hypothesis import Hypothesis

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import tiny
 from w2s_chains import Hypothesis, Message, Prompt
-from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
 from w2s_chains.errors import ConfigError, PromptError
 

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from w2s_chains.backend.chat.bounded import apply_chat_template
 from w2s_chains.backend.lm.adapters import input_device
 from w2s_chains.backend.lm.logits import no_numbers, to_lists
 from w2s_chains.backend.loading.config import ModelName, Placement
-from w2s_chains.backend.text.bounded_chat import apply_chat_template
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.errors import ConfigError, PromptError, ScorerError
 

@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.core.configs import Config
 from w2s_chains.errors import ConfigError
 

@@ -11,6 +11,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.attention import check_pads
 from w2s_chains.backend.lm.causal_lm import CausalLM
@@ -31,7 +32,6 @@ from w2s_chains.backend.loading.placement import (
 from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
 from w2s_chains.backend.text.generation import end_ids, suppressed_ids
-from w2s_chains.backend.text.template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, did_you_mean
 

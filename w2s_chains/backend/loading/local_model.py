@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any, Literal, Self, TypeVar, Unpack
 
+from w2s_chains.backend.chat.prompt_template import PromptTemplate, TemplateVariables
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.paths import Paths
 from w2s_chains.backend.loading.config import Model, ModelFields
 from w2s_chains.backend.loading.load import load, share, tokens
-from w2s_chains.backend.text.template import PromptTemplate, TemplateVariables
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.contracts import Contract, by_hand, unique_key
 from w2s_chains.core.prompts import Prompt

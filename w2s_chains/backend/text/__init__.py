@@ -1,1 +1,1 @@
-"""Turn prompts into one model's tokens and tokens into text: templates, tokenizer, stop strings."""
+"""Turn prompts into one model's tokens and tokens into text: tokenizer, stop strings, ends."""

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from w2s_chains.backend.text.chat import ChatTemplate
+from w2s_chains.backend.chat.chat_template import ChatTemplate
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
+from w2s_chains.backend.chat.turns import turns_of
 from w2s_chains.backend.text.control_tokens import ControlTokens
 from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
-from w2s_chains.backend.text.template import PromptTemplate
-from w2s_chains.backend.text.turns import turns_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt, ThoughtFormat
 from w2s_chains.errors import ConfigError, PromptError, RawPromptWarning

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from w2s_chains.backend.text.thoughts import ThoughtReader
+from w2s_chains.backend.chat.thoughts import ThoughtReader
 from w2s_chains.core.prompts import ThoughtFormat
 
 TEXTS = st.text(alphabet="ab <>/think\n", max_size=12)

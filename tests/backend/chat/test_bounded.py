@@ -12,9 +12,9 @@ import pytest
 
 from tests.helpers import tiny
 from w2s_chains import Message, PromptError
-from w2s_chains.backend.text import bounded_chat
-from w2s_chains.backend.text.bounded_chat import apply_chat_template, render_bounded
-from w2s_chains.backend.text.chat import ChatTemplate
+from w2s_chains.backend.chat import bounded
+from w2s_chains.backend.chat.bounded import apply_chat_template, render_bounded
+from w2s_chains.backend.chat.chat_template import ChatTemplate
 from w2s_chains.errors import UnsupportedModelError
 
 HI = [{"role": "user", "content": "hi"}]
@@ -105,7 +105,7 @@ def tokenizer(template: str) -> Any:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_templates_are_stopped(name: str) -> None:
     start = time.process_time()
-    with pytest.raises(bounded_chat.TemplateWorkError, match="more than 100,000,000 characters"):
+    with pytest.raises(bounded.TemplateWorkError, match="more than 100,000,000 characters"):
         render_bounded(HOSTILE[name], messages=HI)
     assert time.process_time() - start < 20  # without a bound: hours, or all memory
 
@@ -172,6 +172,6 @@ def test_long_conversations_are_far_from_the_bound(monkeypatch: pytest.MonkeyPat
     one = tokenizer((shipped_templates()[0].parent / "qwen3.jinja").read_text())
     text = apply_chat_template(one, turns, add_generation_prompt=True, tokenize=False)
     assert len(text) > 4_000_000
-    monkeypatch.setattr(bounded_chat, "MOST_WORK", 10**7)
-    with pytest.raises(bounded_chat.TemplateWorkError):
+    monkeypatch.setattr(bounded, "MOST_WORK", 10**7)
+    with pytest.raises(bounded.TemplateWorkError):
         apply_chat_template(one, turns, add_generation_prompt=True, tokenize=False)

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.helpers.chat_pieces import Family
 from tests.helpers.more_chat_templates import FAMILIES
 from w2s_chains import Message, Prompt, Tool, ToolCall
-from w2s_chains.backend.text.chat import ChatTemplate
-from w2s_chains.backend.text.template import PromptTemplate
+from w2s_chains.backend.chat.chat_template import ChatTemplate
+from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, PromptError
 

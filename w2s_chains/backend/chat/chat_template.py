@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from w2s_chains.backend.text.bounded_chat import apply_chat_template, names_in
-from w2s_chains.backend.text.template import TAKEN
-from w2s_chains.backend.text.turns import as_dict, first_lost, merged, tool_as_dict, written_out
+from w2s_chains.backend.chat.bounded import apply_chat_template, names_in
+from w2s_chains.backend.chat.prompt_template import TAKEN
+from w2s_chains.backend.chat.turns import as_dict, first_lost, merged, tool_as_dict, written_out
 from w2s_chains.core.prompts import (
     DEFAULT_CALLS,
     CallFormat,

@@ -1,0 +1,1 @@
+"""How a conversation becomes one text: chat templates, turns as they take them, thoughts."""
