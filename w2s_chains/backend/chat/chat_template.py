@@ -99,6 +99,12 @@ class ChatTemplate:
         own: str | dict[str, str] = self._tokenizer.chat_template
         return own if isinstance(own, str) else "".join(own.values())
 
+    @functools.cached_property
+    def _special(self) -> frozenset[str]:
+        """The special tokens, which are left out where tokens become text."""
+        known = self._tokenizer.added_tokens_decoder.values()
+        return frozenset(token.content for token in known if token.special)
+
     @property
     def call_format(self) -> CallFormat:
         """How the model writes a tool call."""
@@ -111,9 +117,8 @@ class ChatTemplate:
         Nor if a mark is a special token, which is no text.
         """
         form = ThoughtFormat()
-        known = self._tokenizer.added_tokens_decoder.values()
-        special = {token.content for token in known if token.special}
-        return form if form.end in self._source and not {form.begin, form.end} & special else None
+        marks = {form.begin, form.end}
+        return form if form.end in self._source and not marks & self._special else None
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the token ids up to the answer; control tokens in the messages are plain text.
@@ -281,8 +286,7 @@ class ChatTemplate:
             keys.get(value) for value in (f'"{_MARK}"', _CALL.tool_calls[0].arguments)
         )
         marks = inner[:begin] + inner[end:]
-        known = self._tokenizer.added_tokens_decoder.values()
-        special = any(token.special and token.content in marks for token in known)
+        special = any(token in marks for token in self._special)
         unmarked = not inner[:begin].strip()
         if name is None or arguments is None or len(call) > 2 or special or unmarked:
             return None

@@ -28,6 +28,7 @@ from w2s_chains.backend.loading.placement import (
     check_quantization,
     device_of,
     options_of,
+    quantization_of,
 )
 from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
@@ -48,7 +49,7 @@ def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
     config, text = preview(spec)
     device = device_of(spec)
     source, files = locate(spec.model, spec.revision)
-    quantized = check_quantization(spec.model, spec, config)
+    quantized = quantization_of(spec, config) is not None
     with clear_errors_of(spec.model):
         loaded = auto_class(spec.model, config).from_pretrained(
             source,
