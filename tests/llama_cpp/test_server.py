@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import mean
 from typing import Any
 
 import httpx
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from w2s_chains import W2SLLM, Expand, HuggingFaceProposer, Hypothesis, SamplingParams, load
 from w2s_chains.backend.loading.config import Model
+from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.proposers import OpenAIProposer
 
 pytest.importorskip("llama_cpp", reason="make llama-cpp builds it")
@@ -27,6 +30,8 @@ OPENINGS = (
 WORDS = ("the cat", "a house", "my dog", "physics", "love", "war", "seven", "code", "tea", "Paris")
 PROMPTS = [f"{opening} {word}" for opening in OPENINGS for word in WORDS]
 TOKENS, CHUNK = 8, 3
+SERVER_ROUNDING = 0.3
+"""By how much the server's log-probabilities differ from those of the same model in process."""
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +59,56 @@ def in_chunks(proposer: OpenAIProposer, prompt: str) -> Hypothesis:
     return h
 
 
+@pytest.fixture(scope="module")
+def near_tie() -> Callable[[str, str, str], bool]:
+    """Return whether two texts part where the same model in process likes both tokens as much.
+
+    The server reads four-bit weights, and rounds differently when it reads tokens together: of
+    two tokens that are as likely, it may take either.
+    """
+    folder = embedded_path("smollm2-135m-instruct")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def near(prompt: str, one: str, other: str) -> bool:
+        ids, others = (tokenizer(prompt + text)["input_ids"] for text in (one, other))
+        alike = next((i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), 0)
+        if not alike:
+            return False
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[:alike]])).logits[0, -1]
+        return abs(float(logits[ids[alike]] - logits[others[alike]])) < SERVER_ROUNDING
+
+    return near
+
+
 def test_what_it_can_do(url: str) -> None:
     can = OpenAIProposer("smollm2", base_url=url).capabilities
     assert (can.completions, can.seed, can.top_k) == (True, True, True)
     assert (can.n, can.token_ids, can.logprobs, can.echo) == (False, False, False, False)
 
 
-def test_joined_chunks_are_the_text_of_the_server(url: str) -> None:
-    """100 searches lose no character, and drift nowhere."""
+def test_joined_chunks_are_the_text_of_the_server(
+    url: str, near_tie: Callable[[str, str, str], bool]
+) -> None:
+    """100 searches lose no character, and drift nowhere but where two tokens are as likely."""
     proposer = OpenAIProposer("smollm2", base_url=url)
-    drifted = 0
+    drifted = ties = seen = 0
     for prompt in PROMPTS:
         whole = greedy(url, prompt, TOKENS)
         h = in_chunks(proposer, prompt)
-        assert h.response == whole
+        if h.response != whole:
+            assert near_tie(prompt, whole, h.response), (whole, h.response)
+            ties += 1
+        seen += not near_tie(prompt, whole, whole[:-3] + whole[-2:])
         assert h.ended or (h.n_tokens >= TOKENS and len(h.path) > 2)  # it ends no character early
         if "\n\n" in whole:
             naive = ""
             for at in range(0, TOKENS, CHUNK):
                 naive += greedy(url, prompt + naive, min(CHUNK, TOKENS - at))
             drifted += naive != whole
+    assert ties <= len(PROMPTS) // 20
+    assert seen >= len(PROMPTS) * 0.9, "control: a lost character is no tie"
     assert drifted, "control: joining whatever comes is not enough"
 
 
@@ -135,4 +170,4 @@ def test_candidates_are_those_of_the_same_model_in_process() -> None:
             assert len(shared) >= 4, (far, near)
             assert ("eos" in shared) == (prompt == asked)
             for name in shared:
-                assert far[name] == pytest.approx(near[name], abs=0.3)
+                assert far[name] == pytest.approx(near[name], abs=SERVER_ROUNDING)

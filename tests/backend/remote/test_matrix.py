@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import resource
@@ -44,6 +46,14 @@ HARMLESS = {
 }  # fmt: skip
 
 
+def resident() -> int:
+    """Return the memory in use, in kilobytes, without what malloc only keeps for later."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
 class Secrets(logging.Handler):
     """Looks for the key in all that is logged; records would keep whole replies alive."""
 
@@ -81,6 +91,7 @@ def test_an_answer_or_one_clear_error(part: str, fault: str, secrets: Secrets) -
         llm = PARTS[part](server, engine)
         assert isinstance(llm.invoke("a"), str), "control: without the fault it works"
         server.on = True
+        held = resident()
         begun, memory = clock.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with ThreadPoolExecutor(AT_ONCE) as pool:
             calls = [pool.submit(llm.invoke, f"prompt {i}") for i in range(CALLS)]
@@ -91,13 +102,15 @@ def test_an_answer_or_one_clear_error(part: str, fault: str, secrets: Secrets) -
             errors = [call.exception(timeout=60 + CALLS) for call in calls]
         took = clock.seconds - begun
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+        held = resident() - held
         assert not other.requests, "the prompt went to another server"
     failed = [error for error in errors if error is not None]
     assert all(isinstance(error, W2SError) for error in failed), failed
     if fault not in HARMLESS[part]:
         assert len(failed) == CALLS
     assert took < (CALLS / AT_ONCE + 1) * 12 * TIMEOUT + 3
-    assert grown < 300_000, "kilobytes"
+    assert grown < 400_000, "kilobytes, less than one bomb; most is what malloc keeps of replies"
+    assert held < 60_000 + 50 * CALLS, "kilobytes: no error keeps its reply"
     for error in failed:
         assert len(str(error)) < 1200
         told = "".join(traceback.format_exception(error)) + repr(error)
