@@ -233,7 +233,7 @@ class Subject:
     def kv_bytes(self, work: Work) -> int:
         """Keys and values of W*K whole paths in all three models."""
         tokens = work.prompts * work.strategy.branches * (work.prompt + work.new)
-        return tokens * sum(part.lm.bytes_per_token for part in self.parts)
+        return tokens * sum(part.lm.memory.bytes_per_token for part in self.parts)
 
     def model_bytes(self) -> int:
         models = (self.models.proposer, self.models.tuned, self.models.untuned)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.helpers import tiny
-from w2s_chains.backend.kv.batch import Batch, Memory, Path
+from w2s_chains.backend.kv.batch import Batch, Path
 from w2s_chains.backend.kv.masks import Window
+from w2s_chains.backend.kv.memory import Memory
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read

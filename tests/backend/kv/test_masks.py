@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from w2s_chains.backend.kv.masks import ALL, Window, given
+from w2s_chains.backend.kv.masks import ALL, Window, first_seen, given
 
 FILLED, COUNT = 4, 3
 POSITIONS = np.array([[0, 1, 2, 3, 4, 5, 4, 5], [-2, -1, 0, 1, 2, 3, 2, 3]])
@@ -45,3 +45,13 @@ def test_a_single_mask_is_given_by_itself() -> None:
     assert given({"full_attention": one}) is one
     both = {"full_attention": one, "sliding_attention": other}
     assert given(both) is both
+
+
+def test_the_first_position_that_is_seen_in_any_layer() -> None:
+    found = [Window(3).first_seen(position) for position in range(6)]
+    assert found == [0, 0, 0, 1, 2, 3]
+    for window in (Window(), Window(3, chunked=True)):
+        assert window.first_seen(9) == 0
+    assert first_seen({"a": Window(3), "b": Window(5)}, 9) == 5
+    assert first_seen({"a": Window(3), "b": Window()}, 9) == 0
+    assert first_seen({}, 9) == 0, "a model without attention"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -147,3 +148,36 @@ def test_memory_that_does_not_suffice_leaves_what_is_held(monkeypatch: pytest.Mo
     assert held(store, kept) == {1.0}
     assert held(store, put(store, 2, 5_000)) == {2.0}
     assert held(store, kept) == {1.0}
+
+
+class User:
+    """Holds slots, as a segment does."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+
+
+def test_slots_are_given_back_before_a_store_grows() -> None:
+    seen: list[int] = []
+
+    def give_back(users: Collection[User]) -> None:
+        seen.append(len(users))
+        for user in users:
+            user.slots.give_back(100)
+
+    store = Store(PLANES, give_back)
+    assert store.users is not None
+    held = [User(slots) for slots in store.take([120, 120])]
+    for user in held:
+        store.users.add(user)
+    assert (store.capacity, seen) == (257, [0]), "at first there is nobody to ask"
+    held += [User(slots) for slots in store.take([50])]
+    assert (store.capacity, seen) == (257, [0, 2])
+    assert store.used == 20 + 20 + 50
+    store.take([190])
+    assert seen == [0, 2, 2]
+    assert store.capacity > 257, "a quarter stays free, or each call would ask again"
+    ids = [slot for user in held for slot in user.slots.ids.tolist() if slot]
+    assert len(ids) == len(set(ids)) == 90
+    del user, held
+    assert store.used == 0

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from w2s_chains.backend.kv.batch import _LEAST_ROOM, Batch, Memory
+from w2s_chains.backend.kv.batch import _LEAST_ROOM, Batch
 from w2s_chains.backend.kv.masks import Window
+from w2s_chains.backend.kv.memory import Memory
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.kv.store import Plane, Store
 

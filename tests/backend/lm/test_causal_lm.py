@@ -32,7 +32,7 @@ def test_sizes(lm: CausalLM) -> None:
     [plane] = lm.memory.planes
     assert (plane.layers, plane.heads, plane.key_dim, plane.value_dim) == ((0, 1), 2, 8, 8)
     assert (plane.dtype, plane.device) == (torch.float32, torch.device("cpu"))
-    assert lm.bytes_per_token == 2 * 2 * (8 + 8) * 4
+    assert lm.memory.bytes_per_token == 2 * 2 * (8 + 8) * 4
     assert (lm.rows, lm.vocabulary_size, lm.max_positions) == (320, 320, 512)
     lm.first_position = 2
     assert lm.max_positions == 510

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -44,6 +45,10 @@ class Config:
         return self
 
 
+KEPT: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many tokens of each segment were read."""
+
+
 class Rows:
     """A batch as it is documented, with tokens in place of keys and values."""
 
@@ -51,7 +56,7 @@ class Rows:
         self.pasts = [list(segment.ids[:upto]) if segment else [] for segment, upto in paths]
         for segment, upto in paths:
             assert upto == 0 if segment is None else len(segment.ids) == upto + 1
-            assert segment is None or segment.kv == upto, "it was read so far"
+            assert segment is None or KEPT[segment] == upto, "it was read so far"
         self.width, self.fork = width, max(map(len, self.pasts)) + 1
         self.filled = self.fork - 1
         self.room = self.fork + width * (steps - 1)
@@ -67,7 +72,7 @@ class Rows:
         for segment, row, branch, count in branches:
             assert branch == 0
             assert list(segment.ids[:count]) == list(self.cells[row].values())[:count]
-            segment.kv = count
+            KEPT[segment] = count
 
 
 class TableModel:
@@ -86,8 +91,7 @@ class TableModel:
         self.takes_positions = True
         self.first_position = 0
         self.recurrent = False
-        self.bytes_per_token = 1
-        self.memory: Any = None
+        self.memory: Any = SimpleNamespace(whole=True, bytes_per_token=1)
         self.batches: list[Rows] = []
         self.calls: dict[str, list[Tensor]] = {"plain": [], "read": []}
 
@@ -371,10 +375,10 @@ def test_a_gap_may_need_too_much_memory() -> None:
     columns = 5 + 2 * (100 + 2)
     for more, said in ((0, "branches"), (1, "none")):
         lm = TableModel(window_size=100)
-        lm.bytes_per_token = 2**29 // columns + more
+        lm.memory.bytes_per_token = 2**29 // columns + more
         assert verdict(lm) == said
     lm = TableModel()
-    lm.bytes_per_token = 2**30
+    lm.memory.bytes_per_token = 2**30
     assert verdict(lm) == "branches", "there is no gap"
 
 

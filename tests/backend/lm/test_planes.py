@@ -24,8 +24,8 @@ from transformers import (
 from transformers.cache_utils import StaticLayer
 
 from tests.helpers import tiny
-from w2s_chains.backend.kv.batch import Memory
 from w2s_chains.backend.kv.masks import ALL, Window
+from w2s_chains.backend.kv.memory import Memory
 from w2s_chains.backend.kv.store import Plane
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.planes import find_layers, find_windows, name_of, narrowed

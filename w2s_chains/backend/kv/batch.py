@@ -14,6 +14,8 @@ attention.
 
 A row without columns of several branches is a path again. If all rows are, and the next paths are
 just these, the batch goes on as it is, and nothing is copied (``Memory.gather``).
+
+Where no layer sees the beginning of a path any more, its columns are left out.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from torch import Tensor
 
 from w2s_chains.backend.kv.frames import Frames
 from w2s_chains.backend.kv.layers import PLAIN, Layers, State
-from w2s_chains.backend.kv.masks import ALL, Mask, Windows, given
+from w2s_chains.backend.kv.masks import ALL, Mask, Windows, first_seen, given
 from w2s_chains.backend.kv.segment import Segment
-from w2s_chains.backend.kv.store import Ints, Plane, Store
+from w2s_chains.backend.kv.store import Ints, Store
 
 Path = tuple[Segment | None, int]
 """A segment, and the number of positions of its path."""
@@ -41,8 +43,17 @@ that the model has read, the shared one included."""
 _LEAST_ROOM = 16
 """Columns beyond those that are asked for, so that a batch can go on."""
 
-_LAST = 2
-"""Batches that may go on: one model may be both the proposer and the guides."""
+
+class GivenBackError(Exception):
+    """Slots that paths need were given back.
+
+    Attributes:
+        paths: (row, first position that it needs) of each such path.
+    """
+
+    def __init__(self, paths: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.paths = paths
 
 
 class Batch:
@@ -54,7 +65,7 @@ class Batch:
         width: Branches per row.
         fork: First column that belongs to a branch; the shared column lies before it.
         filled: Columns in use.
-        shift: Columns of padding before each row's first token. [B]
+        shift: The column of each row's position 0; less than 0 where that is left out. [B]
         kv: Keys and values per plane: [layers, heads, B, columns, dim].
         cache: The cache that transformers reads and writes.
         frame: Where keys and values lie if work on them can be recorded; it may have more rows.
@@ -77,6 +88,7 @@ class Batch:
         frames: Frames | None = None,
         windows: Windows = ALL,
         layers: Layers = PLAIN,
+        whole: bool = True,
     ) -> None:
         """Gather positions [0, upto) of each (segment, upto), with room for the branches.
 
@@ -93,12 +105,17 @@ class Batch:
             frames: Finds a place that does not move, if wanted.
             windows: What each kind of layers sees.
             layers: What each layer keeps.
+            whole: Whether to gather what no layer sees as well.
+
+        Raises:
+            GivenBackError: Some paths must be read again before they can be gathered.
         """
         self._windows = windows
         self._layers = layers
         self.adapters = adapters
         self.past = [upto for _, upto in paths]
-        self.filled = max(self.past)
+        begins = [0 if whole else first_seen(windows, upto) for upto in self.past]
+        self.filled = max(upto - begin for upto, begin in zip(self.past, begins, strict=True))
         self._store = store
         self._dtype = dtype
         self._tips: list[weakref.ref[Segment]] = []  # what the batch can go on with
@@ -111,8 +128,10 @@ class Batch:
         self._shifts = [self.filled - upto for upto in self.past]
         self.shift = torch.tensor(self._shifts, device=device)
         self._columns = torch.arange(columns, device=device)
-        self._mask = (self._columns >= self.shift[:, None]).long()  # [B, columns]
-        self.kv = store.gather(self._table(paths, columns), self.frame and self.frame.kv)
+        first = self.shift if whole else self.shift + torch.tensor(begins, device=device)
+        self._mask = (self._columns >= first[:, None]).long()  # [B, columns]
+        table = self._table(paths, begins, columns)
+        self.kv = store.gather(table, self.frame and self.frame.kv)
         # Weak: a cycle of batch and layer would keep gigabytes of keys and values alive until
         # Python's garbage collector runs.
         own: Batch = weakref.proxy(self)
@@ -138,17 +157,22 @@ class Batch:
         self.width = width
         self.fork = self.filled + 1
         self._past: Tensor | None = None  # the float mask of the columns before the shared one
-        self._limit = limit if limit is not None and self.filled + steps > limit else None
+        self._limit = limit if limit is not None and max(self.past) + steps > limit else None
         return self.fork + width * (steps - 1)
 
-    def _table(self, paths: Sequence[Path], columns: int) -> Ints:
+    def _table(self, paths: Sequence[Path], begins: Sequence[int], columns: int) -> Ints:
         """Return the slot of each column, 0 for those without a token: [B, columns]."""
         rows = len(paths) if self.frame is None else self.frame.rows
         table = np.zeros((rows, columns), np.int64)
-        for own, (segment, upto) in zip(table, paths, strict=False):
-            shift = self.filled - upto
-            for begin, slots in () if segment is None else segment.slots(upto):
-                own[shift + begin : shift + begin + len(slots)] = slots
+        gone: list[tuple[int, int]] = []
+        for row, ((segment, upto), begin) in enumerate(zip(paths, begins, strict=True)):
+            shift, own = self._shifts[row], table[row]
+            for at, slots in () if segment is None else segment.slots(upto, begin):
+                own[shift + at : shift + at + len(slots)] = slots
+            if not own[shift + begin : self.filled].all():
+                gone.append((row, begin))
+        if gone:
+            raise GivenBackError(gone)
         return table
 
     def __len__(self) -> int:
@@ -274,76 +298,3 @@ class Batch:
             if segment := tip():
                 segment.tip = None
         self._tips.clear()
-
-
-class Memory:
-    """The keys and values of a model: the store while it is in use, and the last batches.
-
-    Attributes:
-        windows: What each kind of the model's layers sees.
-        layers: What each of its layers keeps.
-        frames: Finds a place for every batch that does not move; None gives each memory anew.
-    """
-
-    def __init__(
-        self, planes: Sequence[Plane], windows: Windows = ALL, layers: Layers = PLAIN
-    ) -> None:
-        self.planes = planes
-        self.windows = windows
-        self.layers = layers
-        self.frames: Frames | None = None
-        self._store: weakref.ref[Store] | None = None
-        self._last: list[weakref.ref[Batch]] = []
-
-    def gather(
-        self,
-        paths: Sequence[Path],
-        *,
-        width: int,
-        steps: int,
-        adapters: Sequence[str | None],
-        limit: int | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Batch:
-        """Go on with a batch whose rows are these paths, else gather them.
-
-        ``Batch`` documents the arguments.
-        """
-        columns = 1 + width * (steps - 1)
-        for ref in self._last:
-            if (last := ref()) and last.holds(paths, adapters, columns):
-                return last.go_on(paths, width, steps, limit)
-        last = None
-        self._make_room(paths)
-        store = (self._store and self._store()) or Store(self.planes)
-        batch = Batch(
-            store,
-            paths,
-            width=width,
-            steps=steps,
-            adapters=adapters,
-            limit=limit,
-            device=device,
-            dtype=dtype,
-            frames=self.frames,
-            windows=self.windows,
-            layers=self.layers,
-        )
-        self._store = weakref.ref(store)
-        self._last.append(weakref.ref(batch))
-        return batch
-
-    def _make_room(self, paths: Sequence[Path]) -> None:
-        """Let batches go before the next one takes memory: those whose rows it takes over."""
-        begun = {id(segment.tip[0]) for segment, _ in paths if segment and segment.tip}
-        kept: list[weakref.ref[Batch]] = []
-        for ref in self._last:
-            batch = ref()
-            if batch is not None and id(batch) in begun:
-                batch.let_go()
-            elif batch is not None:
-                kept.append(ref)
-        if len(kept) == _LAST and (oldest := kept.pop(0)()):
-            oldest.let_go()
-        self._last = kept

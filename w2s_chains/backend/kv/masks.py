@@ -1,7 +1,7 @@
 """``Window``: how far back the layers of a kind look, as a mask of batches with branches.
 
-Keys and values of every token are kept, and a mask hides what a layer may not see. So a text that
-is longer than a window is read exactly, and branches share it like any other.
+A mask hides what a layer may not see, so a text that is longer than a window is read exactly, and
+branches share it like any other. What no layer of a model sees any more need not be there.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ class Window:
 
     length: int | None = None
     chunked: bool = False
+
+    def first_seen(self, position: int) -> int:
+        """Return the first position that a token at a position sees; 0 if windows are chunks.
+
+        transformers counts columns to tell where a chunk begins, so that all must be there.
+        """
+        if self.length is None or self.chunked:
+            return 0
+        return max(0, position - self.length + 1)
 
     def cut(self, mask: Tensor, positions: NDArray[np.int64], filled: int) -> Tensor:
         """Hide what lies outside of the window.
@@ -53,6 +62,12 @@ Windows = Mapping[str, Window]
 
 ALL: Windows = {"": Window()}
 """The windows of a model whose layers see everything."""
+
+
+def first_seen(windows: Windows, position: int) -> int:
+    """Return the first position that a token at a position sees in any layer."""
+    return min((window.first_seen(position) for window in windows.values()), default=0)
+
 
 Mask = Tensor | dict[str, Tensor]
 """An attention mask; where kinds of layers see different windows, one of each kind."""

@@ -12,11 +12,17 @@ the path without gap or overlap, and every token is read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from w2s_chains.backend.kv.layers import State
 from w2s_chains.backend.kv.store import Ints, Slots
+
+_SPARE = 16
+"""Tokens before the window of a path that are kept as well: the next path may begin a little
+earlier, where a text was tokenised again."""
 
 
 class Segment:
@@ -28,13 +34,11 @@ class Segment:
         ids: The segment's tokens.
         logprobs: log p of each token given all before it, in nats; empty for a prompt, which is
             not scored.
-        kv: The slots of its keys and values, in runs that siblings may share; None until the
-            segment is read, and always None if nothing can follow it.
         states: The states of recurrent layers, by the number of tokens of the path before them.
         tip: The ``Batch`` that can go on with this path as one of its rows, and the row; else None.
     """
 
-    __slots__ = ("__weakref__", "ids", "kv", "logprobs", "parent", "start", "states", "tip")
+    __slots__ = ("__weakref__", "_kv", "ids", "logprobs", "parent", "start", "states", "tip")
 
     def __init__(self, parent: Segment | None, start: int, ids: Sequence[int]) -> None:
         assert (parent is None) == (start == 0), "only a root starts at position 0"
@@ -43,9 +47,23 @@ class Segment:
         self.start = start
         self.ids = tuple(ids)
         self.logprobs: tuple[float, ...] = ()
-        self.kv: tuple[Slots, ...] | None = None
+        self._kv: tuple[Slots, ...] | None = None
         self.states: dict[int, State] = {}
         self.tip: tuple[object, int] | None = None
+
+    @property
+    def kv(self) -> tuple[Slots, ...] | None:
+        """The slots of its keys and values, in runs that siblings may share.
+
+        It is None until the segment is read, and always None if nothing can follow it.
+        """
+        return self._kv
+
+    @kv.setter
+    def kv(self, runs: tuple[Slots, ...] | None) -> None:
+        self._kv = runs
+        if runs and (users := runs[0].store.users) is not None:
+            users.add(self)
 
     @property
     def end(self) -> int:
@@ -93,19 +111,71 @@ class Segment:
                     found = at, state
         return found
 
-    def slots(self, upto: int) -> Iterator[tuple[int, Ints]]:
-        """Yield (begin, slots) of the keys and values that cover positions [0, upto)."""
+    def runs(self, upto: int, begin: int = 0) -> Iterator[tuple[int, Slots, int]]:
+        """Yield the runs of slots that cover positions [begin, upto).
+
+        Yields:
+            (position of the run's first slot, run, how many of its slots are part of the path)
+        """
         segment: Segment | None = self
-        while segment is not None and upto > 0:
+        while segment is not None and upto > begin:
             if upto > segment.kv_start:
                 assert segment.kv is not None, "a path is read from the root down"
-                begin = segment.kv_start
+                at = segment.kv_start
                 for run in segment.kv:
-                    if begin < upto:
-                        yield begin, run.ids[: upto - begin]
-                    begin += len(run.ids)
+                    if at < upto and begin < at + len(run.ids):
+                        yield at, run, min(len(run.ids), upto - at)
+                    at += len(run.ids)
                 upto = segment.kv_start
             segment = segment.parent
+
+    def slots(self, upto: int, begin: int = 0) -> Iterator[tuple[int, Ints]]:
+        """Yield (position, slots) of the keys and values that cover positions [begin, upto).
+
+        The slots are those of the segments themselves, not copies; 0 where one was given back.
+        """
+        for at, run, count in self.runs(upto, begin):
+            skipped = max(begin - at, 0)
+            yield at + skipped, run.ids[skipped:count]
+
+    def take_over(self, other: Segment, upto: int, begin: int) -> None:
+        """Take slots where own ones were given back, of positions [begin, upto).
+
+        The other segment is a root with the same tokens, whose slots nobody shares.
+        """
+        theirs: Ints = np.zeros(upto, np.int64)
+        for at, ids in other.slots(upto):
+            theirs[at : at + len(ids)] = ids
+        for at, ids in self.slots(upto, begin):
+            gone = ids == 0
+            ids[gone] = theirs[at : at + len(ids)][gone]
+            theirs[at : at + len(ids)][gone] = 0
+        for at, ids in other.slots(upto):
+            ids[:] = theirs[at : at + len(ids)]
+
+
+def give_back(segments: Collection[Segment], first_seen: Callable[[int], int]) -> None:
+    """Let slots go that no path sees any more.
+
+    A search goes on from its leaves; if it has dropped these, from their parents. What else it
+    goes on from has to be read again.
+
+    Args:
+        segments: All that were read.
+        first_seen: The first position that a token at a position sees.
+    """
+    read = [segment for segment in segments if segment.kv]
+    inner = {segment.parent for segment in read}
+    leaves = [segment for segment in read if segment not in inner]
+    above = {leaf.parent for leaf in leaves if leaf.parent is not None and leaf.parent.kv}
+    unseen = {run: len(run.ids) for segment in read for run in segment.kv or ()}
+    for segment in [*leaves, *above]:
+        upto = segment.kv_start + sum(len(run.ids) for run in segment.kv or ())
+        begin = max(first_seen(upto) - _SPARE, 0)
+        for at, run, _ in segment.runs(upto, begin):
+            unseen[run] = min(unseen.get(run, len(run.ids)), max(begin - at, 0))
+    for run, count in unseen.items():
+        run.give_back(count)
 
 
 class Lost(NamedTuple):

@@ -2,13 +2,17 @@
 
 A slot is free again when the last segment that refers to it goes, and a store goes with its last
 segment; nothing is released by hand. Any free slot serves any token, so nothing is fragmented.
+Where all layers of a model have windows, slots that no path sees any more are given back before a
+store grows.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -67,10 +71,26 @@ class Store:
     NaN.
     """
 
-    __slots__ = ("__weakref__", "_capacity", "_count", "_free", "_kv", "_returned", "planes")
+    __slots__ = (
+        *("__weakref__", "_capacity", "_count", "_free", "_give_back", "_kv", "_returned"),
+        *("planes", "users"),
+    )
 
-    def __init__(self, planes: Sequence[Plane]) -> None:
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        give_back: Callable[[Collection[Any]], None] | None = None,
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            planes: What it holds of each token.
+            give_back: Called with all segments that refer to slots when none is free, before the
+                store grows; it may let slots of theirs go.
+        """
         self.planes = planes
+        self._give_back = give_back
+        self.users: WeakSet[Any] | None = None if give_back is None else WeakSet()
         self._kv = [plane.zeros(1) for plane in planes]
         self._free: Ints = np.empty(0, np.int64)  # the first ``_count`` of these are free
         self._count = 0
@@ -92,8 +112,12 @@ class Store:
     def take(self, counts: Sequence[int]) -> list[Slots]:
         """Reserve runs of slots of these lengths."""
         self._collect()
-        total = sum(counts)
-        if self._count < total:
+        total = wanted = sum(counts)
+        if self._count < total and self._give_back and self.users is not None:
+            self._give_back(self.users)
+            self._collect()
+            wanted += self.capacity // 4  # or the next call would look through all segments again
+        if self._count < wanted:
             self._grow(total - self._count)
         self._count -= total
         taken = self._free[self._count : self._count + total].copy()
@@ -104,7 +128,8 @@ class Store:
 
     def _collect(self) -> None:
         while self._returned:
-            self._release(self._returned.popleft())
+            slots = self._returned.popleft()
+            self._release(slots if self._give_back is None else slots[slots != 0])
 
     def _release(self, slots: Ints) -> None:
         self._free[self._count : self._count + len(slots)] = slots
@@ -163,13 +188,26 @@ class Store:
 
 
 class Slots:
-    """Slots of a store, free again when this object goes."""
+    """Slots of a store, free again when this object goes.
 
-    __slots__ = ("_store", "ids")
+    Attributes:
+        ids: The slots; 0 for those that were given back.
+    """
+
+    __slots__ = ("ids", "store")
 
     def __init__(self, store: Store, ids: Ints) -> None:
-        self._store = store
+        self.store = store
         self.ids = ids
 
+    def give_back(self, count: int) -> None:
+        """Let the first ``count`` slots go."""
+        if self.ids[:count].any():
+            self._return(self.ids[:count].copy())
+            self.ids[:count] = 0
+
     def __del__(self) -> None:
-        self._store._returned.append(self.ids)  # pyright: ignore[reportPrivateUsage]
+        self._return(self.ids)
+
+    def _return(self, ids: Ints) -> None:
+        self.store._returned.append(ids)  # pyright: ignore[reportPrivateUsage]

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from w2s_chains.backend.kv.batch import Batch, Memory, Path
+from w2s_chains.backend.kv.batch import Batch, GivenBackError, Path
 from w2s_chains.backend.kv.frames import Frames
 from w2s_chains.backend.kv.masks import Mask
+from w2s_chains.backend.kv.memory import Memory, read_given_back, read_lost_states
 from w2s_chains.backend.kv.replay import CudaGraphs, Recorder, Replays
-from w2s_chains.backend.kv.segment import lost_states
 from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
@@ -97,7 +97,7 @@ class CausalLM:
         planes, layers = find_layers(model, self._cache, self.device)
         if getattr(model, "_is_stateful", False) and not layers.parts:
             raise cannot_branch(model.config, "it keeps a recurrent state of its own")
-        self.memory = Memory(planes, windows, layers)
+        self.memory = Memory(planes, windows, layers, whole=not self.takes_positions)
         self.recurrent = bool(layers.parts)
         self.counters = Counters()
         self.replays: Replays | None = None
@@ -165,11 +165,6 @@ class CausalLM:
         return embeddings.weight.shape[0]
 
     @property
-    def bytes_per_token(self) -> int:
-        """Size of one token's keys and values."""
-        return sum(plane.bytes_per_token for plane in self.memory.planes)
-
-    @property
     def vocabulary_size(self) -> int:
         """Number of logits that the model gives for one token."""
         return text_config(self.model.config).vocab_size
@@ -181,7 +176,7 @@ class CausalLM:
         return None if limit is None else limit - self.first_position
 
     def check_border(self, prompt: int, total: int) -> None:
-        """Check that an answer does not cross the border; ``positions.check_border`` says more."""
+        """Check that an answer does not cross the border, as ``positions.check_border`` says."""
         check_border(self.name, self.border, prompt, total)
 
     def gather(
@@ -202,13 +197,20 @@ class CausalLM:
             adapters: The adapter of each row; by default the adapter of this view.
         """
         own = [self.adapter] * len(paths) if adapters is None else list(adapters)
-        for lost in lost_states(paths, own) if self.recurrent else ():
-            begins = [(one.segment, one.begin) for one in lost]
-            ids = [one.segment.path_ids(one.begin)[: one.tokens] for one in lost]
-            batch = self._gather(begins, [one.adapter for one in lost], width=1, steps=len(ids[0]))
-            self.forward(batch, torch.tensor(ids, device=self.device), last_only=True)
-            batch.remember([(one.segment, row) for row, one in enumerate(lost)])
-        return self._gather(paths, own, width=width, steps=steps)
+        if self.recurrent:
+            read_lost_states(paths, own, self._again)
+        try:
+            return self._gather(paths, own, width=width, steps=steps)
+        except GivenBackError as error:
+            read_given_back(error, paths, own, self._again)
+            return self._gather(paths, own, width=width, steps=steps)
+
+    def _again(
+        self, paths: Sequence[Path], ids: Sequence[Sequence[int]], adapters: Sequence[str | None]
+    ) -> Batch:
+        batch = self._gather(paths, adapters, width=1, steps=len(ids[0]))
+        self.forward(batch, torch.tensor(ids, device=self.device), last_only=True)
+        return batch
 
     def _gather(
         self, paths: Sequence[Path], adapters: Sequence[str | None], *, width: int, steps: int
@@ -284,8 +286,7 @@ class CausalLM:
         Returns:
             The siblings of each row, and the width of a row.
         """
-        # With one step all branches are one column.
-        shares = self.can_branch or steps == 1
+        shares = self.can_branch or steps == 1  # all branches are one column
         width = best_width(map(len, families), steps, past) if shares else 1
         return [own[at : at + width] for own in families for at in range(0, len(own), width)], width
 

@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from w2s_chains.backend.kv.batch import Batch, Memory, Path
+from w2s_chains.backend.kv.batch import Batch, Path
+from w2s_chains.backend.kv.memory import Memory
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.logits import to_lists
 from w2s_chains.backend.lm.positions import window_of
@@ -57,8 +58,6 @@ class Reader(Protocol):
     @property
     def rows(self) -> int: ...
     @property
-    def bytes_per_token(self) -> int: ...
-    @property
     def vocabulary_size(self) -> int: ...
 
     def gather(self, paths: Sequence[Path], *, width: int, steps: int) -> Batch: ...
@@ -98,19 +97,34 @@ def check_exact(lm: Reader) -> bool:
     noise = max(difference(again[i], wanted[i]) for i in (0, 1))
     tolerance = max(rounding, min(_NOISE * noise, _MOST_NOISE * rounding))
 
-    try:
-        prefixes = _check_paths(lm, ids, wanted, tolerance)
-    except UnsupportedModelError as error:
-        # Some models count positions from the one after their padding token's (RoBERTa).
-        padding = getattr(lm.model.config, "pad_token_id", None)
-        if not lm.takes_positions or not isinstance(padding, int) or padding < 0:
-            raise
-        lm.first_position = padding + 1
-        try:
-            prefixes = _check_paths(lm, ids, wanted, tolerance)
-        except UnsupportedModelError:
-            raise error from None
-    return _branches(lm, ids, wanted, prefixes, tolerance)
+    errors: list[UnsupportedModelError] = []
+    for applies in (_as_it_is, _own_windows, _positions_after_padding):
+        if applies(lm):
+            try:
+                prefixes = _check_paths(lm, ids, wanted, tolerance)
+                return _branches(lm, ids, wanted, prefixes, tolerance)
+            except UnsupportedModelError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _as_it_is(lm: Reader) -> bool:
+    return True
+
+
+def _own_windows(lm: Reader) -> bool:
+    """Keep all of a path for a model whose code took its windows from its config at once."""
+    before, lm.memory.whole = lm.memory.whole, True
+    return not before
+
+
+def _positions_after_padding(lm: Reader) -> bool:
+    """Number positions from the one after the padding token's, as some models do (RoBERTa)."""
+    padding = getattr(lm.model.config, "pad_token_id", None)
+    if not lm.takes_positions or not isinstance(padding, int) or padding < 0:
+        return False
+    lm.first_position = padding + 1
+    return True
 
 
 def _check_paths(lm: Reader, ids: Tensor, wanted: Tensor, tolerance: float) -> Sequence[Path]:
@@ -239,7 +253,7 @@ def _branches(
         return False
     gap = window_of(lm.model.config)
     columns = _CUT + 1 + 2 * (gap + 2)
-    if gap and columns * lm.bytes_per_token > _LARGEST_GAP:
+    if gap and columns * lm.memory.bytes_per_token > _LARGEST_GAP:
         return False
     runs = [lambda: _at_once(lm, ids, prefixes), lambda: _by_column(lm, ids, prefixes, gap)]
     try:

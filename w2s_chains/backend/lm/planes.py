@@ -19,9 +19,9 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from w2s_chains.backend.kv.batch import Memory
 from w2s_chains.backend.kv.layers import Layers, indexer_keys
 from w2s_chains.backend.kv.masks import ALL, Window, Windows
+from w2s_chains.backend.kv.memory import Memory
 from w2s_chains.backend.kv.store import Plane
 from w2s_chains.backend.lm.positions import text_config
 from w2s_chains.errors import UnsupportedModelError, brief
