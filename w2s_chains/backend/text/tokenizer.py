@@ -268,9 +268,12 @@ class Tokenizer:
         return context[-_CONTEXT:], self.decode(context[-_CONTEXT:])
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some tokens: of control tokens only those that mark thoughts."""
+        untold = frozenset[int]() if self.chat is None else self.chat.untold
+        told = [i for i in ids if i not in untold]
         with self._lock:
             return self.hf_tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                told, skip_special_tokens=not untold, clean_up_tokenization_spaces=False
             )
 
     def context(self, hypothesis: Hypothesis) -> list[int]:
