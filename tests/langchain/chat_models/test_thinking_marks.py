@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_guides_may_read_the_answer_alone(
 @pytest.mark.parametrize("special", [True, False])
 def test_a_server_may_leave_special_tokens_out(tmp_path: Path, special: bool) -> None:
     """Where the prompt has begun the thoughts, an answer without marks would be all thoughts."""
-    tokenizer = MAGISTRAL.tokenizer("own") if special else tiny.byte_tokenizer()
+    tokenizer = MAGISTRAL.tokenizer("own") if special else copy.deepcopy(tiny.byte_tokenizer())
     for opening, known in (("", True), ("[THINK]", not special)):
         tokenizer.chat_template = str(MAGISTRAL.template) + opening
         tokenizer.save_pretrained(tmp_path)
