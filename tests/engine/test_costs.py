@@ -30,7 +30,8 @@ from w2s_chains import (
     SamplingParams,
     TokenSearch,
 )
-from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
+from w2s_chains.backend.text.incremental import common_prefix
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.asks import Expand, Expands, Score, Until
 from w2s_chains.core.events import Finished
 from w2s_chains.search.base import SearchStrategy

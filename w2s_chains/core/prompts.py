@@ -162,11 +162,13 @@ class ThoughtFormat:
         begin: Text before the thoughts.
         end: Text after them.
         begun: Whether the prompt ends with ``begin``.
+        without: Text before an answer that has no thoughts; empty for none.
     """
 
     begin: str = "<think>"
     end: str = "</think>"
     begun: bool = False
+    without: str = ""
 
 
 DEFAULT_CALLS = CallFormat()

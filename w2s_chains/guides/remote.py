@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from w2s_chains.backend.remote.event_loop import all_of, wait_for
 from w2s_chains.backend.remote.findings import Findings
 from w2s_chains.backend.remote.server import Server
-from w2s_chains.backend.text.tokenizer import common_prefix
+from w2s_chains.backend.text.incremental import common_prefix
 from w2s_chains.core.contracts import Guide
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import ConfigError, ServerError, W2SError

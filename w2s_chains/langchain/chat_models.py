@@ -70,7 +70,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
 
     Every model reads the conversation through its own chat template. For models described by a
     name or a config, ``chat`` defaults to "auto": a model without a template reads plain text. What
-    a thinking model writes between ``<think>`` and ``</think>`` is no content, but
+    a thinking model writes between the marks of its thoughts (``<think>``) is no content, but
     ``additional_kwargs["reasoning_content"]``, a block of type "reasoning" in ``content_blocks``.
     Every field from ``strategy`` to ``progress`` can be overridden in a single call:
     ``chat.invoke(messages, strategy=Sampling(), max_tokens=20)``. Fields are those of

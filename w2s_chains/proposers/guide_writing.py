@@ -78,7 +78,8 @@ class GuideWriter:
             place=(salt_of(request.seed, *guide.tokenizer.prompt_ids(h.prompt)), stream, "guide"),
             n_tokens=h.n_tokens,
             known=guide.tokenizer.size,
-            suppressed=guide.tokenizer.suppressed_ids,
+            suppressed=guide.tokenizer.suppressed.ids,
+            suppressed_first=guide.tokenizer.suppressed.first,
             until=until,
             end_of=functools.partial(
                 end_of_chunk, until, guide.tokenizer, self._context(h), self._pending(h)

@@ -151,7 +151,11 @@ class OpenAIProposer(Proposer):
 
     def thoughts(self, prompt: Prompt) -> ThoughtFormat | None:
         """Return how the chat template writes thoughts; None if it has none, or is not known."""
-        return None if self.tokenizer is None else self.tokenizer.thoughts(prompt)
+        if self.tokenizer is None or (form := self.tokenizer.thoughts(prompt)) is None:
+            return None
+        chat = self.tokenizer.chat
+        # A server may leave special tokens out of its texts: no second mark would ever come.
+        return None if form.begun and chat is not None and chat.untold else form
 
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; the result of a failed request is its error."""

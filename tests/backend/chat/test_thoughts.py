@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from w2s_chains.backend.chat.thoughts import ThoughtReader
+from w2s_chains.backend.chat.thoughts import ThoughtReader, thoughts_in
 from w2s_chains.core.prompts import ThoughtFormat
 
 TEXTS = st.text(alphabet="ab <>/think\n", max_size=12)
@@ -55,6 +57,20 @@ def test_an_answer_that_begins_otherwise_has_no_thoughts(text: str, places: list
 
 def test_what_only_looks_like_a_mark_is_said() -> None:
     assert read(ThoughtReader(ThoughtFormat()), " <thin", [2]) == ("", " <thin")
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [9, 12, 29], [*range(40)]])
+def test_an_answer_may_say_that_it_has_no_thoughts(cuts: list[int]) -> None:
+    form = thoughts_in("'<|channel|>analysis<|message|>' + thinking")
+    assert form is not None
+    thinking = f"{form.begin}a {form.end}b"
+    assert read(ThoughtReader(form), thinking, cuts) == ("a", "b")
+    assert read(ThoughtReader(form), f"{form.without}b", cuts) == ("", "b")
+    assert read(ThoughtReader(form), "<|channel|>x", cuts) == ("", "<|channel|>x")
+    plain = replace(form, without="")
+    assert read(ThoughtReader(plain), f"{form.without}b", cuts) == ("", f"{form.without}b"), (
+        "control"
+    )
 
 
 def test_a_hasty_reader_is_caught() -> None:

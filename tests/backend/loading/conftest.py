@@ -18,7 +18,8 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("weights are loaded")
 
-    monkeypatch.setattr(
-        "w2s_chains.backend.loading.text_part.AutoModelForCausalLM.from_pretrained",
-        staticmethod(fail),
-    )
+    for auto in (
+        "loading.text_part.AutoModelForCausalLM",
+        "classifiers.load.AutoModelForSequenceClassification",
+    ):
+        monkeypatch.setattr(f"w2s_chains.backend.{auto}.from_pretrained", staticmethod(fail))

@@ -23,6 +23,8 @@ from w2s_chains import (
     LogRatioScorer,
     Model,
 )
+from w2s_chains.backend.classifiers.judge import JudgeOptions
+from w2s_chains.backend.classifiers.load import load_judge, preview_judge
 from w2s_chains.backend.loading.load import load, preview
 from w2s_chains.backend.loading.placement import check_quantization, quantization_of
 from w2s_chains.errors import ConfigError
@@ -84,6 +86,20 @@ def test_an_unknown_method_is_refused(folder: Path, no_weights: None) -> None:
     """transformers would go on with the weights as they are."""
     model = str(says(folder, {"quant_method": "own"}))
     refused(ConfigError, "quantised weights (own)", "Unknown quantization type", model=model)
+
+
+@pytest.mark.parametrize("method", ["gptq", "own"])
+def test_a_reward_model_is_refused_by_the_same_check(
+    folder: Path, method: str, no_weights: None
+) -> None:
+    options = JudgeOptions(model=str(folder))
+    assert preview_judge(options), "control"
+    says(folder, {"quant_method": method, "bits": 4})
+    message = refused(ConfigError, f"has quantised weights ({method})", model=str(folder))
+    for check in (preview_judge, load_judge):
+        with pytest.raises(ConfigError) as caught:
+            check(options)
+        assert str(caught.value) == message
 
 
 def test_what_is_not_quantised_is_not_checked(folder: Path) -> None:

@@ -24,7 +24,7 @@ from w2s_chains import (
     Sampling,
     SamplingParams,
 )
-from w2s_chains.backend.text.generation import end_ids, suppressed_ids, warn_of_ignored
+from w2s_chains.backend.text.generation import Suppressed, end_ids, suppressed_by, warn_of_ignored
 from w2s_chains.core.asks import Expand
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import GenerationConfigWarning
@@ -35,6 +35,7 @@ HARMLESS: dict[str, Any] = {
     "do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.1,
     "max_length": 20, "min_length": 0, "typical_p": 1.0, "no_repeat_ngram_size": 0,
     "eos_token_id": [1, 3], "guidance_scale": 1.0, "suppress_tokens": [5], "bad_words_ids": [[7]],
+    "begin_suppress_tokens": [6],
 }  # fmt: skip
 
 
@@ -80,6 +81,63 @@ def test_generate_suppresses_the_same() -> None:
     assert len(child.response_ids or ()) == 8
 
 
+def greedy(proposer: HuggingFaceProposer, texts: list[str], size: int) -> list[list[int]]:
+    """The answers to some prompts, in chunks of a size, all prompts in one batch."""
+    sampling = SamplingParams(max_tokens=8, temperature=0.0)
+    found = [Hypothesis.root(text) for text in texts]
+    while going := [i for i, h in enumerate(found) if not h.finished]:
+        asks = [
+            Expand(hypotheses=(found[i],), successors=1, chunk_tokens=size, sampling=sampling)
+            for i in going
+        ]
+        for i, [child] in zip(going, proposer.propose(asks), strict=True):
+            found[i] = child
+    return [list(h.response_ids or ()) for h in found]
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_first_token_is_suppressed_as_by_generate(size: int) -> None:
+    texts = ["The movie", "I left, and", "A"]
+    plain = part(HuggingFaceProposer)
+    free = greedy(plain, texts, 8)
+    first = sorted({1, *(ids[0] for ids in free)})
+    proposer = part(HuggingFaceProposer, begin_suppress_tokens=first, eos_token_id=1)
+    found = greedy(proposer, texts, size)
+    for text, ids, before in zip(texts, found, free, strict=True):
+        prompt = torch.tensor([proposer.tokenizer.prompt_ids(Prompt(text=text))])
+        theirs = proposer.lm.model.generate(prompt, max_new_tokens=8, do_sample=False)
+        theirs = theirs[0, prompt.shape[1] :].tolist()
+        assert ids == [token for token in theirs if token != 1], "generate keeps the end token"
+        assert ids == greedy(proposer, [text], 8)[0], "batch = single"
+        assert ids[0] not in first
+        assert before[0] in first, "control"
+    assert {token for ids in found for token in ids[1:]} & set(first), "only the first is"
+
+
+def test_rows_that_go_on_are_not_suppressed() -> None:
+    """In one batch with a beginning, and where a guide drafts."""
+    proposer = part(HuggingFaceProposer, begin_suppress_tokens=LETTERS)
+    root = Hypothesis.root("The movie")
+    sampling = SamplingParams(max_tokens=20, temperature=2.0)
+    [[begun]] = proposer.propose(
+        [Expand(hypotheses=(root,), successors=1, chunk_tokens=1, sampling=sampling)]
+    )
+    ask = Expand(hypotheses=(root, begun), successors=20, chunk_tokens=1, sampling=sampling)
+    [children] = proposer.propose([ask])
+    ids = [child.token_ids or () for child in children]
+    assert not {one for own in ids[:20] for one in own} & set(LETTERS)
+    assert {one for own in ids[20:] for one in own} & set(LETTERS)
+    guides = [part(HuggingFaceGuide, seed) for seed in (1, 2)]
+    for drafts in (0, 3):
+        llm = W2SLLM(
+            proposer=proposer, scorer=LogRatioScorer(GuidePair(*guides)), max_tokens=12,
+            temperature=2.0, seed=0, strategy=EmulatedFineTuning(beta=1.0, draft_tokens=drafts),
+        )  # fmt: skip
+        told = [proposer.tokenizer.encode(llm.invoke(text)) for text in ("The movie", "A", "I")]
+        assert not {ids[0] for ids in told if ids} & set(range(40, 127))
+        assert {token for ids in told for token in ids} & set(range(40, 127)), "control"
+
+
 def test_scores_are_of_the_model_itself() -> None:
     """What is suppressed changes samples, and no loglikelihood."""
     plain, silent = part(HuggingFaceProposer), part(HuggingFaceProposer, suppress_tokens=LETTERS)
@@ -102,11 +160,12 @@ def test_tables_of_several_sizes() -> None:
 
 def test_ends_that_are_bad_words_stay() -> None:
     config = GenerationConfig(
-        eos_token_id=[1, 3], bad_words_ids=[[1], [8], [8, 9]], suppress_tokens=[3]
-    )
+        eos_token_id=[1, 3], bad_words_ids=[[1], [8], [8, 9]], suppress_tokens=[3],
+        begin_suppress_tokens=[9, 1],
+    )  # fmt: skip
     assert end_ids(config) == [1, 3]
-    assert suppressed_ids(config) == [3, 8]
-    assert (end_ids(None), suppressed_ids(None)) == ([], [])
+    assert suppressed_by(config) == Suppressed((3, 8), (1, 9))
+    assert (end_ids(None), suppressed_by(None)) == ([], Suppressed())
     assert end_ids(GenerationConfig(eos_token_id=2)) == [2]
 
 
@@ -123,7 +182,6 @@ def told_by(**options: Any) -> list[str]:
     [
         ("no_repeat_ngram_size", 3, "no_repeat_ngram_size (3)"),
         ("min_new_tokens", 5, "min_new_tokens (5)"),
-        ("begin_suppress_tokens", [7], "begin_suppress_tokens ([7])"),
         ("bad_words_ids", [[7], [8, 9]], "bad_words_ids ([[8, 9]])"),
         ("forced_eos_token_id", 1, "forced_eos_token_id (1)"),
         ("forced_bos_token_id", 0, "forced_bos_token_id (0)"),
@@ -165,4 +223,4 @@ def test_a_folder_says_it_of_its_proposer_alone(
     with warnings.catch_warnings():
         warnings.simplefilter("error", GenerationConfigWarning)
         guide = HuggingFaceGuide.from_pretrained(str(tmp_path), chat=False)
-    assert guide.tokenizer.suppressed_ids == (44,)
+    assert guide.tokenizer.suppressed.ids == (44,)

@@ -28,7 +28,7 @@ from w2s_chains import Hypothesis, Prompt
 from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.loading.embedded import embedded_path
 from w2s_chains.backend.text import incremental
-from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
+from w2s_chains.backend.text.incremental import Boundaries, Place, common_prefix, find_boundaries
 from w2s_chains.backend.text.tokenizer import Tokenizer
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -351,3 +351,10 @@ def test_a_text_is_tried_before_places_are_used(monkeypatch):
     monkeypatch.setattr(incremental, "_cut_apart", lambda cutters: True)
     assert find_boundaries(learned(BYTES)) is None
     assert find_boundaries(learned(split(GPT2), BYTES)) is not None, "the control"
+
+
+def test_common_prefix():
+    assert common_prefix([1, 2, 3], (1, 2, 4)) == 2
+    assert common_prefix([1, 2], (1, 2, 4)) == 2
+    assert common_prefix([], (1,)) == 0
+    assert common_prefix([3], (1,)) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers import tiny
 from w2s_chains import Hypothesis, Message, Prompt
 from w2s_chains.backend.chat.prompt_template import PromptTemplate
-from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, PromptError
 
 TOKENIZERS = {
@@ -133,13 +133,6 @@ def test_vocabularies_are_compared_by_content():
     assert rebuilt.vocabulary == same
     other = Tokenizer(tiny.byte_tokenizer(330), PromptTemplate(), [])
     assert other.vocabulary != same
-
-
-def test_common_prefix():
-    assert common_prefix([1, 2, 3], (1, 2, 4)) == 2
-    assert common_prefix([1, 2], (1, 2, 4)) == 2
-    assert common_prefix([], (1,)) == 0
-    assert common_prefix([3], (1,)) == 0
 
 
 def test_context_reaches_into_the_prompt():

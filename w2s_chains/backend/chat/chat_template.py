@@ -11,6 +11,7 @@ from typing import Any
 
 from w2s_chains.backend.chat.bounded import apply_chat_template, names_in
 from w2s_chains.backend.chat.prompt_template import TAKEN
+from w2s_chains.backend.chat.thoughts import thoughts_in
 from w2s_chains.backend.chat.turns import as_dict, first_lost, merged, tool_as_dict, written_out
 from w2s_chains.core.prompts import (
     DEFAULT_CALLS,
@@ -112,13 +113,18 @@ class ChatTemplate:
 
     @functools.cached_property
     def thoughts(self) -> ThoughtFormat | None:
-        """How the model writes thoughts; None if the template does not know of any.
+        """How the model writes thoughts; None if the template does not know of any."""
+        return thoughts_in(self._source)
 
-        Nor if a mark is a special token, which is no text.
-        """
-        form = ThoughtFormat()
-        marks = {form.begin, form.end}
-        return form if form.end in self._source and not marks & self._special else None
+    @functools.cached_property
+    def untold(self) -> frozenset[int]:
+        """Special tokens that are left out of a text, if others mark thoughts in it; else none."""
+        form = self.thoughts
+        marks = "" if form is None else form.begin + form.end + form.without
+        if not any(token in marks for token in self._special):
+            return frozenset()
+        known = self._tokenizer.added_tokens_decoder.items()
+        return frozenset(i for i, one in known if one.special and one.content not in marks)
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the token ids up to the answer; control tokens in the messages are plain text.

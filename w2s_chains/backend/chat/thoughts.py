@@ -4,30 +4,50 @@ from __future__ import annotations
 
 from w2s_chains.core.prompts import ThoughtFormat
 
+_FORMS = {
+    "</think>": ThoughtFormat(),
+    "[/THINK]": ThoughtFormat(begin="[THINK]", end="[/THINK]"),
+    "<|channel|>analysis<|message|>": ThoughtFormat(
+        begin="<|channel|>analysis<|message|>",
+        end="<|end|><|start|>assistant<|channel|>final<|message|>",
+        without="<|channel|>final<|message|>",
+    ),
+}
+"""How models write thoughts, by what a chat template has in it that knows of them."""
+
+
+def thoughts_in(template: str) -> ThoughtFormat | None:
+    """Return how a model with this chat template writes thoughts; None if it has none."""
+    return next((form for mark, form in _FORMS.items() if mark in template), None)
+
 
 class ThoughtReader:
     """Separate thoughts from what is said after them, while both are generated.
 
     Thoughts come first, between two marks; the first mark may be part of the prompt. An answer that
-    begins otherwise has no thoughts. Text that may be the beginning of a mark is held back, and
-    so are spaces before the second mark; those around the thoughts belong to neither side.
+    begins otherwise has no thoughts; a mark that says so is left out. Text that may be the
+    beginning of a mark is held back, and so are spaces before the second mark; those around the
+    thoughts belong to neither side.
     """
 
     def __init__(self, form: ThoughtFormat) -> None:
-        self._marks = (form.begin, form.end)
+        self._end = form.end
+        openings = ((form.begin, "thoughts"), (form.without, "after"))
+        self._openings = {mark: place for mark, place in openings if mark}
         self._place = "thoughts" if form.begun else "before"
         self._held = ""
 
     def text(self, new: str) -> tuple[str, str]:
         """Add ``new``; return what is certain to be a thought, and what is certain to be said."""
         self._held += new
-        begin, end = self._marks
+        end = self._end
         if self._place == "before":
             start = self._held.lstrip()
-            if start != begin and begin.startswith(start):  # or there is no text yet
-                return "", ""
-            self._place = "thoughts" if start.startswith(begin) else "said"
-            self._held = start.removeprefix(begin) if self._place == "thoughts" else self._held
+            if any(start != mark and mark.startswith(start) for mark in self._openings):
+                return "", ""  # or there is no text yet
+            mark = next(filter(start.startswith, self._openings), None)
+            self._place = "said" if mark is None else self._openings[mark]
+            self._held = self._held if mark is None else start.removeprefix(mark)
         thought = ""
         if self._place == "thoughts":
             thought, mark, rest = self._held.partition(end)

@@ -15,7 +15,12 @@ from transformers import (
 
 from w2s_chains.backend.classifiers.judge import Judge, JudgeOptions, ValueHeadWeights, longest_text
 from w2s_chains.backend.loading.locate import check_complete, clear_errors_of, locate
-from w2s_chains.backend.loading.placement import device_of, options_of
+from w2s_chains.backend.loading.placement import (
+    check_quantization,
+    device_of,
+    options_of,
+    quantization_of,
+)
 from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.errors import ConfigError, did_you_mean
 
@@ -43,7 +48,8 @@ def load_judge(options: JudgeOptions, head: ValueHeadWeights | None = None) -> J
     Raises:
         ModelNotFoundError: There is no such model.
         UnsupportedModelError: The model needs code from its own repository.
-        ConfigError: The model cannot judge texts, or an option does not fit it.
+        ConfigError: The model cannot judge texts, an option does not fit it, or its weights are
+            quantised in a way that cannot be read here.
     """
     key = repr((*(getattr(options, name) for name in JudgeOptions.model_fields), head))
     if key not in _loaded:
@@ -56,12 +62,13 @@ def _load(options: JudgeOptions, head: ValueHeadWeights | None) -> Judge:
     config, tokenizer = _preview(options, head)
     device = device_of(options)
     source, files = locate(options.model, options.revision)
+    quantized = quantization_of(options, config) is not None
     with clear_errors_of(options.model):
         loaded = cast(Any, AutoModelForSequenceClassification).from_pretrained(
             source,
             config=config,
             **files,
-            **options_of(options, device),
+            **options_of(options, device, quantized=quantized),
             key_mapping=None if head is None else _renamed(config, head),
             trust_remote_code=False,
             use_safetensors=True,
@@ -72,7 +79,7 @@ def _load(options: JudgeOptions, head: ValueHeadWeights | None) -> Judge:
         check_complete(options.model, found, "sequence classifier")
     else:
         _check_head(options.model, found, head)
-    if options.device_map is None and options.quantization_config is None:
+    if options.device_map is None and not quantized:
         model = model.to(device)
     return Judge(model, tokenizer, options, reads_last=head is not None)
 
@@ -90,6 +97,7 @@ def _preview(options: JudgeOptions, head: ValueHeadWeights | None) -> tuple[PreT
                 f"AutoModelForSequenceClassification for {type(config).__name__}"
             )
     check_safe(options.model, source, files, config)
+    check_quantization(options.model, options, config)
     if head is not None:
         config.num_labels = 1
     if options.tokenizer is not None:

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
-from w2s_chains.backend.text.incremental import Place
-from w2s_chains.backend.text.tokenizer import Tokenizer, common_prefix
+from w2s_chains.backend.text.incremental import Place, common_prefix
+from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import PromptError, ScorerError
 

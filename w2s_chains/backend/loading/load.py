@@ -32,7 +32,7 @@ from w2s_chains.backend.loading.placement import (
 )
 from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
-from w2s_chains.backend.text.generation import end_ids, suppressed_ids
+from w2s_chains.backend.text.generation import end_ids, suppressed_by
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.errors import ConfigError, did_you_mean
 
@@ -119,7 +119,7 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
         except OSError:  # the model has no generation config
             generation = cast(Any, GenerationConfig).from_model_config(config)
     return config, Tokenizer(
-        tokenizer, spec.prompt_template(), end_ids(generation), suppressed_ids(generation)
+        tokenizer, spec.prompt_template(), end_ids(generation), suppressed_by(generation)
     )
 
 
@@ -140,7 +140,7 @@ def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:
 def tokens(model: Any, tokenizer: Any, template: PromptTemplate) -> Tokenizer:
     """Wrap the tokenizer of a loaded model, with what its generation config says of tokens."""
     generation = getattr(model, "generation_config", None)
-    return Tokenizer(tokenizer, template, end_ids(generation), suppressed_ids(generation))
+    return Tokenizer(tokenizer, template, end_ids(generation), suppressed_by(generation))
 
 
 def _override(config: PreTrainedConfig, spec: Model) -> None:

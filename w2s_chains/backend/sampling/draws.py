@@ -39,6 +39,7 @@ class Draw:
         weights: Weight of each steering model's log-probabilities.
         known: Tokens of the vocabulary; later rows of the model's table are padding.
         suppressed: Tokens that are never sampled.
+        suppressed_first: Tokens that are not sampled as the first of an answer.
         rank: The first token is the one with this place, from 0, in the order in which tokens are
             drawn without replacement; None draws it independently of the siblings.
         parent_place: Seeds the noise of draws without replacement, which siblings share.
@@ -57,6 +58,7 @@ class Draw:
     weights: tuple[float, ...] = ()
     known: int = ALL_TOKENS
     suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
     rank: int | None = None
     parent_place: tuple[object, ...] = ()
     until: Until | None = None

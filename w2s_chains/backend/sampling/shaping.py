@@ -34,8 +34,10 @@ class Shaper:
         self._temperature, self._top_p, self._top_k, self._least, self._penalty = packed[:5]
         self._weights = packed[5:]
         self._ranks = any(p.top_p < 1 or p.top_k is not None for p in params)
-        self._suppressed = draws[0].suppressed  # all draws are from one model
-        self._hidden: dict[int, Tensor] = {}
+        # All draws are from one model.
+        self._suppressed, self._suppressed_first = draws[0].suppressed, draws[0].suppressed_first
+        self._beginning = [row for row, draw in enumerate(draws) if not draw.n_tokens]
+        self._hidden: dict[tuple[tuple[int, ...], int], Tensor] = {}
         self._limits = any(p.min_p for p in params)
         self._penalises = any(p.repetition_penalty != 1 for p in params)
         if self._penalises:
@@ -64,7 +66,10 @@ class Shaper:
             logits = logits.masked_fill(~allowed, float("-inf"))
         logits = logits / self._temperature
         if self._suppressed:
-            logits.index_fill_(1, self._suppressed_of(logits), float("-inf"))
+            logits.index_fill_(1, self._in_table(self._suppressed, logits), float("-inf"))
+        if self._suppressed_first and self._beginning and not sampled:
+            rows = torch.tensor(self._beginning, device=logits.device)[:, None]
+            logits[rows, self._in_table(self._suppressed_first, logits)] = float("-inf")
         kept = self._ranked(logits) if self._ranks else logits
         if not self._limits:
             return kept
@@ -72,12 +77,13 @@ class Shaper:
         far = logits < logits.amax(1, keepdim=True) + self._least
         return kept.masked_fill(far, float("-inf"))
 
-    def _suppressed_of(self, logits: Tensor) -> Tensor:
-        """Return the suppressed tokens that a table has; models' tables differ in size."""
-        if (size := logits.shape[1]) not in self._hidden:
-            ids = [token for token in self._suppressed if token < size]
-            self._hidden[size] = torch.tensor(ids, dtype=torch.long, device=logits.device)
-        return self._hidden[size]
+    def _in_table(self, tokens: tuple[int, ...], logits: Tensor) -> Tensor:
+        """Return those of some tokens that a table has; models' tables differ in size."""
+        key = tokens, logits.shape[1]
+        if key not in self._hidden:
+            ids = [token for token in tokens if token < logits.shape[1]]
+            self._hidden[key] = torch.tensor(ids, dtype=torch.long, device=logits.device)
+        return self._hidden[key]
 
     def _penalised(self, logits: Tensor, sampled: Sequence[Tensor]) -> Tensor:
         seen = torch.cat([self._seen, *(ids[:, None] for ids in sampled)], dim=1)

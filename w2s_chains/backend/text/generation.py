@@ -7,7 +7,7 @@ The rest of what ``generate`` would do with the config is either respected here 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from w2s_chains.errors import GenerationConfigWarning, brief
@@ -16,7 +16,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(
         (
             "bad_words_ids",
-            "begin_suppress_tokens",
             "constraints",
             "dola_layers",
             "exponential_decay_length_penalty",
@@ -52,6 +51,19 @@ nothing; None and what is empty never do."""
 _OURS = {"stop_strings": "stop"}
 """Our own option for the same."""
 
+
+class Suppressed(NamedTuple):
+    """Tokens that a model does not say.
+
+    Attributes:
+        ids: Those that are never sampled.
+        first: Those that are not sampled as the first token of an answer.
+    """
+
+    ids: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+
 _told: WeakSet[Any] = WeakSet()
 """Models whose options were warned of."""
 
@@ -62,14 +74,16 @@ def end_ids(generation: Any) -> list[int]:
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
-def suppressed_ids(generation: Any) -> list[int]:
-    """Return the tokens that are never sampled: ``suppress_tokens``, and bad words of one token.
+def suppressed_by(generation: Any) -> Suppressed:
+    """Return what a generation config suppresses: listed tokens, and bad words of one token.
 
     Like transformers, keep end tokens that are bad words.
     """
     words: Any = getattr(generation, "bad_words_ids", None) or []
     single = {word[0] for word in words if len(word) == 1} - set(end_ids(generation))
-    return sorted(single | set(getattr(generation, "suppress_tokens", None) or []))
+    always = single | set(getattr(generation, "suppress_tokens", None) or [])
+    first = set(getattr(generation, "begin_suppress_tokens", None) or [])
+    return Suppressed(tuple(sorted(always)), tuple(sorted(first)))
 
 
 def warn_of_ignored(name: str, model: Any) -> None:

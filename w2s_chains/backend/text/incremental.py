@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,3 +192,11 @@ def _kind(character: str) -> str:
     if category[0] in "PS" and character != "'":  # an apostrophe may go on with letters
         return "symbol"
     return {"L": "letter", "Z": "space" if category == "Zs" else ""}.get(category[0], "other")
+
+
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """Return the length of the longest common prefix."""
+    shorter = min(len(a), len(b))
+    if tuple(a[:shorter]) == tuple(b[:shorter]):
+        return shorter
+    return next(i for i in range(shorter) if a[i] != b[i])

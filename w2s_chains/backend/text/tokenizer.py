@@ -14,6 +14,7 @@ from w2s_chains.backend.chat.chat_template import ChatTemplate
 from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.chat.turns import turns_of
 from w2s_chains.backend.text.control_tokens import ControlTokens
+from w2s_chains.backend.text.generation import Suppressed
 from w2s_chains.backend.text.incremental import Boundaries, Place, find_boundaries
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Message, Prompt, ThoughtFormat
@@ -37,7 +38,7 @@ class Tokenizer:
         hf_tokenizer: Any,
         template: PromptTemplate,
         end_ids: Sequence[int],
-        suppressed_ids: Sequence[int] = (),
+        suppressed: Suppressed | None = None,
     ) -> None:
         """Wrap a tokenizer.
 
@@ -45,7 +46,7 @@ class Tokenizer:
             hf_tokenizer: A transformers tokenizer.
             template: How to render prompts.
             end_ids: Tokens with which the model ends its turn, besides the tokenizer's own.
-            suppressed_ids: Tokens that the model never says.
+            suppressed: Tokens that the model does not say.
 
         Raises:
             ConfigError: The template needs a chat template, and the tokenizer has none.
@@ -73,7 +74,7 @@ class Tokenizer:
         """The end-of-turn token that follows an answer in this model's format."""
         known = {*end_ids, self.end_id, hf_tokenizer.eos_token_id}
         self.end_ids: tuple[int, ...] = tuple(sorted(i for i in known if i is not None))
-        self.suppressed_ids: tuple[int, ...] = tuple(suppressed_ids)
+        self.suppressed = suppressed or Suppressed()
 
     @functools.cached_property
     def size(self) -> int:
@@ -267,9 +268,12 @@ class Tokenizer:
         return context[-_CONTEXT:], self.decode(context[-_CONTEXT:])
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some tokens: of control tokens only those that mark thoughts."""
+        untold = frozenset[int]() if self.chat is None else self.chat.untold
+        told = [i for i in ids if i not in untold]
         with self._lock:
             return self.hf_tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                told, skip_special_tokens=not untold, clean_up_tokenization_spaces=False
             )
 
     def context(self, hypothesis: Hypothesis) -> list[int]:
@@ -340,11 +344,3 @@ def warn_of_raw_prompts(tokenizer: Tokenizer, given: Collection[str]) -> None:
             RawPromptWarning,
             stacklevel=2,
         )
-
-
-def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
-    """Return the length of the longest common prefix."""
-    shorter = min(len(a), len(b))
-    if tuple(a[:shorter]) == tuple(b[:shorter]):
-        return shorter
-    return next(i for i in range(shorter) if a[i] != b[i])
