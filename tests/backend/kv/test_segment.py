@@ -152,7 +152,8 @@ def test_a_few_tokens_before_a_window_are_spared() -> None:
 
 def test_given_back_slots_serve_again_once() -> None:
     store, root = windowed((10, 11, 12))
-    run = (root.kv or ())[0]
+    assert root.kv is not None
+    [run] = root.kv
     store._returned.clear()
     run.give_back(2)
     run.give_back(2)
