@@ -119,6 +119,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "gemma3n": _SHARED, "gemma3n_text": _SHARED, "gemma4": _SHARED_4, "gemma4_text": _SHARED_4,
     "hunyuan_v1_dense": {"head_dim": 8}, "hunyuan_v1_moe": {"head_dim": 8, "moe_topk": 2},
     "ministral": {"head_dim": 8},
+    "minimax": {"layer_types": ["linear_attention", "full_attention"]},
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"]},
     "minicpm3": {"scale_emb": 1, "tie_word_embeddings": False},  # or it repeats its last token
     "nemotron": {"num_key_value_heads": 2},
@@ -151,6 +152,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "whisper": {"encoder_attention_heads": 4, "decoder_attention_heads": 4},
     "xlnet": {"d_head": 8},
+    "xlstm": {"hidden_size": 64, "num_heads": 4, "qk_dim_factor": 1.0},
     "zamba": {"num_hidden_layers": 4, "layer_types": ["linear_attention", "hybrid"] * 2,
         "num_key_value_heads": 4, "n_mamba_heads": 2, "attention_head_dim": 16,
         "attention_hidden_size": 64,

@@ -12,8 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.helpers import tiny
 from w2s_chains import HuggingFaceGuide, Hypothesis
-from w2s_chains.backend.kv.batch import Batch
-from w2s_chains.backend.kv.widths import best_width
+from w2s_chains.backend.kv.batch import Batch, best_width
 from w2s_chains.backend.lm.attention import grouped_attention
 from w2s_chains.backend.lm.causal_lm import CausalLM
 

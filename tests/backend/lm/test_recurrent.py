@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.helpers import tiny
 from tests.helpers.plain import (
     BEAM,
     FOREIGN,
-    SIZES,
     STRATEGIES,
     batched,
     family,
@@ -24,6 +23,7 @@ from tests.helpers.plain import (
 )
 from w2s_chains import EmulatedFineTuning, HuggingFaceGuide, Hypothesis
 from w2s_chains.backend.kv.batch import Batch
+from w2s_chains.backend.kv.own_states import OwnLayers
 from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
@@ -77,8 +77,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "time_step_min": 1e-12,
     },
 }  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    # These keep their states in ways of their own.
+    "rwkv": {},
+    "xlstm": {"hidden_size": 64, "num_heads": 4, "qk_dim_factor": 1.0},
+    "minimax": {
+        **GROUPED, "layer_types": ["linear_attention", "full_attention"], "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "recurrent_gemma": {
+        "num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 8, "lru_width": 32,
+    },
+}  # fmt: skip
+FAMILIES |= OWN
 PROMPTS = ("The movie was great, and so on", "A prompt", "A")
-FEW = ["mamba2", "qwen3_next", "falcon_h1"]
+FEW = ["mamba2", "qwen3_next", "falcon_h1", *OWN]
 
 
 def build(kind: str, seed: int = 0, **options: Any) -> Any:
@@ -103,7 +116,10 @@ def test_branches_that_share_a_state_would_be_wrong(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("kind", "same", "strategies"),
-    [("falcon_h1", True, STRATEGIES), ("qwen3_next", False, FOREIGN), ("mamba2", False, [BEAM])],
+    [
+        *(("falcon_h1", True, STRATEGIES), ("qwen3_next", False, FOREIGN)),
+        *((kind, False, [BEAM]) for kind in ("mamba2", *OWN)),
+    ],
 )
 def test_a_batch_is_its_single_calls(kind: str, same: bool, strategies: Any) -> None:
     def make() -> Any:
@@ -149,11 +165,32 @@ def test_what_is_read_once_is_not_read_again() -> None:
         assert part.lm.counters.tokens_read <= prompt + 6 * 14 + 6
 
 
-def test_a_cache_of_its_own_is_refused() -> None:
-    config = AutoConfig.for_model("minimax", **SIZES, layer_types=["linear_attention"] * 2)
-    model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UnsupportedModelError, match="cannot fill the cache"):
-        CausalLM(model)
+@pytest.mark.parametrize("kind", OWN)
+def test_a_model_whose_states_are_its_own_stays_itself(kind: str) -> None:
+    """Copies of it read with their own weights, and transformers goes on using it as before."""
+    model, other = build(kind), build(kind, seed=1)
+    ids = torch.tensor([[5, 9, 13, 7]])
+    with torch.inference_mode():
+        plain = [own(input_ids=ids).logits for own in (model, other)]
+    assert CausalLM(model).recurrent
+    copied = copy.deepcopy(model)
+    copied.load_state_dict(other.state_dict())
+    assert CausalLM(copied).recurrent
+    assert isinstance(model, type(other))
+    with torch.inference_mode():
+        for own, wanted in zip((model, copied), plain, strict=True):
+            torch.testing.assert_close(own(input_ids=ids).logits, wanted)
+    searched(copied, PROMPTS[1:])
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_states_that_are_not_given_back_to_a_model_are_noticed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control."""
+    monkeypatch.setattr(OwnLayers, "state", lambda own, *_: tuple(p.empty for p in own.parts))
+    with pytest.raises(UnsupportedModelError, match="incremental reading"):
+        CausalLM(build(kind))
 
 
 def likely(lm: CausalLM, segment: Segment) -> list[float]:

@@ -24,7 +24,7 @@ def test_layers_that_keep_something_else_are_refused_before_weights_load(
         load(Model(model=str(tiny_folders["windowed"])))
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v4", "rwkv"])
+@pytest.mark.parametrize("kind", ["deepseek_v4", "xlnet"])
 def test_such_a_model_by_hand_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match="cannot branch"):
         HuggingFaceProposer(families.tiny(kind), tiny.byte_tokenizer())

@@ -21,7 +21,7 @@ Where no layer sees the beginning of a path any more, its columns are left out.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ that the model has read, the shared one included."""
 
 _LEAST_ROOM = 16
 """Columns beyond those that are asked for, so that a batch can go on."""
+
+_STRANGERS = 64
+"""Sibling columns that may lie, masked, in a branch's attention, however short its past. They cost
+little as long as they do not greatly outnumber the columns that the branch sees."""
 
 
 class GivenBackError(Exception):
@@ -298,3 +302,23 @@ class Batch:
             if segment := tip():
                 segment.tip = None
         self._tips.clear()
+
+
+def best_width(sizes: Iterable[int], steps: int, past: int) -> int:
+    """Choose how many branches a row has, so that as few tokens as possible are read.
+
+    A row of w branches reads 1 + w * (steps - 1) tokens; branches that a row lacks are padding.
+    Among equally good widths the widest is taken, since it copies the past least often.
+
+    Args:
+        sizes: Number of siblings of each parent.
+        steps: Most tokens that a branch reads, the shared one included.
+        past: Tokens of the longest path; the longer it is, the more siblings may share it.
+    """
+    sizes = list(sizes)
+    widest = max(1, min(max(sizes), max(_STRANGERS, past) // steps))
+
+    def tokens(width: int) -> int:
+        return sum(-(-size // width) for size in sizes) * (1 + width * (steps - 1))
+
+    return min(range(1, widest + 1), key=lambda width: (tokens(width), -width))

@@ -13,12 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from w2s_chains.backend.kv.batch import Batch, GivenBackError, Path
+from w2s_chains.backend.kv.batch import Batch, GivenBackError, Path, best_width
 from w2s_chains.backend.kv.frames import Frames
 from w2s_chains.backend.kv.masks import Mask
 from w2s_chains.backend.kv.memory import Memory, read_given_back, read_lost_states
 from w2s_chains.backend.kv.replay import CudaGraphs, Recorder, Replays
-from w2s_chains.backend.kv.widths import best_width
 from w2s_chains.backend.lm import DEFAULT_TOKEN_BUDGET
 from w2s_chains.backend.lm.adapters import Adapters, input_device
 from w2s_chains.backend.lm.attention import asks_for_sdpa, check_pads, grouped

@@ -22,6 +22,7 @@ from transformers.cache_utils import (
 from w2s_chains.backend.kv.layers import Layers, indexer_keys
 from w2s_chains.backend.kv.masks import ALL, Window, Windows
 from w2s_chains.backend.kv.memory import Memory
+from w2s_chains.backend.kv.own_states import OwnLayers, marked, wrap
 from w2s_chains.backend.kv.store import Plane
 from w2s_chains.backend.lm.positions import text_config
 from w2s_chains.errors import UnsupportedModelError, brief
@@ -161,7 +162,12 @@ def find_layers(model: Any, cache_option: str, device: torch.device) -> tuple[li
     Raises:
         UnsupportedModelError: It has no ordinary cache.
     """
-    cache = DynamicCache(config=model.config)
+    own_states = wrap(model)
+    cache = (
+        marked(DynamicCache(config=model.config))
+        if own_states
+        else DynamicCache(config=model.config)
+    )
     one = torch.zeros((1, 1), dtype=torch.long, device=device)
     try:
         model(input_ids=one, use_cache=True, **{cache_option: cache})
@@ -179,8 +185,9 @@ def find_layers(model: Any, cache_option: str, device: torch.device) -> tuple[li
             layers.setdefault((k.shape[1], k.shape[3], v.shape[3], k.dtype, k.device), []).append(i)
         if (own := indexer_keys(layer)) is not None:  # [1, 1, D]
             indexers.setdefault((1, own.shape[2], 0, own.dtype, own.device), []).append(i)
-        ordinary &= type(layer) in _KNOWN and (k is not None or not isinstance(layer, DynamicLayer))
-    found = Layers(cache)
+        filled = k is not None or own_states or not isinstance(layer, DynamicLayer)
+        ordinary &= type(layer) in _KNOWN and filled
+    found = OwnLayers(cache, model.config.model_type) if own_states else Layers(cache)
     if not layers and not found.parts:
         raise cannot_branch(model.config, "it keeps no keys and values")
     if not ordinary:
