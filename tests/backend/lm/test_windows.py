@@ -55,11 +55,12 @@ def test_a_batch_is_its_single_calls(kind: str, same: bool) -> None:
     batched(lambda: made(kind, same), PROMPTS, STRATEGIES if same else FOREIGN)
 
 
-def test_steps_can_be_recorded() -> None:
+@pytest.mark.parametrize("kind", ["gemma3", "mistral"])
+def test_steps_can_be_recorded(kind: str) -> None:
     recorder = Recorder()
     beam = ChunkBeamSearch(width=2, successors=3, chunk_tokens=4)
     ask = functools.partial(W2SLLM.batch, inputs=[*PROMPTS], strategy=beam, max_tokens=5)
-    assert ask(made("gemma3", True, recorder)) == ask(made("gemma3", True))
+    assert ask(made(kind, True, recorder)) == ask(made(kind, True))
     assert recorder.repeated > 0
 
 
