@@ -13,6 +13,7 @@ import resource
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -66,27 +67,30 @@ class Secrets(logging.Handler):
             self.leaked.append(text)
 
 
-@pytest.fixture
-def secrets() -> Iterator[Secrets]:
+@contextmanager
+def watched_log() -> Iterator[Secrets]:
+    """Look at all that is logged in a test; pytest's own handlers would keep every record."""
     root, handler = logging.getLogger(), Secrets()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     for other in (others := [h for h in root.handlers if h is not handler]):
-        root.removeHandler(other)  # pytest's own keep all records
-    yield handler
-    for other in others:
-        root.addHandler(other)
-    root.removeHandler(handler)
-    root.setLevel(level)
+        root.removeHandler(other)
+    try:
+        yield handler
+    finally:
+        for other in others:
+            root.addHandler(other)
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_answer_or_one_clear_error(part: str, fault: str, secrets: Secrets) -> None:
+def test_an_answer_or_one_clear_error(part: str, fault: str) -> None:
     engine = Engine()
     calm = W2SLLM(proposer=Here(), strategy=Sampling(), max_tokens=4, engine=engine)
-    with serving(fault) as server, serving() as other, OwnTime() as clock:
+    with watched_log() as secrets, serving(fault) as server, serving() as other, OwnTime() as clock:
         server.other = other.url
         llm = PARTS[part](server, engine)
         assert isinstance(llm.invoke("a"), str), "control: without the fault it works"
