@@ -126,6 +126,10 @@ class Store:
             Slots(self, taken[end - count : end]) for count, end in zip(counts, ends, strict=True)
         ]
 
+    def let_go(self, ids: Ints) -> None:
+        """Take slots back, on any thread; they are free from the next ``take`` on."""
+        self._returned.append(ids)
+
     def _collect(self) -> None:
         while self._returned:
             slots = self._returned.popleft()
@@ -203,11 +207,8 @@ class Slots:
     def give_back(self, count: int) -> None:
         """Let the first ``count`` slots go."""
         if self.ids[:count].any():
-            self._return(self.ids[:count].copy())
+            self.store.let_go(self.ids[:count].copy())
             self.ids[:count] = 0
 
     def __del__(self) -> None:
-        self._return(self.ids)
-
-    def _return(self, ids: Ints) -> None:
-        self.store._returned.append(ids)  # pyright: ignore[reportPrivateUsage]
+        self.store.let_go(self.ids)
