@@ -1,0 +1,98 @@
+"""``w2s compare``: configs on the same prompts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from w2s_chains.cli.options import given, told_errors
+
+
+def compare(
+    configs: Annotated[
+        list[Path],
+        typer.Argument(help="A study (YAML with a key 'configs'), or one or more configs."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON, JSON lines, CSV, or text with a prompt per line.")
+    ] = None,
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Field or column that holds the prompt.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With one config: a strategy to compare on it, as YAML such as "
+            "'{type: best_of_n, n: 16}', or a YAML file with a list or names. Repeatable."
+        ),
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A judge: a type such as vader, YAML such as '{type: length}', or a YAML file "
+            "with a list. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Answer every prompt with this seed. Repeatable.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only this many prompts, from the start.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="The config to compare the others with; by default the first."),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Partial answers that grow together: W*K of a beam count for each prompt."
+        ),
+    ] = 256,
+    plots: Annotated[bool, typer.Option(help="Draw plots; needs matplotlib.")] = True,
+    alpaca_eval: Annotated[
+        bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval reads.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar with the time left.")] = True,
+) -> None:
+    """Answer the same prompts with every config, judge the answers, and compare.
+
+    If it is killed or interrupted, run the same command again to continue.
+    """
+    from w2s_chains.comparison import compare as run_comparison
+
+    with told_errors(f"run the same command again to continue from {out}"):
+        found = run_comparison(
+            list(configs),
+            prompts,
+            out=out,
+            strategies=given(strategy, "strategy"),
+            rewards=given(reward, "reward"),
+            seeds=seed or None,
+            limit=limit,
+            baseline=baseline,
+            batch_size=batch_size,
+            plots=plots,
+            alpaca_eval=alpaca_eval,
+            progress=progress and sys.stderr.isatty(),
+            prompt_field=prompt_field,
+        )
+    failed = [row for row in found.rows if row.errors]
+    unanswered = sum(row.text is None for row in found.rows)
+    if unanswered < len(found.rows):
+        found.summary.print()
+    if failed:
+        first = failed[0]
+        name, error = next(iter(first.errors.items()))
+        print(
+            f"{len(failed)} of {len(found.rows)} answers have an error, for example {name!r} of "
+            f"config {first.config!r}, prompt {first.index}: {error}",
+            file=sys.stderr,
+        )
+    print(f"Rows, table and plots: {found.folder}")
+    if unanswered == len(found.rows):
+        raise typer.Exit(1)
