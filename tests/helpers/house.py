@@ -30,6 +30,7 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("guides", "the small models, and pairs of them")],
     [
         ("testing", "drives a search without a model"),
+        ("tracing", "the tree of one search as a value; its page"),
         ("backend.classifiers", "models that judge whole texts"),
     ],
     [

@@ -16,10 +16,58 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The candidates of one step and their scores, in the order of the request."""
+    """The candidates of one step and their scores, in the order of the request.
+
+    Attributes:
+        texts: Their whole texts.
+        scores: Their scores.
+        ids: Their numbers (``Candidate.id``); empty if the search is not traced.
+    """
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A node of a traced search tree.
+
+    Attributes:
+        id: Its number, in the order of creation; the root's is 0.
+        parent: The number of the node that it continues.
+        text: The text of this chunk alone.
+        tokens: The proposer's tokens in it.
+        logprob: Sum of log p of these tokens under the frozen model, in nats; None if the proposer
+            does not report it.
+        finish_reason: Why the answer ended here; None if it can go on.
+    """
+
+    id: int
+    parent: int
+    text: str
+    tokens: int
+    logprob: float | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """The children of one round of a traced search.
+
+    Attributes:
+        round: The number of the round, from 1.
+        candidates: The new nodes.
+        dropped: Numbers of the nodes that the strategy has let go of since the last round.
+        read_tokens: Rows that the proposer has read so far; None if it counts none.
+        guide_tokens: Rows that the guides have read so far.
+    """
+
+    round: int
+    candidates: tuple[Candidate, ...]
+    dropped: tuple[int, ...] = ()
+    read_tokens: int | None = None
+    guide_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +106,7 @@ class Finished:
             strategy has no proven bound, steering is combined with ``top_p``, ``top_k``, ``min_p``
             or temperature 0 (the steered model may then sample tokens that the filtered frozen
             model cannot), or the proposer does not report the drift caused by steering.
+        id: The number of its node (``Candidate.id``); None if the search is not traced.
     """
 
     text: str
@@ -71,6 +120,7 @@ class Finished:
     guide_tokens: int
     guide_flops_ratio: float | None = None
     kl: float | None = None
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,4 +130,4 @@ class Failed:
     error: Exception
 
 
-Event = Committed | Scored | Progressed | Finished | Failed
+Event = Committed | Scored | Grown | Progressed | Finished | Failed

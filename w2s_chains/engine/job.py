@@ -159,11 +159,16 @@ class SearchHandle:
         job: The job.
         future: The answer, or the error that ended the search.
         watched: Whether any listener uses events before the last one.
+        traced: Whether events tell the tree of the search: ``Grown``, and numbers of nodes.
         cancelled: Whether ``cancel`` was called.
     """
 
     def __init__(
-        self, job: Job, on_event: Callable[[Event], None] | None = None, watched: bool = True
+        self,
+        job: Job,
+        on_event: Callable[[Event], None] | None = None,
+        watched: bool = True,
+        traced: bool = False,
     ) -> None:
         """Create a handle; this does not start the search.
 
@@ -172,9 +177,11 @@ class SearchHandle:
             on_event: Called on the engine's thread with every event.
             watched: Whether ``on_event`` uses events before the last one; if not, events that are
                 costly to create are skipped.
+            traced: Whether to tell the tree of the search.
         """
         self.job = job
         self.watched = watched and on_event is not None
+        self.traced = traced and self.watched
         self.future: Future[Finished] = Future()
         self.future.set_running_or_notify_cancel()  # so that only ``cancel`` below stops a search
         self._on_event = on_event

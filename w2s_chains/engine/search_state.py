@@ -27,6 +27,7 @@ from w2s_chains.core.parts import Proposer
 from w2s_chains.core.sampling import random_stream
 from w2s_chains.engine.growth import Growth
 from w2s_chains.engine.job import SearchHandle, check_abilities
+from w2s_chains.engine.tree import Tree
 from w2s_chains.errors import ConfigError, ProposerError, StrategyError, W2SError, ordinary, shown
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class SearchState:
         self._steered = False
         self._progress = 0
         self._numbers = random_stream(self.job.seed, self.job.root.prompt)
+        self._tree = Tree(self.job.root) if running.traced else None
         try:
             self._search = self.job.strategy.search(self.job.root)
         except BaseException as error:
@@ -186,6 +188,10 @@ class SearchState:
             self._round_of.update(
                 dict.fromkeys((child for own in complete for child in own), self._rounds)
             )
+            if self._tree is not None:
+                flat = [child for own in complete for child in own]
+                self.running.emit(self._tree.grown(self._rounds, flat))
+                del flat
             self.resume(complete if several else complete[0])
 
     def _report(self, tokens: int) -> None:
@@ -216,7 +222,8 @@ class SearchState:
             return
         if self.running.watched:
             texts = tuple(h.response for h in ask.hypotheses)
-            self.running.emit(Scored(texts=texts, scores=tuple(values)))
+            ids = () if self._tree is None else tuple(map(self._tree.id, ask.hypotheses))
+            self.running.emit(Scored(texts=texts, scores=tuple(values), ids=ids))
         del ask  # it would keep hypotheses alive that the strategy is about to drop
         self.resume(values)
 
@@ -291,6 +298,7 @@ class SearchState:
                     Proposer.of(self.job.proposer).flops_per_token
                 ),
                 kl=kl,
+                id=None if self._tree is None else self._tree.id(answer),
             )
         )
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-from w2s_chains.core.events import Event, Failed, Finished
+from w2s_chains.core.events import Event, Failed, Finished, Grown
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.scheduler import Engine
 from w2s_chains.errors import W2SError
@@ -54,7 +54,8 @@ class EventStream:
         Args:
             engine: Runs the searches, all starting in the same tick.
             jobs: Checked jobs (``Job.check``).
-            wanted: The types of events to yield in addition to ``Finished``.
+            wanted: The types of events to yield in addition to ``Finished``; with ``Grown``, the
+                searches are traced.
             listener: Called with every event, on the engine's thread.
         """
         self.engine = engine
@@ -70,7 +71,9 @@ class EventStream:
         told = (*self.wanted, Finished, Failed)
         watched = bool(self.wanted) or self.listener is not None
         self._searches = [
-            SearchHandle(job, partial(_tell, self._events, i, told, self.listener), watched)
+            SearchHandle(
+                job, partial(_tell, self._events, i, told, self.listener), watched, Grown in told
+            )
             for i, job in enumerate(self.jobs)
         ]
         self._batch = _batch.get()

@@ -55,11 +55,11 @@ from w2s_chains.langchain.generation import (
     progress_bar,
     tokens_read,
 )
-from w2s_chains.langchain.tracing import VERSIONS
+from w2s_chains.langchain.tracing import VERSIONS, Traceable
 from w2s_chains.search import AnyStrategy, ChunkBeamSearch
 
 
-class GuidedModel(OldWays, BaseLanguageModel[Any]):
+class GuidedModel(OldWays, Traceable, BaseLanguageModel[Any]):
     """A large frozen model, steered by a small tuned and a small untuned one.
 
     Attributes:

@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseLLM, LanguageModelInput
 from langchain_core.messages import BaseMessage, get_buffer_string
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from w2s_chains.config.arguments import Arguments, ProposerLike
@@ -211,6 +212,9 @@ class W2SLLM(GuidedModel, BaseLLM):
         async with ClosingInLoop(stream):
             async for piece in stream:
                 yield piece
+
+    def _prompt_of(self, value: PromptValue) -> str:
+        return value.to_string()
 
     def _result(self, found: Sequence[tuple[int, Event]]) -> LLMResult:
         answers = by_prompt(found, self.n)

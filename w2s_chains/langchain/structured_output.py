@@ -13,6 +13,7 @@ from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
 )
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BeforeValidator, Field, model_validator
@@ -223,6 +224,9 @@ class ToolCalling(GuidedModel):
             )
 
     # Prompts, and the readers of answers.
+
+    def _prompt_of(self, value: PromptValue) -> Prompt:
+        return self._prompt(value.to_messages())
 
     def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
         told = None

@@ -1,7 +1,7 @@
-"""Report the candidates of a search to LangChain's callbacks, as one child run per chunk.
+"""Tell what a search did: ``Traceable`` as a tree, ``ChunkRuns`` to LangChain's callbacks.
 
-Tracers such as LangSmith show these runs below the model's own run, and ``astream_events`` yields
-them as ``on_chain_start`` and ``on_chain_end``.
+Tracers such as LangSmith show a child run per chunk below the model's own run, and
+``astream_events`` yields them as ``on_chain_start`` and ``on_chain_end``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -20,12 +20,20 @@ from langchain_core.callbacks import (
     CallbackManager,
 )
 from langchain_core.callbacks.manager import BaseRunManager, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models import BaseLanguageModel, LanguageModelInput
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 
-from w2s_chains.core.events import Scored
+from w2s_chains.core.events import Committed, Event, Grown, Scored
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.engine.job import Job
+from w2s_chains.engine.scheduler import Engine
+from w2s_chains.engine.waiting import EventStream
+from w2s_chains.errors import ConfigError
+from w2s_chains.tracing.builder import TraceBuilder
+from w2s_chains.tracing.trace import Trace, prompt_of
 
 NAME = "w2s_chunk"
 _MOST_CANDIDATES = 16
@@ -53,6 +61,74 @@ def known_runs(runs: Sequence[BaseRunManager]) -> Generator[None]:
 def current_runs() -> Sequence[BaseRunManager]:
     """Return the runs of the current call, one per prompt, or none outside ``known_runs``."""
     return _runs.get()
+
+
+class TracedSearch(EventStream):
+    """The events of one search, which also build its tree.
+
+    Attributes:
+        builder: Gives the tree so far: ``builder.trace()``.
+    """
+
+    def __init__(self, engine: Engine, job: Job, model: str) -> None:
+        """Prepare the search; entering starts it."""
+        prompt = job.root.prompt
+        self.builder = TraceBuilder(
+            prompt=prompt_of(prompt.plain_text, prompt.messages),
+            model=model,
+            strategy=job.strategy.model_dump(mode="json"),
+            sampling=job.sampling.model_dump(mode="json", exclude={"seed"}),
+            seed=job.seed,
+        )
+        super().__init__(engine, [job], (Committed, Scored, Grown))
+
+    def _opened(self, item: tuple[int, Event]) -> tuple[int, Event]:
+        item = super()._opened(item)
+        self.builder.take(item[1])
+        return item
+
+
+class Traceable:
+    """What a guided model tells of its searches."""
+
+    if TYPE_CHECKING:
+        engine: Engine
+        n: int
+
+        @property
+        def model_name(self) -> str: ...
+        def jobs(self, prompts: Sequence[str | Prompt]) -> list[Job]: ...
+        def _overridden(self, stop: Sequence[str] | None, overrides: Any) -> Self: ...
+        def _convert_input(self, model_input: LanguageModelInput) -> PromptValue: ...
+        def _prompt_of(self, value: PromptValue) -> str | Prompt: ...
+
+    def trace(self, input: LanguageModelInput, **overrides: Any) -> Trace:
+        """Answer a prompt, and return the answer with the tree of its search.
+
+        The answer is that of ``invoke``. LangChain's callbacks are not called.
+
+        Args:
+            input: What ``invoke`` takes.
+            **overrides: Fields of this call, such as ``strategy`` or ``seed``.
+
+        Raises:
+            W2SError: As ``invoke`` raises it; ConfigError also if ``n`` is not 1.
+        """
+        with self.traced(input, **overrides) as search:
+            for _ in search:
+                pass
+        return search.builder.trace()
+
+    def traced(self, input: LanguageModelInput, **overrides: Any) -> TracedSearch:
+        """Return a search whose events can be read while its tree grows; raises like ``trace``.
+
+        Use it in ``with``, and iterate with ``for`` or ``async for``.
+        """
+        model = self._overridden(overrides.pop("stop", None), overrides)
+        if model.n != 1:
+            raise ConfigError(f"a trace shows one search, but n is {model.n}; set n=1")
+        [job] = model.jobs([model._prompt_of(model._convert_input(input))])
+        return TracedSearch(model.engine, job, model.model_name)
 
 
 class ChunkRuns:
