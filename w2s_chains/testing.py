@@ -1,4 +1,4 @@
-"""Test strategies without any model: ``drive`` runs a search and returns its ``Trace``."""
+"""Test strategies without any model: ``drive`` runs a search and returns what it did (``Driven``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, kw_only=True)
-class Trace:
+class Driven:
     """The record of a driven search.
 
     Attributes:
@@ -43,7 +43,7 @@ def drive(
     prompt: str = "",
     seed: int = 0,
     ratios: Callable[[Hypothesis], Sequence[float]] = lambda hypothesis: (),
-) -> Trace:
+) -> Driven:
     """Run a search and answer its asks with plain functions.
 
     Args:
@@ -58,7 +58,7 @@ def drive(
         ScorerError: ``value`` returned something else than a number.
     """
     root = Hypothesis.root(prompt)
-    trace = Trace(answer=root)
+    trace = Driven(answer=root)
     search = strategy.search(root)
     numbers = random_stream(seed, root.prompt)
     answer: object = None
@@ -83,3 +83,6 @@ def drive(
             assert isinstance(ask, Commit)
             trace.committed.append(ask.hypothesis.response)
             answer = None
+
+
+Trace = Driven  # its name until ``w2s_chains.Trace`` came

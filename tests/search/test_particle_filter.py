@@ -36,7 +36,7 @@ from w2s_chains.search.steps.particle_filter import (
     log_mean,
     systematic,
 )
-from w2s_chains.testing import Trace, drive
+from w2s_chains.testing import Driven, drive
 
 LETTERS, CHANCES, END, LENGTH = "ab", (0.7, 0.3), 0.25, 3
 TAU = 0.8
@@ -216,7 +216,7 @@ def test_weights_by_hand() -> None:
     assert (log_mean([low, low]), log_mean([low, high])) == (low, high)
 
 
-def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float], seed: int = 0) -> Trace:
+def by_hand(strategy: ParticleFilter, of: Callable[[Hypothesis], float], seed: int = 0) -> Driven:
     """Every child's letter is its number; answers end after three."""
 
     def propose(ask: Expand) -> list[Hypothesis]:

@@ -43,7 +43,7 @@ def names_by_ids(model: ServedPrompting, can: Capabilities) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class TokenCandidate:
     """A candidate for the next token.
 
     Attributes:
@@ -114,7 +114,7 @@ class DistinctContinuation(Continuation):
         told = await self._told(h)
         # llama-cpp-python tells nothing of the end of a turn: it is known only where it is certain,
         # or likelier than any token.
-        certain = Candidate(logprob=None, ends=True)
+        certain = TokenCandidate(logprob=None, ends=True)
         order = self._drawn(h, told, await self._unnamed_end(h, told)) if told else [certain]
         children = [
             self._grown(h, stream, order[i % len(order)])
@@ -187,7 +187,7 @@ class DistinctContinuation(Continuation):
     def _by_ids(self) -> bool:
         return names_by_ids(self.model, self.can)
 
-    def _drawn(self, h: Hypothesis, told: Sequence[TopToken], ends: bool) -> list[Candidate]:
+    def _drawn(self, h: Hypothesis, told: Sequence[TopToken], ends: bool) -> list[TokenCandidate]:
         """Return all usable candidates in the order in which they are drawn.
 
         Args:
@@ -200,9 +200,9 @@ class DistinctContinuation(Continuation):
         """
         sampling = self.request.sampling
         scores = kept([one.logprob for one in told], sampling)
-        pool: dict[tuple[str, int | None], tuple[float, Candidate]] = {}
+        pool: dict[tuple[str, int | None], tuple[float, TokenCandidate]] = {}
         if ends:
-            pool["", None] = scores[0], Candidate(logprob=told[0].logprob, ends=True)
+            pool["", None] = scores[0], TokenCandidate(logprob=told[0].logprob, ends=True)
         for one, score in zip(told, scores, strict=False):
             if (known := self._meaning(one)) is not None:
                 pool.setdefault((known.text, known.token_id), (score, known))
@@ -223,7 +223,7 @@ class DistinctContinuation(Continuation):
         noised = {known: score - log_exponential(key, known.word) for score, known in pool.values()}
         return sorted(noised, key=lambda known: -noised[known])
 
-    def _meaning(self, told: TopToken) -> Candidate | None:
+    def _meaning(self, told: TopToken) -> TokenCandidate | None:
         """Return what a told token adds to the answer; None if that is not known.
 
         Known by text, parts of characters and control tokens that do not end the turn are left
@@ -239,16 +239,16 @@ class DistinctContinuation(Continuation):
                     f"has only {size} ids; give the model's own tokenizer"
                 )
             ends = number in tokenizer.end_ids
-            return Candidate(logprob=told.logprob, token_id=number, ends=ends)
+            return TokenCandidate(logprob=told.logprob, token_id=number, ends=ends)
         ends, others = self._control
         name = told.token
         if name in ends or (tokenizer is not None and told.id in tokenizer.end_ids):
-            return Candidate(logprob=told.logprob, ends=True)
+            return TokenCandidate(logprob=told.logprob, ends=True)
         if (text := told.whole) is None or text in others or told.named_id is not None:
             return None
         if tokenizer is None and CONTROL.fullmatch(text):
             return None
-        return Candidate(logprob=told.logprob, text=text)
+        return TokenCandidate(logprob=told.logprob, text=text)
 
     @cached_property
     def _control(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -258,7 +258,7 @@ class DistinctContinuation(Continuation):
             return _ENDS, frozenset()
         return tokenizer.control_texts
 
-    def _grown(self, h: Hypothesis, stream: int, candidate: Candidate) -> Hypothesis:
+    def _grown(self, h: Hypothesis, stream: int, candidate: TokenCandidate) -> Hypothesis:
         tokenizer, number = self.model.tokenizer, candidate.token_id
         ids = None if number is None else () if candidate.ends else (number,)
         said, pending = candidate.text, ()

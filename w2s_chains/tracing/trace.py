@@ -14,6 +14,7 @@ from w2s_chains.core.configs import Checked, config_errors
 from w2s_chains.core.hypothesis import FinishReason
 from w2s_chains.core.slots import is_mapping
 from w2s_chains.errors import ConfigError, brief, shown
+from w2s_chains.tracing.page import frame, page
 
 VERSION = 1
 """The version of the schema. Fields may be added to a version, but none changes its meaning."""
@@ -164,7 +165,7 @@ class Trace(Checked):
         return {node.id: node for node in self.nodes}
 
     def to_json(self) -> str:
-        """Return the trace as JSON, with characters that a script could misread escaped."""
+        """Return the trace as JSON; fields that are None are left out."""
         return self.model_dump_json(exclude_none=True)
 
     @classmethod
@@ -224,9 +225,7 @@ class Trace(Checked):
         """
         path = Path(path)
         if path.suffix.lower() in (".html", ".htm"):
-            from w2s_chains.tracing.page import page
-
-            text = page([self, *beside])
+            text = page([one.to_json() for one in (self, *beside)])
         elif path.suffix.lower() == ".json" and not beside:
             text = self.to_json()
         else:
@@ -241,9 +240,7 @@ class Trace(Checked):
 
     def _repr_html_(self) -> str:
         """Show the tree in a notebook, in a frame of its own."""
-        from w2s_chains.tracing.page import frame
-
-        return frame([self])
+        return frame(page([self.to_json()]))
 
     def __repr__(self) -> str:
         answer = None if self.answer is None else self.answer.text
