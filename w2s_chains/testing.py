@@ -1,4 +1,4 @@
-"""Test strategies without any model: ``drive`` runs a search and returns what it did (``Driven``)."""
+"""Test strategies without any model: ``drive`` runs a search and tells what it did."""
 
 from __future__ import annotations
 

@@ -378,6 +378,11 @@ def test_a_folder_of_the_last_release_goes_on(study: Path, tmp_path: Path) -> No
     again = compare(study, out=out, limit=1, plots=False)
     assert [row.text for row in again.rows] == [row.text for row in first.rows]
     assert "guides:" in plan.read_text()
+    fewer = plan.read_text().replace("      commit_after: null\n", "")  # a field came since
+    assert fewer != plan.read_text()
+    plan.write_text(fewer)
+    compare(study, out=out, limit=1, plots=False)
+    assert "commit_after: null" in plan.read_text()
     plan.write_text(plan.read_text().replace("guides:", "quides:"))
     with pytest.raises(ConfigError, match="give it another name"):
         compare(study, out=out, limit=1, plots=False)  # control

@@ -143,11 +143,16 @@ def test_the_best_finished_answer_may_have_left_the_beam():
     successors=st.integers(1, 4),
     chunk=st.one_of(st.none(), st.integers(1, 5)),
     best=st.sampled_from(["beam", "finished"]),
+    after=st.one_of(st.none(), st.integers(0, 3)),
     seed=st.integers(0, 10_000),
 )
-def test_any_search_ends_well(width, successors, chunk, best, seed):
+def test_any_search_ends_well(width, successors, chunk, best, after, seed):
     strategy = ChunkBeamSearch(
-        width=width, successors=successors, chunk_tokens=chunk, return_best=best
+        width=width,
+        successors=successors,
+        chunk_tokens=chunk,
+        return_best=best,
+        commit_after=after if chunk else None,
     )
     trace = drive(strategy, toy_proposer(seed), toy_value)
     assert trace.answer.finished
@@ -155,8 +160,42 @@ def test_any_search_ends_well(width, successors, chunk, best, seed):
     assert trace.committed == sorted(trace.committed, key=len)
     scored = [h for ask in trace.asks if isinstance(ask, Score) for h in ask.hypotheses]
     ended = [toy_value(h) for h in scored if h.finished]
-    if best == "finished":
+    if best == "finished" and strategy.commit_after is None:
         assert toy_value(trace.answer) == max(ended)
+
+
+@settings(max_examples=80, deadline=None)
+@given(after=st.integers(0, 3), seed=st.integers(0, 10_000), chunk=st.integers(1, 3))
+def test_commit_after_bounds_how_far_text_lags_behind(after, seed, chunk):
+    beam = ChunkBeamSearch(width=3, successors=3, chunk_tokens=chunk, commit_after=after)
+    trace = drive(beam, toy_proposer(seed, end=0.0, limit=12), toy_value)
+    assert len(trace.committed) == len(trace.expansions), "a commit ends each round"
+    lags = [rounds * chunk - len(text) for rounds, text in enumerate(trace.committed, 1)]
+    assert max(lags) <= after * chunk
+    assert all(trace.answer.response.startswith(text) for text in trace.committed)
+
+
+def test_commit_after_far_away_changes_nothing_and_near_it_does():
+    def answers(after: int | None) -> list[str]:
+        beam = ChunkBeamSearch(width=3, successors=2, chunk_tokens=1, commit_after=after)
+        return [
+            drive(beam, toy_proposer(seed, end=0.05), toy_value).answer.response
+            for seed in range(40)
+        ]
+
+    assert answers(12) == answers(None)
+    assert answers(0) != answers(None), "control"
+
+
+def test_with_commit_after_0_only_the_best_goes_on():
+    beam = ChunkBeamSearch(width=3, successors=2, chunk_tokens=2, commit_after=0)
+    first, *later = drive(beam, toy_proposer(1, end=0.0), toy_value).expansions
+    assert (first.successors, {len(ask.hypotheses) for ask in later}) == (6, {1})
+
+
+def test_commit_after_needs_chunks():
+    with pytest.raises(ConfigError, match="commit_after=2 counts chunks, but with chunk_tokens"):
+        ChunkBeamSearch(chunk_tokens=None, commit_after=2)
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from pydantic import TypeAdapter
 
 from w2s_chains.comparison.rows import write_file
 from w2s_chains.comparison.study import Entry, Study
@@ -14,7 +15,10 @@ from w2s_chains.config.sections import GenerationConfig
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Reward
+from w2s_chains.search import AnyStrategy, SearchStrategy
 from w2s_chains.user_files import parse_yaml, read_text
+
+STRATEGIES: TypeAdapter[SearchStrategy] = TypeAdapter(AnyStrategy)
 
 MOST_BYTES = 2**26
 """The largest file of a plan; this package wrote it, perhaps after many runs."""
@@ -41,7 +45,7 @@ def remember(study: Study, path: Path, with_rows: set[str]) -> None:
         for name, part in parts.items():
             known = before.get(kind, {}).get(name)
             relevant = kind == "rewards" or name in with_rows
-            if relevant and known is not None and known != part:
+            if relevant and known is not None and _today(known) != part:
                 raise ConfigError(
                     f"{path.parent} has rows of another {kind[:-1]} {name!r}: it was {known} and "
                     f"is now {part}; give it another name, or use another folder"
@@ -76,6 +80,15 @@ def _with_new_names(before: Any) -> Any:
     if isinstance(before, list):
         return [_with_new_names(item) for item in cast("list[Any]", before)]
     return before
+
+
+def _today(known: dict[str, Any]) -> dict[str, Any]:
+    """Give a strategy the fields that it got since it was written down, with their defaults."""
+    try:
+        strategy = STRATEGIES.validate_python(known["strategy"])
+    except (KeyError, ValueError):  # a reward, or a strategy that is gone
+        return known
+    return {**known, "strategy": strategy.model_dump(mode="json")}
 
 
 def _config(config: Entry | W2SLLM) -> dict[str, Any]:
