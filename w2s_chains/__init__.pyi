@@ -10,6 +10,7 @@ from .core.asks import TokenRatios as TokenRatios
 from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
+from .core.contracts import TokenScores as TokenScores
 from .core.events import Committed as Committed
 from .core.events import Event as Event
 from .core.events import Failed as Failed
