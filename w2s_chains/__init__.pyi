@@ -32,6 +32,8 @@ from .core.sampling import SamplingParams as SamplingParams
 from .engine import Engine as Engine
 from .engine import Job as Job
 from .engine import SearchHandle as SearchHandle
+from .engine import TextScore as TextScore
+from .engine import score_texts as score_texts
 from .errors import CancelledError as CancelledError
 from .errors import ConfigError as ConfigError
 from .errors import ConstraintError as ConstraintError

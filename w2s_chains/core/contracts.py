@@ -175,7 +175,7 @@ class TokenScores:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """log p_tuned - log p_untuned of each token, in nats."""
+        """The log-ratio of each token, log p_tuned - log p_untuned, in nats."""
         return tuple(a - b for a, b in zip(self.tuned, self.untuned, strict=True))
 
 
