@@ -11,6 +11,7 @@ from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
 from .core.events import Candidate as Candidate
+from .core.contracts import TokenScores as TokenScores
 from .core.events import Committed as Committed
 from .core.events import Event as Event
 from .core.events import Failed as Failed
@@ -33,6 +34,8 @@ from .core.sampling import SamplingParams as SamplingParams
 from .engine import Engine as Engine
 from .engine import Job as Job
 from .engine import SearchHandle as SearchHandle
+from .engine import TextScore as TextScore
+from .engine import score_texts as score_texts
 from .errors import CancelledError as CancelledError
 from .errors import ConfigError as ConfigError
 from .errors import ConstraintError as ConstraintError

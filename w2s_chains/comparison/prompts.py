@@ -1,4 +1,4 @@
-"""Read prompts from a file: JSON, JSON lines, CSV, or one per line."""
+"""Read prompts, or texts with their prompts, from a file: JSON, JSON lines, CSV, or lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ MOST_BYTES = 2**29
 """The most bytes of a file of prompts, half a GiB."""
 
 Found = Iterator[tuple[str, Any]]
-"""Prompts, each with its place for messages."""
+"""Lines, values of JSON or rows of a table, each with its place for messages."""
 
 
 def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = None) -> list[str]:
@@ -37,16 +37,42 @@ def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = No
         ConfigError: The file is missing, malformed (with the line number), too large, of another
             kind, or has no prompts.
     """
+    found = (
+        (where, _prompt_in(value, where, field))
+        for where, value in read_records(path, "prompts", [field])
+    )
+    return checked_prompts(itertools.islice(found, limit), str(path))
+
+
+def read_records(path: str | Path, what: str, fields: Sequence[str]) -> Found:
+    """Read a file of the forms of ``read_prompts``.
+
+    Args:
+        path: The file.
+        what: What it holds, for messages: "prompts".
+        fields: The fields that count. None may be there twice, and a table must have one of them.
+
+    Yields:
+        For each record its place, and a text, a mapping, or what else a line of JSON has.
+
+    Raises:
+        ConfigError: As ``read_prompts`` does.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise ConfigError(
-            f"prompts {str(path)!r} have the suffix {suffix!r}, whose form is not known; convert "
+            f"{what} {str(path)!r} have the suffix {suffix!r}, whose form is not known; convert "
             f"and rename the file{did_you_mean(suffix, [name for name in _READERS if name])}"
         )
-    text = read_text(path, "prompts", MOST_BYTES)
-    found = _READERS[suffix](text, str(path), field)
-    return checked_prompts(itertools.islice(found, limit), str(path))
+    text = read_text(path, what, MOST_BYTES)
+    yield from _READERS[suffix](text, str(path), fields)
+
+
+def records_in(text: str, source: str, fields: Sequence[str]) -> Found:
+    """Return the records of a stream, which has no suffix: JSON lines if the first is an object."""
+    _, first = next(_numbered(text, source), ("", ""))
+    return (_json_lines if _is_object(first) else _lines)(text, source, fields)
 
 
 def checked_prompts(found: Iterable[tuple[str, Any]], source: str) -> list[str]:
@@ -82,46 +108,49 @@ def _numbered(text: str, source: str) -> Iterator[tuple[str, str]]:
             yield f"{source}:{line}", prompt.removesuffix("\r")
 
 
-def _lines(text: str, source: str, field: str) -> Found:
+def _lines(text: str, source: str, fields: Sequence[str]) -> Found:
     return _numbered(text, source)
 
 
-def _lines_of_any_kind(text: str, source: str, field: str) -> Found:
+def _lines_of_any_kind(text: str, source: str, fields: Sequence[str]) -> Found:
     """Refuse JSON, which would be sent as it is; nothing but the first line tells its kind."""
     where, first = next(_numbered(text, source), ("", ""))
-    if first.lstrip().startswith("{"):
-        try:
-            _parsed(first, where)
-        except ConfigError:
-            pass
-        else:
-            raise ConfigError(
-                f"{where}: this looks like JSON, but without a suffix each line is a prompt; write "
-                "it to a file whose name ends in .jsonl"
-            )
+    if _is_object(first):
+        raise ConfigError(
+            f"{where}: this looks like JSON, but without a suffix each line is plain text; write "
+            "it to a file whose name ends in .jsonl"
+        )
     return _numbered(text, source)
 
 
-def _json_lines(text: str, source: str, field: str) -> Found:
+def _is_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and is_mapping(_parsed(line, ""))
+    except ConfigError:
+        return False
+
+
+def _json_lines(text: str, source: str, fields: Sequence[str]) -> Found:
     for where, line in _numbered(text, source):
-        yield where, _prompt_in(_parsed(line, where, field), where, field)
+        yield where, _parsed(line, where, fields)
 
 
-def _json(text: str, source: str, field: str) -> Found:
+def _json(text: str, source: str, fields: Sequence[str]) -> Found:
     if not text.lstrip().startswith("["):
-        yield from _json_lines(text, source, field)
+        yield from _json_lines(text, source, fields)
         return
-    for at, value in enumerate(_parsed(text, source, field), 1):
-        where = f"{source}: item {at}"
-        yield where, _prompt_in(value, where, field)
+    for at, value in enumerate(_parsed(text, source, fields), 1):
+        yield f"{source}: item {at}", value
 
 
-def _parsed(text: str, where: str, field: str | None = None) -> Any:
-    """Parse JSON; refuse an object that has ``field`` twice."""
+def _parsed(text: str, where: str, fields: Sequence[str] = ()) -> Any:
+    """Parse JSON; refuse an object that has one of ``fields`` twice."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if sum(name == field for name, _ in pairs) > 1:
-            raise ConfigError(f"{where}: {field!r} is written twice; keep one of them")
+        names = [name for name, _ in pairs]
+        for field in fields:
+            if names.count(field) > 1:
+                raise ConfigError(f"{where}: {field!r} is written twice; keep one of them")
         return dict(pairs)
 
     try:
@@ -141,30 +170,34 @@ def _prompt_in(value: object, where: str, field: str) -> object:
     return value[field]
 
 
-def _table(text: str, source: str, field: str, delimiter: str = ",") -> Found:
+def _table(text: str, source: str, fields: Sequence[str], delimiter: str = ",") -> Found:
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = list(rows.fieldnames or ())
-        if field not in columns and text.strip():
-            raise ConfigError(f"{source}:1: no column {field!r}{did_you_mean(field, columns)}")
-        if columns.count(field) > 1:
-            raise ConfigError(f"{source}:1: two columns are called {field!r}; rename one of them")
+        if text.strip() and not set(fields) & set(columns):
+            first = fields[0]
+            raise ConfigError(f"{source}:1: no column {first!r}{did_you_mean(first, columns)}")
+        for field in fields:
+            if columns.count(field) > 1:
+                raise ConfigError(
+                    f"{source}:1: two columns are called {field!r}; rename one of them"
+                )
         for row in rows:
             if None in row or None in row.values():
                 raise ConfigError(
                     f"{source}:{rows.line_num}: this row has more or fewer cells than the header's "
                     f"{len(columns)}; put quotes around text with commas"
                 )
-            yield f"{source}:{rows.line_num}", row[field]
+            yield f"{source}:{rows.line_num}", row
     except csv.Error as error:
         raise ConfigError(f"{source}:{rows.line_num}: broken CSV: {error}") from error
 
 
-def _tabs(text: str, source: str, field: str) -> Found:
-    return _table(text, source, field, "\t")
+def _tabs(text: str, source: str, fields: Sequence[str]) -> Found:
+    return _table(text, source, fields, "\t")
 
 
-_READERS: Mapping[str, Callable[[str, str, str], Found]] = {
+_READERS: Mapping[str, Callable[[str, str, Sequence[str]], Found]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines"), _json_lines),
     ".json": _json,
     ".csv": _table,

@@ -12,6 +12,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import BaseModel
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
-from w2s_chains.errors import ConfigError
+from w2s_chains.errors import ConfigError, ScorerError
 
 
 class Contract(ABC):
@@ -147,6 +148,37 @@ class Guide(Contract):
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """What both guides think of an answer, token by token; the tokens are their own.
+
+    Attributes:
+        texts: The piece of the answer that each token adds. Together they are the answer. The last
+            token of a character that several tokens spell has the character, and the others have
+            an empty piece.
+        tuned: log p_tuned of each token, in nats.
+        untuned: log p_untuned of each token, in nats.
+        ended: Whether the last token is the end of the turn, whose piece is empty.
+    """
+
+    texts: tuple[str, ...]
+    tuned: tuple[float, ...]
+    untuned: tuple[float, ...]
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.texts) == len(self.tuned) == len(self.untuned):
+            raise ScorerError(
+                f"got {len(self.texts)} texts of tokens, {len(self.tuned)} values of the tuned "
+                f"guide and {len(self.untuned)} of the untuned one; give one of each per token"
+            )
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The log-ratio of each token, log p_tuned - log p_untuned, in nats."""
+        return tuple(a - b for a, b in zip(self.tuned, self.untuned, strict=True))
+
+
 class BaseGuidePair(Contract):
     """A tuned and an untuned guide, evaluated together."""
 
@@ -182,6 +214,26 @@ class BaseGuidePair(Contract):
         """
         if not BaseGuidePair.offered(self, "token_ratios"):
             self.token_ratios([])
+
+    def token_scores(self, hypotheses: Sequence[Hypothesis]) -> list[TokenScores]:
+        """Return what ``token_ratios`` returns with the two sides of it, and each token's text.
+
+        Raises:
+            ConfigError: The guides cannot compute it (the default).
+        """
+        raise ConfigError(
+            f"scores of single tokens are more than the guide pair {self.__class__.__name__} "
+            "can tell; use a GuidePair of two local models with one vocabulary"
+        )
+
+    def check_token_scores(self) -> None:
+        """Refuse guides without ``token_scores``, as ``check_token_ratios`` does.
+
+        Raises:
+            ConfigError: They cannot compute it, which is the default where that is the default.
+        """
+        if not BaseGuidePair.offered(self, "token_scores"):
+            self.token_scores([])
 
     def local_models(self) -> tuple[Any, Any] | None:
         """Return the tuned and untuned model if local; token-level steering needs them."""

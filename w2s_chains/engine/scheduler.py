@@ -16,7 +16,8 @@ import logging
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 from w2s_chains.core.asks import Expand, Expands, Score, TokenRatios
@@ -24,7 +25,7 @@ from w2s_chains.core.events import Event, Failed
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.search_state import SearchState
-from w2s_chains.engine.visits import Turns, Visit, asks_itself
+from w2s_chains.engine.visits import Turns, Visit, asks_itself, set_apart
 from w2s_chains.errors import CancelledError, ConfigError, ProposerError, W2SError, shown
 from w2s_chains.forks import PATIENCE, Forking, wait_until_gone, watch_forks
 
@@ -105,6 +106,31 @@ class Engine(Forking):
 
     def start(self, searches: Sequence[SearchHandle]) -> None:
         """Start new searches, all in the same tick; raises like ``submit``."""
+        self._check_free()
+        with self._lock:
+            for search in searches:
+                self._waiting.setdefault(_parts(search.job), deque()).append(search)
+            self._lead_on()
+
+    @contextmanager
+    def turn(self) -> Generator[None]:
+        """Have the parts to itself: between two ticks, this thread may call them by hand.
+
+        Searches go on when it ends, and while a part waits for a server. Waiting for the turn
+        blocks the thread.
+
+        Raises:
+            W2SError: The call comes from a part that this engine is waiting for.
+        """
+        self._check_free()
+        self._turns.acquire()
+        try:
+            with self._visit(()).begun():
+                yield
+        finally:
+            self._turns.release()
+
+    def _check_free(self) -> None:
         if self._torn:
             raise W2SError(
                 "this process was forked while a model was at work for more than "
@@ -116,10 +142,6 @@ class Engine(Forking):
                 "a scorer or proposer asks the engine that is waiting for it, which would wait for "
                 "ever; give the model that it asks an engine of its own (engine=Engine())"
             )
-        with self._lock:
-            for search in searches:
-                self._waiting.setdefault(_parts(search.job), deque()).append(search)
-            self._lead_on()
 
     def close(self) -> None:
         """Cancel all searches and wait for the threads to end; called when Python exits.
@@ -246,7 +268,7 @@ class Engine(Forking):
                     f"{len(flat)} requests; it must answer each of them"
                 )
         except BaseException as error:
-            _set_apart(group, error)
+            set_apart(group, error)
             return
         following = iter(answers)
         for search, own in zip(group, requests, strict=True):
@@ -266,7 +288,7 @@ class Engine(Forking):
             with self._visit(group).begun():
                 scores = score(flat)
         except BaseException as error:
-            _set_apart(group, error)
+            set_apart(group, error)
             return
         at = 0
         for search, own in zip(group, wanted, strict=True):
@@ -302,20 +324,6 @@ def _by(
     for search in searches:
         groups.setdefault(key(search), []).append(search)
     return list(groups.values())
-
-
-def _set_apart(group: Sequence[SearchState], error: BaseException) -> None:
-    """Have a failed call repeated for each search alone, so that only the culprit fails.
-
-    Each is a group of its own in the next tick: those of a part that waits wait at once, or a
-    server that hangs would hold a group for as many timeouts as it has searches. Repeating is safe
-    because an answer depends only on its request.
-    """
-    if len(group) == 1:
-        group[0].fail(error)
-        return
-    for search in group:
-        search.apart = True
 
 
 def _close_all() -> None:

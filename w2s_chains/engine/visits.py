@@ -46,11 +46,11 @@ class Turns:
 
 
 class Visit:
-    """A call of a part by the engine's thread; the ``Host`` of that part.
+    """A call of a part, most often by the engine's thread; the ``Host`` of that part.
 
     Attributes:
         owner: The engine.
-        group: The searches that the call is for.
+        group: The searches that the call is for; none if a user calls it.
         open: Whether the call goes on.
     """
 
@@ -70,7 +70,7 @@ class Visit:
         self._away = False
 
     def cancelled(self) -> bool:
-        return all(search.running.cancelled for search in self.group)
+        return bool(self.group) and all(search.running.cancelled for search in self.group)
 
     @contextmanager
     def released(self) -> Generator[None]:
@@ -101,3 +101,17 @@ def asks_itself(engine: object) -> bool:
     """Return whether the calling code belongs to a part that this engine is waiting for."""
     visit = host.get()
     return isinstance(visit, Visit) and visit.open and visit.owner is engine
+
+
+def set_apart(group: Sequence[SearchState], error: BaseException) -> None:
+    """Have a failed call repeated for each search alone, so that only the culprit fails.
+
+    Each is a group of its own in the next tick: those of a part that waits wait at once, or a
+    server that hangs would hold a group for as many timeouts as it has searches. Repeating is safe
+    because an answer depends only on its request.
+    """
+    if len(group) == 1:
+        group[0].fail(error)
+        return
+    for search in group:
+        search.apart = True

@@ -10,7 +10,7 @@ from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.lm.paths import read_together
 from w2s_chains.backend.loading.config import Model
 from w2s_chains.backend.loading.local_model import Loader, LocalModel
-from w2s_chains.core.contracts import BaseGuidePair, Guide, by_hand, config_of, key_of
+from w2s_chains.core.contracts import BaseGuidePair, Guide, TokenScores, by_hand, config_of, key_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
@@ -248,9 +248,38 @@ class GuidePair(BaseGuidePair):
             ScorerError: They cut an answer into different tokens, which may happen where it follows
                 different prompts.
         """
+        return [
+            tuple(a - b for a, b in zip(tuned, untuned, strict=True))
+            for _, tuned, untuned in self._by_token(hypotheses)
+        ]
+
+    def check_token_scores(self) -> None:
+        """Raise ConfigError unless both guides are local models of one vocabulary."""
+        self._in_one_vocabulary()
+
+    def token_scores(self, hypotheses: Sequence[Hypothesis]) -> list[TokenScores]:
+        """Return both log-probabilities of each token of each answer, and the tokens' texts.
+
+        What ``loglikelihoods`` has read is not read again; raises like ``token_ratios``.
+        """
+        paths = self._in_one_vocabulary()[0].paths
+        return [
+            TokenScores(
+                texts=(*paths.texts(h, ids), *[""] * h.ended),
+                tuned=tuple(tuned),
+                untuned=tuple(untuned),
+                ended=h.ended,
+            )
+            for h, (ids, tuned, untuned) in zip(hypotheses, self._by_token(hypotheses), strict=True)
+        ]
+
+    def _by_token(
+        self, hypotheses: Sequence[Hypothesis]
+    ) -> list[tuple[list[int], list[float], list[float]]]:
+        """Return the tokens of each answer, and log p_tuned and log p_untuned of each token."""
         tuned, untuned = self._in_one_vocabulary()
         self.read_together([], hypotheses)
-        ratios: list[tuple[float, ...]] = []
+        found: list[tuple[list[int], list[float], list[float]]] = []
         for h in hypotheses:
             (ids, ours), (others, theirs) = (own.paths.logprobs(h) for own in (tuned, untuned))
             if ids != others:
@@ -258,8 +287,8 @@ class GuidePair(BaseGuidePair):
                     f"the guides cut the text {shown(h.response)} into different tokens, so their "
                     "log-ratio has no parts; let both templates end alike, with a line break"
                 )
-            ratios.append(tuple(a - b for a, b in zip(ours, theirs, strict=True)))
-        return ratios
+            found.append((ids, ours, theirs))
+        return found
 
     def _in_one_vocabulary(self) -> tuple[HuggingFaceGuide, HuggingFaceGuide]:
         tuned, untuned = self.tuned, self.untuned

@@ -1,4 +1,4 @@
-"""``to_prompt``: convert LangChain messages to a ``Prompt``."""
+"""``to_prompt`` and ``as_prompt``: convert messages of LangChain, or of a file, to a ``Prompt``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from langchain_core.messages import (
     HumanMessage,
     SystemMessage,
     ToolMessage,
+    convert_to_messages,
 )
 from pydantic_core import to_jsonable_python
 
 from w2s_chains.core.prompts import Message, Prompt, Tool, ToolCall
-from w2s_chains.errors import PromptError, shown
+from w2s_chains.errors import PromptError, brief, shown
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),
@@ -75,6 +76,23 @@ def to_prompt(
     return Prompt(
         messages=tuple(map(_to_message, messages)), tools=tuple(tools), answer_schema=answer_schema
     )
+
+
+def as_prompt(written: Sequence[Any]) -> Prompt:
+    """Convert messages as a file has them, such as ``{"role": "user", "content": "Hi"}``.
+
+    Raises:
+        PromptError: They are no messages, or ``to_prompt`` refuses them.
+    """
+    try:
+        messages = convert_to_messages(written)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise PromptError(
+            f"{shown(written)} is no list of chat messages: {brief(error)}; write each as "
+            '{"role": "user", "content": "..."}'
+        ) from error
+    check_blocks(messages)
+    return to_prompt(messages)
 
 
 def check_blocks(messages: Iterable[BaseMessage]) -> None:

@@ -13,6 +13,7 @@ from w2s_chains.backend.kv.segment import Segment
 from w2s_chains.backend.lm.causal_lm import CausalLM
 from w2s_chains.backend.lm.reading import Reading, read
 from w2s_chains.backend.text.incremental import Place, common_prefix
+from w2s_chains.backend.text.pieces import pieces
 from w2s_chains.backend.text.tokenizer import Tokenizer
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.errors import PromptError, ScorerError
@@ -204,6 +205,12 @@ class Paths:
         values = [value for _, own in reversed(runs) for value in own]
         ended = [self._end_logprobs[hypothesis]] if hypothesis.ended else []
         return ids, values + ended
+
+    def texts(self, hypothesis: Hypothesis, ids: Sequence[int]) -> list[str]:
+        """Return the piece of the answer that each of the tokens ``logprobs`` returned adds."""
+        before = self._segments[hypothesis].end - len(ids)
+        prompt = self.tokenizer.prompt_ids(hypothesis.prompt)[:before]
+        return pieces(self.tokenizer, prompt, ids, hypothesis, sampled=hypothesis in self._by_ids)
 
     def loglikelihood_per_token(self, hypothesis: Hypothesis) -> float:
         """Return ``loglikelihood`` divided by the number of scored tokens; 0 if there are none."""

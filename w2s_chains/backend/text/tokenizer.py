@@ -26,6 +26,8 @@ _LONGEST_PENDING = 3
 """Most tokens that are held back while a UTF-8 character lacks bytes."""
 _CONTEXT = 8
 """Tokens before a chunk to decode together with it, because some decoders drop a leading space."""
+REACH = _CONTEXT + _LONGEST_PENDING
+"""The most tokens before a chunk that decoding it looks at."""
 _locks: WeakKeyDictionary[Any, ForkSafeLock] = WeakKeyDictionary()
 """One lock per Hugging Face tokenizer, which several instances of ``Tokenizer`` may share."""
 
@@ -56,7 +58,7 @@ class Tokenizer:
         self.name: str = hf_tokenizer.name_or_path
         # Callers check prompts on their own threads while the model thread reads, and transformers
         # tokenizers are not thread-safe.
-        self._lock = _locks.setdefault(hf_tokenizer, ForkSafeLock())
+        self.lock = _locks.setdefault(hf_tokenizer, ForkSafeLock())
         self.chat: ChatTemplate | None = None
         """The chat template that renders prompts; None if prompts are read as plain text."""
         if template.chat and hf_tokenizer.chat_template:
@@ -68,7 +70,7 @@ class Tokenizer:
             )
         self.prompt_ids = functools.lru_cache(maxsize=1024)(self._prompt_ids)
         self.place = functools.lru_cache(maxsize=1024)(self._place)
-        self._opening = functools.lru_cache(maxsize=1024)(self._find_opening)
+        self.opening = functools.lru_cache(maxsize=1024)(self._find_opening)
         self._lead = self._start_tokens()
         self.end_id: int | None = self._end_of_turn()
         """The end-of-turn token that follows an answer in this model's format."""
@@ -79,13 +81,13 @@ class Tokenizer:
     @functools.cached_property
     def size(self) -> int:
         """One more than the largest token id; a model may have more rows, which are padding."""
-        with self._lock:
+        with self.lock:
             return 1 + max((*self.hf_tokenizer.get_vocab().values(), *self.end_ids))
 
     @functools.cached_property
     def control_texts(self) -> tuple[frozenset[str], frozenset[str]]:
         """Texts of the end tokens, and of the other control tokens."""
-        with self._lock:
+        with self.lock:
             ends = frozenset(self.hf_tokenizer.convert_ids_to_tokens(list(self.end_ids)))
             added = self.hf_tokenizer.added_tokens_decoder.values()
             return ends, frozenset(str(token) for token in added if token.special) - ends
@@ -104,7 +106,7 @@ class Tokenizer:
                 template refuses the prompt.
         """
         if self.chat is not None:
-            with self._lock:
+            with self.lock:
                 ids = self.chat.encode(self._turns(prompt), prompt.tools)
         else:
             ids = self.ids_with_response(prompt, "")
@@ -119,14 +121,14 @@ class Tokenizer:
         """Return how the model writes thoughts before an answer; None if it has none."""
         if self.chat is None or (form := self.chat.thoughts) is None:
             return None
-        with self._lock:
+        with self.lock:
             text = self.chat.render(self._turns(prompt), prompt.tools)
         return replace(form, begun=text.rstrip().endswith(form.begin))
 
     def check_opens(self, prompt: Prompt) -> None:
         """Raise PromptError if the prompt ends where no answer can begin."""
         if self.chat is not None:
-            with self._lock:
+            with self.lock:
                 self.chat.check_opens(self._turns(prompt), prompt.tools)
 
     def check_fits(self, prompt: Prompt, more: int, limit: int | None, role: str) -> None:
@@ -155,7 +157,7 @@ class Tokenizer:
 
         Control tokens that the response spells are plain text: no model has ended its turn there.
         """
-        lead, text = self._opening(prompt)
+        lead, text = self.opening(prompt)
         [ids] = self._encode_each({text + self._controls.marked(response)}).values()
         return (*lead, *ids)
 
@@ -174,12 +176,12 @@ class Tokenizer:
 
     @functools.cached_property
     def _boundaries(self) -> Boundaries | None:
-        with self._lock:
+        with self.lock:
             return find_boundaries(self.hf_tokenizer)
 
     def _place(self, prompt: Prompt) -> Place:
         """Return the last place in a prompt that no response moves; the first if none is known."""
-        lead, text = self._opening(prompt)
+        lead, text = self.opening(prompt)
         at = self._boundaries.last(text) if self._boundaries is not None else 0
         after = len(self.encode(text[at:])) if at else 0
         return Place(at, len(self.prompt_ids(prompt)) - after if at else len(lead))
@@ -197,7 +199,7 @@ class Tokenizer:
         """
         cuts: list[tuple[int, str, str]] = []
         for hypothesis, place in asked:
-            _, whole = self._opening(hypothesis.prompt)
+            _, whole = self.opening(hypothesis.prompt)
             opening = whole[place.at :]
             said = hypothesis.text_from(max(place.at - len(whole), 0))
             at = self._boundaries.last(opening + said) if self._boundaries is not None else 0
@@ -271,14 +273,14 @@ class Tokenizer:
         """Return the text of some tokens: of control tokens only those that mark thoughts."""
         untold = frozenset[int]() if self.chat is None else self.chat.untold
         told = [i for i in ids if i not in untold]
-        with self._lock:
+        with self.lock:
             return self.hf_tokenizer.decode(
                 told, skip_special_tokens=not untold, clean_up_tokenization_spaces=False
             )
 
     def context(self, hypothesis: Hypothesis) -> list[int]:
         """Return the last tokens of prompt and hypothesis, without the pending ones."""
-        wanted = _CONTEXT + _LONGEST_PENDING + len(hypothesis.pending)
+        wanted = REACH + len(hypothesis.pending)
         ids: list[int] = []
         for node in hypothesis.ancestors():
             ids = [*(node.token_ids or ()), *ids]
@@ -289,7 +291,7 @@ class Tokenizer:
         return ids[: len(ids) - len(hypothesis.pending)]
 
     def encode(self, text: str) -> list[int]:
-        with self._lock:
+        with self.lock:
             return self.hf_tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _encode_each(self, texts: Collection[str]) -> dict[str, tuple[int, ...]]:
@@ -298,7 +300,7 @@ class Tokenizer:
         found: dict[str, tuple[int, ...]] = {}
         for own, how in ((set(texts) - marked, {}), (marked, {"sanitize_control_tokens": True})):
             if ordered := sorted(own):
-                with self._lock:
+                with self.lock:
                     ids = self.hf_tokenizer(ordered, add_special_tokens=False, **how)["input_ids"]
                 found |= {text: tuple(one) for text, one in zip(ordered, ids, strict=True)}
         return found
