@@ -10,13 +10,14 @@ from .core.asks import TokenRatios as TokenRatios
 from .core.asks import Until as Until
 from .core.contracts import BaseGuidePair as BaseGuidePair
 from .core.contracts import Guide as Guide
-from .core.events import Candidate as Candidate
 from .core.contracts import TokenScores as TokenScores
+from .core.events import Candidate as Candidate
 from .core.events import Committed as Committed
 from .core.events import Event as Event
 from .core.events import Failed as Failed
 from .core.events import Finished as Finished
 from .core.events import Grown as Grown
+from .core.events import GuidedTokens as GuidedTokens
 from .core.events import Progressed as Progressed
 from .core.events import Scored as Scored
 from .core.hypothesis import Hypothesis as Hypothesis
@@ -101,6 +102,7 @@ from .search import score as score
 from .search import token_ratios as token_ratios
 from .search import top as top
 from .testing import drive as drive
+from .tracing import TokenRatio as TokenRatio
 from .tracing import Trace as Trace
 from .tracing import TracedAnswer as TracedAnswer
 from .tracing import TraceNode as TraceNode

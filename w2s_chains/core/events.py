@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from w2s_chains.core.hypothesis import FinishReason
 
@@ -15,6 +16,22 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuidedTokens:
+    """What the guides think of the tokens that a candidate adds to its parent.
+
+    Attributes:
+        begin: Where the first of these tokens begins in the whole text, in characters. That may be
+            in the text of the parent, whose end guides of another vocabulary may cut anew.
+        texts: The text of each token; that of the end of the turn is empty.
+        ratios: log p_tuned - log p_untuned of each token, in nats.
+    """
+
+    begin: int
+    texts: tuple[str, ...]
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """The candidates of one step and their scores, in the order of the request.
 
@@ -22,11 +39,14 @@ class Scored:
         texts: Their whole texts.
         scores: Their scores.
         ids: Their numbers (``Candidate.id``); empty if the search is not traced.
+        tokens: What the guides think of each that has not been scored before, by its number; empty
+            if the search is not traced, or if guides that score cannot tell single tokens.
     """
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
     ids: tuple[int, ...] = ()
+    tokens: Mapping[int, GuidedTokens] = field(default_factory=dict[int, GuidedTokens])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from w2s_chains.core.contracts import BaseGuidePair
+from w2s_chains.core.contracts import BaseGuidePair, TokenScores
 from w2s_chains.core.events import Event, Failed, Finished
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer, Scorer
 from w2s_chains.core.sampling import DEFAULT_SAMPLING, Constraint, SamplingParams
-from w2s_chains.errors import ConfigError, ordinary
+from w2s_chains.errors import ConfigError, ScorerError, ordinary
 from w2s_chains.search.base import SearchStrategy
 from w2s_chains.values import as_scores, as_token_scores
 
@@ -99,6 +99,20 @@ class Job:
         assert self.scorer is not None
         found: object = self.scorer.score(hypotheses)
         return as_scores(found, hypotheses, f"the scorer {type(self.scorer).__name__}")
+
+    def token_scores(self, hypotheses: Sequence[Hypothesis]) -> list[TokenScores]:
+        """Return what the guides that score think of single tokens, or nothing if they cannot tell.
+
+        Texts that were just scored are not read again.
+        """
+        pair = None if self.scorer is None else Scorer.of(self.scorer).pair
+        if pair is None or pair is not self.guides:
+            return []
+        try:
+            BaseGuidePair.of(pair).check_token_scores()
+            return BaseGuidePair.of(pair).token_scores(hypotheses)
+        except (ConfigError, ScorerError):  # of other vocabularies, or they cut a text differently
+            return []
 
     def token_ratios(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[float, ...]]:
         """Call the guides; raises ScorerError if what they return is no numbers for each."""

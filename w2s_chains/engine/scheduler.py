@@ -287,6 +287,8 @@ class Engine(Forking):
         try:
             with self._visit(group).begun():
                 scores = score(flat)
+                for search, own in zip(group, wanted, strict=True):
+                    search.look_at(own)
         except BaseException as error:
             set_apart(group, error)
             return

@@ -21,7 +21,15 @@ from w2s_chains.core.asks import (
     Score,
     TokenRatios,
 )
-from w2s_chains.core.events import Committed, Event, Failed, Finished, Progressed, Scored
+from w2s_chains.core.events import (
+    Committed,
+    Event,
+    Failed,
+    Finished,
+    GuidedTokens,
+    Progressed,
+    Scored,
+)
 from w2s_chains.core.hypothesis import Hypothesis, common_ancestor
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.sampling import random_stream
@@ -56,6 +64,7 @@ class SearchState:
         self._progress = 0
         self._numbers = random_stream(self.job.seed, self.job.root.prompt)
         self._tree = Tree(self.job.root) if running.traced else None
+        self._guided: dict[int, GuidedTokens] = {}
         try:
             self._search = self.job.strategy.search(self.job.root)
         except BaseException as error:
@@ -208,6 +217,12 @@ class SearchState:
         assert isinstance(self.ask, Score)
         return list(dict.fromkeys(h for h in self.ask.hypotheses if h not in self._scores))
 
+    def look_at(self, scored: Sequence[Hypothesis]) -> None:
+        """For a trace, ask the guides about the tokens of hypotheses that have just been scored."""
+        if self._tree is not None and isinstance(self.ask, Score):
+            for hypothesis, found in zip(scored, self.job.token_scores(scored), strict=False):
+                self._guided[self._tree.id(hypothesis)] = self._tree.guided(hypothesis, found)
+
     def take_scores(self, scores: Sequence[Any]) -> None:
         """Take the scores of the hypotheses from ``unscored``; resume the strategy."""
         ask = self.ask
@@ -223,7 +238,8 @@ class SearchState:
         if self.running.watched:
             texts = tuple(h.response for h in ask.hypotheses)
             ids = () if self._tree is None else tuple(map(self._tree.id, ask.hypotheses))
-            self.running.emit(Scored(texts=texts, scores=tuple(values), ids=ids))
+            guided, self._guided = self._guided, {}
+            self.running.emit(Scored(texts=texts, scores=tuple(values), ids=ids, tokens=guided))
         del ask  # it would keep hypotheses alive that the strategy is about to drop
         self.resume(values)
 

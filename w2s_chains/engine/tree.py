@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
-from w2s_chains.core.events import Candidate, Grown
+from w2s_chains.core.contracts import TokenScores
+from w2s_chains.core.events import Candidate, Grown, GuidedTokens
 from w2s_chains.core.hypothesis import Hypothesis
 
 
@@ -53,6 +56,18 @@ class Tree:
             dropped=tuple(sorted(dropped)),
             read_tokens=None if usage is None else usage.read_tokens or None,
             guide_tokens=0 if usage is None else usage.guide_tokens,
+        )
+
+    def guided(self, hypothesis: Hypothesis, found: TokenScores) -> GuidedTokens:
+        """Return what the guides think of the tokens that end after the text of the parent."""
+        above = hypothesis.parent
+        before = 0 if above is None else self._known(above).n_chars
+        ends = [*accumulate(map(len, found.texts))]
+        first = bisect_right(ends, before)
+        return GuidedTokens(
+            begin=ends[first - 1] if first else 0,
+            texts=tuple(found.texts[first:]),
+            ratios=tuple(found.ratios[first:]),
         )
 
     def _known(self, hypothesis: Hypothesis) -> Hypothesis:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from w2s_chains.core.events import Committed, Event, Finished, Grown, Scored
-from w2s_chains.tracing.trace import Trace, TracedAnswer, TraceNode, TraceRound
+from w2s_chains.tracing.trace import TokenRatio, Trace, TracedAnswer, TraceNode, TraceRound
 
 MOST_NODES = 10_000
 MOST_CHARACTERS = 4_000_000
@@ -56,6 +56,14 @@ class TraceBuilder:
             self._grow(event)
         elif isinstance(event, Scored):
             self._scores.update(zip(event.ids, event.scores, strict=False))
+            for id, found in event.tokens.items():
+                ratios = zip(found.texts, found.ratios, strict=True)
+                self._nodes[id] = self._nodes[id].model_copy(
+                    update={
+                        "ratios_from": found.begin,
+                        "ratios": tuple(TokenRatio(text=text, ratio=r) for text, r in ratios),
+                    }
+                )
         elif isinstance(event, Committed):
             self._committed += len(event.text)
         elif isinstance(event, Finished):
