@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 from w2s_chains.core.contracts import TokenScores
@@ -17,12 +16,13 @@ class Tree:
 
     def __init__(self, root: Hypothesis) -> None:
         self._ids: WeakKeyDictionary[Hypothesis, int] = WeakKeyDictionary({root: 0})
+        self._tokens: WeakKeyDictionary[Hypothesis, tuple[str, ...]] = WeakKeyDictionary()
         self._held = {0}
         self._next = 1
 
     def id(self, hypothesis: Hypothesis) -> int:
         """Return the number of a node, or of its closest ancestor that has one."""
-        return self._ids[self._known(hypothesis)]
+        return self._ids.get(self._known(hypothesis), 0)
 
     def grown(self, round_: int, children: Iterable[Hypothesis]) -> Grown:
         """Number the children of a round and describe them."""
@@ -38,7 +38,7 @@ class Tree:
             new.append(
                 Candidate(
                     id=self._next,
-                    parent=self._ids[parent],
+                    parent=self._ids.get(parent, 0),
                     text=child.text_from(parent.n_chars),
                     tokens=child.n_tokens - parent.n_tokens,
                     logprob=None if None in logprobs else sum(map(sum, filter(None, logprobs))),
@@ -59,17 +59,23 @@ class Tree:
         )
 
     def guided(self, hypothesis: Hypothesis, found: TokenScores) -> GuidedTokens:
-        """Return what the guides think of the tokens that end after the text of the parent."""
-        above = hypothesis.parent
-        before = 0 if above is None else self._known(above).n_chars
-        ends = [*accumulate(map(len, found.texts))]
-        first = bisect_right(ends, before)
+        """Return what the guides think of the tokens that they had not for the parent."""
+        texts = tuple(found.texts)
+        above = (node for node in hypothesis.ancestors() if node in self._tokens)
+        before = self._tokens.get(next(above, hypothesis), ())
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(texts, before, strict=False))
+        first = sum(1 for _ in same)
+        self._tokens[hypothesis] = texts
         return GuidedTokens(
-            begin=ends[first - 1] if first else 0,
-            texts=tuple(found.texts[first:]),
+            begin=sum(map(len, texts[:first])),
+            texts=texts[first:],
             ratios=tuple(found.ratios[first:]),
         )
 
     def _known(self, hypothesis: Hypothesis) -> Hypothesis:
-        """Return the closest node with a number. Long chunks are sampled in several nodes."""
-        return next(node for node in hypothesis.ancestors() if node in self._ids)
+        """Return the closest node with a number, or the root; strategies may make nodes, too.
+
+        Long chunks are sampled in several nodes.
+        """
+        numbered = (node for node in hypothesis.ancestors() if node in self._ids)
+        return next(numbered, hypothesis.origin)

@@ -81,7 +81,7 @@ class TraceBuilder:
                 id=new.id,
                 parent=new.parent,
                 round=event.round,
-                text=new.text,
+                text=new.text.encode("utf-8", "replace").decode(),  # no halves of a character
                 tokens=new.tokens,
                 logprob=new.logprob,
                 finish_reason=new.finish_reason,

@@ -177,7 +177,7 @@ class Trace(Checked):
         """
         try:
             values: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the trace is not JSON: {brief(error)}") from error
         if not is_mapping(values) or "version" not in values:
             raise ConfigError(

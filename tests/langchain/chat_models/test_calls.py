@@ -205,3 +205,15 @@ def test_with_retry_tries_again(proposer: HuggingFaceProposer) -> None:
     retried = chat.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
     assert retried.invoke(TALK).content == chat.invoke(TALK).content
     assert len(tries) > 1
+
+
+def test_a_trace_of_a_conversation(chat: ChatW2S) -> None:
+    messages = [("system", "Be brief."), ("human", "How was it?")]
+    trace = chat.trace(messages)
+    assert trace.answer is not None
+    assert trace.answer.text == chat.invoke(messages).content
+    assert trace.prompt == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How was it?"},
+    )
+    assert trace.prompt_text == "system: Be brief.\nuser: How was it?"
