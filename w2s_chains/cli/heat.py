@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import io
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ STEPS = (0.25, 0.75, 1.5)
 _PALETTE = ("#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fee0b6", "#fdb863", "#e08214")
 """From blue over white to orange (ColorBrewer), which nobody's eyes confuse; text on it is black,
 so that it can be read whatever the terminal's own colours are."""
-_FEW = ("blue", "cyan", "bright_cyan", "white", "bright_yellow", "yellow", "red")
-"""The same for terminals with 16 colours."""
+_FEW = ("white on blue", "black on cyan", "", "", "", "black on yellow", "white on red")
+"""The same for terminals with 16 colours, where small differences have none."""
 
 _END = "\u220e"
 _PROMPT_LENGTH = 240
@@ -36,15 +35,13 @@ class Report:
         """Print to a console; by default to standard output."""
         if console is None:
             console = Console(highlight=False, markup=False, emoji=False)
-            if isinstance(sys.stdout, io.TextIOWrapper):  # whose encoding may not know a character
-                sys.stdout.reconfigure(errors="backslashreplace")
+            if reconfigure := getattr(sys.stdout, "reconfigure", None):
+                reconfigure(errors="backslashreplace")  # its encoding may not know a character
         self._console = console
         self._coloured = console.color_system is not None and not console.no_color
-        palette = _FEW if console.color_system == "standard" else _PALETTE
-        dark = ("blue", "red")
-        self._styles = [
-            Style(color="white" if own in dark else "black", bgcolor=own) for own in palette
-        ]
+        few = console.color_system == "standard"
+        styles = _FEW if few else [f"#000000 on {own}" for own in _PALETTE]
+        self._styles = [Style.parse(own) for own in styles]
         self._began = False
 
     def show(self, place: str, found: TextScore) -> None:

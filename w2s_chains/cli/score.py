@@ -206,7 +206,7 @@ def _score(config: W2SConfig, given: Sequence[Given], finished: bool | None, as_
         )
         for one, scored in zip(given[part], found, strict=True):
             if as_json:
-                print(json.dumps(_object(one, scored), ensure_ascii=False, allow_nan=False))
+                print(json.dumps(as_object(one, scored), ensure_ascii=False, allow_nan=False))
             else:
                 report.show(one.place, scored)
 
@@ -236,7 +236,7 @@ def _scorer(config: W2SConfig, pair: Any) -> Scorer | None:
     return None
 
 
-def _object(given: Given, found: TextScore) -> dict[str, Any]:
+def as_object(given: Given, found: TextScore) -> dict[str, Any]:
     tokens = found.tokens
     return {
         "prompt": given.prompt or "",

@@ -134,7 +134,7 @@ class _Reader:
             raise
 
     def _scores(self, answers: Sequence[Hypothesis]) -> Iterator[TextScore]:
-        source = f"the guide pair {type(self.pair).__name__}"
+        source = f"the guide pair {self.pair.__class__.__name__}"
         pairs = as_items(self.pair.loglikelihoods(answers), len(answers), source)
         tokens = self.pair.token_scores(answers) if self.tells_tokens else [None] * len(answers)
         scores: Sequence[float | None] = [None] * len(answers)

@@ -87,8 +87,9 @@ def as_prompt(written: Sequence[Any]) -> Prompt:
     try:
         messages = convert_to_messages(written)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        told = str(error).partition("For troubleshooting")[0]
         raise PromptError(
-            f"{shown(written)} is no list of chat messages: {brief(error)}; write each as "
+            f"{shown(written)} is no list of chat messages: {brief(told)}; write each as "
             '{"role": "user", "content": "..."}'
         ) from error
     check_blocks(messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from w2s_chains.backend.text.incremental import common_prefix
@@ -63,19 +64,25 @@ def _places(tokenizer: Tokenizer, ids: Sequence[int], hypothesis: Hypothesis) ->
     """
     if not tokenizer.hf_tokenizer.is_fast:
         return None
-    opening = tokenizer.opening(hypothesis.prompt)[1]
+    text = tokenizer.opening(hypothesis.prompt)[1]
+    begin, text = len(text), text + hypothesis.response
     with tokenizer.lock:
         found = tokenizer.hf_tokenizer(
-            opening + hypothesis.response, add_special_tokens=False, return_offsets_mapping=True
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
     if found["input_ids"][-len(ids) :] != list(ids):
         return None
     spans = found["offset_mapping"][-len(ids) :]
     # Tokens that share a character all have it in their spans; it belongs to the last of them.
-    following = [*(begin for begin, _ in spans[1:]), spans[-1][1]]
+    following = [*(start for start, _ in spans[1:]), len(text)]
     ends: list[int] = []
-    for (_, end), begin in zip(spans, following, strict=True):
-        ends.append(max(min(end, begin) - len(opening), ends[-1] if ends else 0))
+    at = begin
+    for (_, end), start in zip(spans, following, strict=True):
+        at = max(min(end, start), at)
+        # An accent that was composed with its letter, or left out, is in no span.
+        while at < start and unicodedata.combining(text[at]):
+            at += 1
+        ends.append(at - begin)
     return ends
 
 

@@ -298,10 +298,12 @@ class Tokenizer:
         """Return the tokens of each text, without start tokens; see ``ControlTokens``."""
         marked = {text for text in texts if ControlTokens.mark in text}
         found: dict[str, tuple[int, ...]] = {}
-        for own, how in ((set(texts) - marked, {}), (marked, {"sanitize_control_tokens": True})):
+        how = {"add_special_tokens": False, "verbose": False}  # too long is for us to refuse
+        sanitized = {**how, "sanitize_control_tokens": True}
+        for own, options in ((set(texts) - marked, how), (marked, sanitized)):
             if ordered := sorted(own):
                 with self.lock:
-                    ids = self.hf_tokenizer(ordered, add_special_tokens=False, **how)["input_ids"]
+                    ids = self.hf_tokenizer(ordered, **options)["input_ids"]
                 found |= {text: tuple(one) for text, one in zip(ordered, ids, strict=True)}
         return found
 
