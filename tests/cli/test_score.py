@@ -124,6 +124,10 @@ def test_chat_messages(tmp_path: Path, tiny_folders: dict[str, Path]) -> None:
     assert single["log_ratio"] == plain["log_ratio"]
     assert found["log_ratio"] != plain["log_ratio"], "control: the system message counts"
     assert "begin with a question; give --prompt" in run(path, "Hello")[2]
+    path.write_text(
+        path.read_text().replace("type: chat\n", "").replace("{tuned", "{chat: true, tuned")
+    )
+    assert "begin with a question; give --prompt" in run(path, "Hello")[2]
 
 
 def test_the_scorer_if_it_asks_only_the_guides(config: Path) -> None:

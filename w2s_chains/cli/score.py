@@ -167,10 +167,11 @@ def _checked(given: Given) -> Given:
 
 def _prompt(given: Given) -> Prompt:
     from w2s_chains.core.prompts import Prompt
-    from w2s_chains.langchain.messages import as_prompt
 
     if given.prompt is None or isinstance(given.prompt, str):
         return Prompt(text=given.prompt or "")
+    from w2s_chains.langchain.messages import as_prompt
+
     try:
         return as_prompt(given.prompt)
     except PromptError as error:
@@ -179,14 +180,15 @@ def _prompt(given: Given) -> Prompt:
 
 def _score(config: W2SConfig, given: Sequence[Given], finished: bool | None, as_json: bool) -> None:
     prompts = [_prompt(one) for one in given]
-    if config.type == "chat" and any(one.prompt is None for one in given):
+    assert config.guides is not None
+    chats = any(getattr(spec, "chat", False) for spec in config.guides.specs())
+    if chats and any(one.prompt is None for one in given):
         raise ConfigError("the guides read chats, which begin with a question; give --prompt")
     from w2s_chains.cli.heat import Report
     from w2s_chains.core.contracts import BaseGuidePair
     from w2s_chains.engine.texts import TOGETHER, score_texts
     from w2s_chains.guides.pair import GuidePair
 
-    assert config.guides is not None
     pair = GuidePair.from_guides(config.guides)
     try:
         BaseGuidePair.of(pair).check_token_scores()
@@ -206,7 +208,7 @@ def _score(config: W2SConfig, given: Sequence[Given], finished: bool | None, as_
         )
         for one, scored in zip(given[part], found, strict=True):
             if as_json:
-                print(json.dumps(as_object(one, scored), ensure_ascii=False, allow_nan=False))
+                print(json.dumps(as_object(one, scored), allow_nan=False))
             else:
                 report.show(one.place, scored)
 
