@@ -290,6 +290,76 @@ def test_plots_without_matplotlib_are_refused_before_work(
     compare(study, out=tmp_path / "out", limit=1, plots=False)
 
 
+def test_files_are_named_only_if_they_were_written(study: Path, tmp_path: Path) -> None:
+    tables = {"rows.jsonl", "summary.md", "summary.csv"}
+    first = compare(study, out=tmp_path / "out", limit=1)
+    plots = {name for name in FINAL if name.endswith(".png")}
+    assert {file.name for file in first.files} == tables | plots
+    again = compare(study, out=tmp_path / "out", limit=1, plots=False, alpaca_eval=True)
+    assert {file.name for file in again.files} == {
+        *tables, "base-seed0.json", "base-seed1.json", "beam-seed0.json", "eft-seed0.json",
+        "eft-seed1.json",
+    }  # fmt: skip
+    assert all(file.is_file() for file in (*first.files, *again.files))
+    failed = changed(study, prompts=["word " * 9000], rewards=["length"])
+    none = compare(failed, out=tmp_path / "failed")
+    assert {file.name for file in none.files} == tables
+    assert not list((tmp_path / "failed").glob("*.png")), "there is nothing to draw"
+
+
+def test_a_run_that_goes_on_says_what_is_there(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(**options: Any) -> list[str]:
+        caplog.clear()
+        compare(study, out=tmp_path / "out", plots=False, **options)
+        return [record.message for record in caplog.records if "answers" in record.message]
+
+    caplog.set_level("INFO", "w2s_chains.comparison")
+    assert told(limit=1) == [], "nothing is there"
+    assert told(limit=2) == ["5 of 10 answers are there already; answering 5"]
+    assert told(limit=2) == ["all 10 answers are there already"]
+    assert told(limit=1) == ["all 5 answers are there already"]
+    file = tmp_path / "out" / "rows.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0] |= {"text": None, "errors": {"answer": "boom"}}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert told(limit=2) == [
+        "9 of 10 answers are there already; answering 1, 1 of them again, since they had failed"
+    ]
+
+
+def test_an_interrupted_run_has_the_rewards_that_need_no_model(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("w2s_chains.comparison.run._Run.judge_all", interrupt)
+
+    def praise(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [1.0] * len(answers)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(study, rewards=["length", praise], out=tmp_path / "out", limit=2, plots=False)
+    lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    rows = [Row.model_validate_json(line) for line in lines]
+    assert len(rows) == 10
+    for row in rows:
+        assert row.rewards["length"] == len((row.text or "").split())
+        assert set(row.rewards) == {"length", "repetition"}, "a function may hold a model"
+
+
+def test_a_comparison_shows_table_and_answers(study: Path, tmp_path: Path, capsys) -> None:
+    found = compare(study, out=tmp_path / "out", limit=2, plots=False)
+    found.print()
+    printed = capsys.readouterr().out
+    assert printed.index("difference") < printed.index("words; neither more nor fewer is better")
+    assert printed.index("is better") < printed.index("Answers to 2 of 2 prompts")
+    assert (tmp_path / "out" / "summary.md").read_text() == found.markdown()
+    assert found.markdown().startswith(found.summary.markdown())
+
+
 def test_the_baseline_can_be_chosen(study: Path, tmp_path: Path) -> None:
     found = compare(study, out=tmp_path / "out", plots=False, baseline="eft")
     assert found.summary.lines[1].differences == {}

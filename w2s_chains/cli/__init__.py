@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version as version_of
 from typing import Annotated
 
@@ -27,6 +29,8 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Weak-to-strong search: steer a large frozen language model with two small ones."""
+    if not sys.stderr.isatty():  # no library draws a bar there; read when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if version:
         print(version_of("w2s_chains"))
         raise typer.Exit

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from w2s_chains.cli.options import given, told_errors
+from w2s_chains.cli.options import given, tell_to_type, told_errors, told_news
 
 
 def compare(
@@ -18,7 +18,11 @@ def compare(
     ],
     out: Annotated[Path, typer.Option(help="Folder for rows, table and plots.")],
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON, JSON lines, CSV, or text with a prompt per line.")
+        Path | None,
+        typer.Option(
+            help="JSON, JSON lines, CSV, or text with a prompt per line; - reads JSON lines or "
+            "plain lines from standard input, as the first line tells."
+        ),
     ] = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field or column that holds the prompt.")
@@ -26,8 +30,8 @@ def compare(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            help="With one config: a strategy to compare on it, as YAML such as "
-            "'{type: best_of_n, n: 16}', or a YAML file with a list or names. Repeatable."
+            help="With one config: a strategy to compare on it: a type such as sampling, YAML "
+            "such as '{type: best_of_n, n: 16}', or a YAML file with a list or names. Repeatable."
         ),
     ] = None,
     reward: Annotated[
@@ -65,7 +69,9 @@ def compare(
     """
     from w2s_chains.comparison import compare as run_comparison
 
-    with told_errors(f"run the same command again to continue from {out}"):
+    again = f"run the same command again to continue from {out}"
+    with told_errors(again), told_news("w2s_chains.comparison"):
+        tell_to_type(prompts)
         found = run_comparison(
             list(configs),
             prompts,
@@ -84,7 +90,7 @@ def compare(
     failed = [row for row in found.rows if row.errors]
     unanswered = sum(row.text is None for row in found.rows)
     if unanswered < len(found.rows):
-        found.summary.print()
+        found.print()
     if failed:
         first = failed[0]
         name, error = next(iter(first.errors.items()))
@@ -93,6 +99,7 @@ def compare(
             f"config {first.config!r}, prompt {first.index}: {error}",
             file=sys.stderr,
         )
-    print(f"Rows, table and plots: {found.folder}")
+    names = ", ".join(str(file.relative_to(found.folder)) for file in found.files)
+    print(f"In {found.folder}: {names}")
     if unanswered == len(found.rows):
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,6 +32,27 @@ def told_errors(remedy: str = "") -> Generator[None]:
     except KeyboardInterrupt as error:
         print(f"Interrupted; {remedy}" if remedy else "Interrupted", file=sys.stderr)
         raise typer.Exit(130) from error
+
+
+@contextmanager
+def told_news(logger: str) -> Generator[None]:
+    """Show what a logger tells, one line each on stderr, as long as the command runs."""
+    handler = logging.StreamHandler(sys.stderr)
+    source = logging.getLogger(logger)
+    level = source.level
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(level)
+
+
+def tell_to_type(prompts: Path | None) -> None:
+    """Say that the prompts are awaited, if they come from somebody's keyboard."""
+    if str(prompts) == "-" and sys.stdin.isatty():
+        print("Type a prompt per line, and Ctrl-D after the last one.", file=sys.stderr)
 
 
 def given(values: list[str] | None, role: str) -> Any:

@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from w2s_chains.cli.options import given, told_errors
+from w2s_chains.cli.options import given, tell_to_type, told_errors
 
 
 def tune(
     config: Annotated[Path, typer.Argument(help="The config to improve.")],
     prompts: Annotated[
-        Path, typer.Option(help="JSON, JSON lines, CSV, or text with a prompt per line; 24 or more")
+        Path,
+        typer.Option(
+            help="JSON, JSON lines, CSV, text with a prompt per line, or -, as for compare; 24 or "
+            "more."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the recommendation and all behind it.")],
     minutes: Annotated[float, typer.Option(help="The time to spend.")] = 10.0,
@@ -51,6 +55,7 @@ def tune(
     from w2s_chains.tuning import tune as run_tuning
 
     with told_errors(f"run the same command again to continue from {out}"):
+        tell_to_type(prompts)
         found = run_tuning(
             config,
             prompts,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +13,11 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from w2s_chains.comparison.answers import answer, judge, unjudged
+from w2s_chains.comparison.answers import answer, judge, judged_at_once, unjudged
 from w2s_chains.comparison.checks import Models, check_plots, check_study
 from w2s_chains.comparison.plan import remember
+from w2s_chains.comparison.report.samples import markdown_answers, print_answers
+from w2s_chains.comparison.report.summary import Summary, summarize
 from w2s_chains.comparison.rows import (
     JsonLines,
     Judgement,
@@ -29,11 +32,12 @@ from w2s_chains.comparison.rows import (
     write_file,
 )
 from w2s_chains.comparison.study import Entry, Study, make_study
-from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.core.events import Event, Progressed
-from w2s_chains.errors import ConfigError, shown
+from w2s_chains.errors import ConfigError, W2SError, shown
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Repetition
+
+logger = logging.getLogger(__name__)
 
 ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"
 
@@ -46,11 +50,22 @@ class Comparison:
         rows: One per answer, ordered by config, seed and prompt.
         summary: The table.
         folder: The folder with all files.
+        files: The files that were written for people to read, by this call.
     """
 
     rows: tuple[Row, ...]
     summary: Summary
     folder: Path
+    files: tuple[Path, ...] = ()
+
+    def print(self) -> None:
+        """Show the table, what its columns mean, and a few answers in the terminal."""
+        self.summary.print()
+        print_answers(self.rows, self.summary)
+
+    def markdown(self) -> str:
+        """Return what ``print`` shows as Markdown, with longer answers."""
+        return f"{self.summary.markdown()}\n{markdown_answers(self.rows, self.summary)}"
 
 
 def compare(
@@ -78,7 +93,8 @@ def compare(
     Args:
         configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
             config files.
-        prompts: A file (JSON, JSON lines, CSV or text), or the prompts themselves.
+        prompts: A file (JSON, JSON lines, CSV or text), ``-`` for standard input, or the prompts
+            themselves.
         out: The folder for rows, table and plots.
         strategies: Strategies to compare on one config.
         rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
@@ -122,18 +138,27 @@ def compare(
         run = _Run(study, texts, folder, progress)
         run.answer_all(batch_size)
         run.judge_all()
-        rows = run.finish()
-        columns = [reward.column for reward in study.rewards]
-        summary = summarize(rows, list(study.configs), columns, baseline)
-        write_file(folder / "summary.md", summary.markdown().encode())
-        write_file(folder / "summary.csv", summary.csv().encode())
+        found = Comparison(
+            rows=tuple(rows := run.finish()),
+            summary=summarize_study(study, rows, baseline),
+            folder=folder,
+        )
+        files = [folder / name for name in (ROWS, "summary.md", "summary.csv")]
+        write_file(files[1], found.markdown().encode())
+        write_file(files[2], found.summary.csv().encode())
         if alpaca_eval:
-            write_alpaca_eval(folder / "alpaca_eval", rows)
+            files += write_alpaca_eval(folder / "alpaca_eval", rows)
         if plots:
-            from w2s_chains.comparison.plots import draw_all
+            from w2s_chains.comparison.report.plots import draw_all
 
-            draw_all(rows, summary, folder)
-    return Comparison(rows=tuple(rows), summary=summary, folder=folder)
+            files += draw_all(rows, found.summary, folder)
+    return replace(found, files=tuple(files))
+
+
+def summarize_study(study: Study, rows: Sequence[Row], baseline: str) -> Summary:
+    """Make the table of a study's rows, with the meanings of its rewards."""
+    meanings = {reward.column: reward.meaning for reward in study.rewards}
+    return summarize(rows, list(study.configs), list(meanings), baseline, meanings)
 
 
 def _baseline(study: Study, baseline: str | None) -> str:
@@ -153,6 +178,8 @@ def _alone_in(folder: Path) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", blocking=False):
             yield
+    except W2SError:
+        raise
     except Timeout as error:
         raise ConfigError(
             f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
@@ -184,8 +211,9 @@ class _Run:
             now = prompts[index] if index < len(prompts) else row.prompt
             if name in study.configs and row.prompt != now:
                 raise ConfigError(
-                    f"{self.row_file.path} has prompt {row.prompt!r} at place {index}, but now "
-                    f"that is {now!r}; use another folder"
+                    f"{self.row_file.path} has prompt {shown(row.prompt)} at place {index}, but "
+                    f"now that is {shown(now)}; give the same prompts in the same order, or use "
+                    "another folder"
                 )
 
     def _planned(self, name: str) -> list[Key]:
@@ -206,6 +234,7 @@ class _Run:
         """Answer all prompts that have no answer yet, config by config."""
         models = Models()
         missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
+        self._tell(sum(map(len, missing.values())))
         with _bar(_cost(self.study, missing), "answers", self.progress) as bar:
             for name, keys in missing.items():
                 bar.set_description(name)
@@ -220,10 +249,25 @@ class _Run:
                         {key.place: self.prompts[key.place] for key in batch},
                         listen,
                     )
+                    rows = judged_at_once(self.rewards, rows)
                     self.row_file.append(rows)
                     self.rows |= latest(rows)
                 del llm  # before the next config loads its models: there may be no room for both
         models.clear()
+
+    def _tell(self, missing: int) -> None:
+        """Log what is there already, if a run goes on."""
+        planned = [key for name in self.study.configs for key in self._planned(name)]
+        there = len(planned) - missing
+        failed = sum(key in self.rows and self.rows[key].text is None for key in planned)
+        again = f", {failed} of them again, since they had failed" if failed else ""
+        if there and not missing:
+            logger.info("all %d answers are there already", there)
+        elif there or failed:
+            logger.info(
+                "%d of %d answers are there already; answering %d%s",
+                there, len(planned), missing, again,
+            )  # fmt: skip
 
     def judge_all(self) -> None:
         """Judge all answers that have no reward yet, reward by reward."""
