@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from w2s_chains.core.configs import Held, Plugin, aliases, class_at, field_called, held_at
+from w2s_chains.core.configs import Held, Plugin, aliases, class_at, field_called, held_at, is_list
 from w2s_chains.core.slots import Slot, is_mapping
 from w2s_chains.errors import ConfigError, shown
 from w2s_chains.user_files import line_of, parse_yaml
@@ -96,8 +96,8 @@ class _Path:
             return self._value
         step, at = self._steps[len(self.keys)], ".".join(self.keys)
         node = {} if node is None else _expanded(node, held)
-        if isinstance(node, list):
-            items: list[Any] = [*node]
+        if is_list(node):
+            items = [*node]
             if not step.isdecimal() or int(step) >= len(items):
                 raise ConfigError(
                     f"{self._option}: {at} is a list of {len(items)}, which has no item "
@@ -133,12 +133,12 @@ def _expanded(node: Any, held: Sequence[Held]) -> Any:
     return node
 
 
-def _has(values: Any, path: Sequence[str]) -> bool:
+def _has(node: Any, path: Sequence[str]) -> bool:
     for step in path:
-        if is_mapping(values) and step in values:
-            values = values[step]
-        elif isinstance(values, list) and step.isdecimal() and int(step) < len(values):
-            values = values[int(step)]
+        if is_mapping(node) and step in node:
+            node = node[step]
+        elif is_list(node) and step.isdecimal() and int(step) < len(node):
+            node = node[int(step)]
         else:
             return False
     return True

@@ -175,7 +175,7 @@ def _path(fault: Any, values: Mapping[str, Any]) -> list[str]:
     path: list[str] = []
     for i, step in enumerate(fault["loc"]):
         last = i + 1 == len(fault["loc"])
-        if (is_mapping(node) and step in node) or (_is_list(node) and step in range(len(node))):
+        if (is_mapping(node) and step in node) or (is_list(node) and step in range(len(node))):
             node = node[step]
         elif not (last and fault["type"] in ("missing", "extra_forbidden")):
             continue
@@ -262,10 +262,11 @@ def _class_in(slot: Slot[Any], node: Any) -> type[BaseModel]:
 def _inside(node: Any, step: str) -> Any:
     if is_mapping(node):
         return node[step]
-    return node[int(step)] if _is_list(node) else getattr(node, step)
+    return node[int(step)] if is_list(node) else getattr(node, step)
 
 
-def _is_list(node: object) -> TypeGuard[Sequence[Any]]:
+def is_list(node: object) -> TypeGuard[Sequence[Any]]:
+    """Return whether a value is a list or a tuple, of any items."""
     return isinstance(node, list | tuple)
 
 
