@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from w2s_chains.cli.options import check_trace_file, load_model, note, told_errors
+from w2s_chains.cli.options import check_trace_file, load_model, told_errors
 from w2s_chains.errors import ConfigError, PromptError
-
-if TYPE_CHECKING:
-    from w2s_chains.search.base import SearchStrategy
 
 Changes = Annotated[
     list[str] | None,
@@ -83,8 +80,6 @@ def run(
         from w2s_chains.cli.terminal.answers import Answers
 
         answers = Answers(model, system=system, as_json=as_json, show=show, trace=trace)
-        if found.strategy.commits_late and sys.stdout.isatty() and not (show or as_json):
-            note(_late(found.strategy))
         if prompt is not None:
             answers.one(prompt)
         elif sys.stdin.isatty():
@@ -106,15 +101,6 @@ def _given(prompt: str) -> str:
         where = "stdin has no text" if prompt == "-" else f"it is {prompt!r}"
         raise PromptError(f"the prompt is empty: {where}; give some text")
     return text
-
-
-def _late(strategy: SearchStrategy) -> str:
-    """Say that text will come late, and what helps."""
-    when = "once all partial answers agree on it" if strategy.scores_partial else "at the end"
-    told = f"{strategy.type} prints text {when}; --show draws candidates meanwhile"
-    if "commit_after" not in type(strategy).model_fields:
-        return told
-    return f"{told}, --set strategy.commit_after=2 lets text flow"
 
 
 def chat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -102,7 +103,8 @@ class LiveSearch:
         dropped = set(event.dropped)
         for row in self._now:
             row.state = "out" if row.id in dropped else row.state or "kept"
-        self._before, self._now = self._now, []
+        scored = [row for row in self._now if row.score is not None]
+        self._before, self._now = scored or self._now, []  # twins are not scored
         self._round, self._read = event.round, event.read_tokens
         for new in event.candidates:
             above = self._texts.get(new.parent, "")
@@ -125,9 +127,7 @@ class LiveSearch:
     @property
     def summary(self) -> str:
         """One line: what the search has read, and what came of it."""
-        parts = [self._title]
-        if self._round:
-            parts.append(f"round {self._round}")
+        parts = [self._title, f"round {max(self._round, 1)}"]
         if self._read is not None:
             parts.append(f"{self._read:,} rows read")
         if self._finished is not None:
@@ -140,8 +140,9 @@ class LiveSearch:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         lines = [_cropped(Text(self.summary, _BOLD), width)]
-        text = Text(harmless(self.committed), overflow="fold")
-        lines += list(text.wrap(console, width))[-_MOST_COMMITTED:] if self.committed else []
+        if self.committed:
+            text = Text(harmless(self.committed).lstrip(), overflow="fold")
+            lines += [_rule("Committed"), *list(text.wrap(console, width))[-_MOST_COMMITTED:]]
         room = max(console.size.height - 2 - len(lines), 2)
         sections = [
             (f"Round {self._round - 1}", sorted(self._before, key=_rank)),
@@ -161,16 +162,16 @@ class LiveSearch:
             return []
         fit = len(rows) if len(rows) < room else room - 2
         hidden = f", the best {fit} of {len(rows)}" if fit < len(rows) else ""
-        drawn = [_cropped(Text(f"── {title}{hidden} ", _DIM), width)]
-        return drawn + [self._line(row, width) for row in rows[:fit]]
+        return [_rule(title + hidden), *(self._line(row, width) for row in rows[:fit])]
 
     def _line(self, row: _Row, width: int) -> Text:
         """Draw a candidate: its state, its score, and the end of its text."""
         score = "" if row.score is None else f"{row.score:+.2f}"
         head = f"{row.state:<4} {score:>7}  "
-        shown = _one_line(row.text[len(self.committed) :])
-        own = len(_one_line(row.text[max(row.own, len(self.committed)) :]))
-        kept = _tail(shown, width - len(head) - 1)
+        follows = row.text.startswith(self.committed)  # what was rejected early may not
+        begin = min(len(self.committed), row.own) if follows else 0
+        own = len(_one_line(row.text[row.own :]))
+        kept = _tail(_one_line(row.text[begin:].lstrip()), width - len(head))
         text = Text(head)
         text.append(kept[: len(kept) - own] if own < len(kept) else "", _DIM)
         text.append(kept[len(kept) - own :] if own < len(kept) else kept)
@@ -182,7 +183,11 @@ class LiveSearch:
 
 
 def _rank(row: _Row) -> tuple[bool, float]:
-    return row.state == "out", 0.0 if row.score is None else -row.score
+    return row.state == "out", math.inf if row.score is None else -row.score
+
+
+def _rule(title: str) -> Text:
+    return Text(f"── {title}", _DIM)
 
 
 def _one_line(text: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from w2s_chains.cli.options import note
-from w2s_chains.cli.terminal.printing import Printer, Told, in_order
+from w2s_chains.cli.terminal.printing import Printer, Told, in_order, tell_late
 from w2s_chains.cli.terminal.prompts import ahead, stdin_lines, typed_lines
 from w2s_chains.core.events import Event
 from w2s_chains.engine.job import Job
@@ -44,6 +44,8 @@ class Answers:
         self._model, self._system = model, system
         self._json, self._show, self._trace = as_json, show, trace
         self._printer = Printer()
+        if not (show or as_json):
+            tell_late(model.strategy, "; --show draws candidates meanwhile")
         self._several = False
 
     def one(self, prompt: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from w2s_chains.cli.options import check_trace_file, load_model, note
-from w2s_chains.cli.terminal.printing import Printer, Told
+from w2s_chains.cli.terminal.printing import Printer, Told, tell_late
 from w2s_chains.cli.terminal.prompts import stdin_lines, typed_lines
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
@@ -17,6 +17,10 @@ from w2s_chains.errors import ConfigError, PromptError, W2SError, did_you_mean, 
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.load import built
 from w2s_chains.langchain.tracing import TracedSearch
+
+
+PLAIN = "{prompt}"
+"""The template that changes nothing."""
 
 
 class Conversation:
@@ -37,6 +41,8 @@ class Conversation:
         self._path, self._changes, self._config = path, [*changes], config
         self._model = cast("ChatW2S", load_model(config))
         self._system = [] if system is None else [("system", system)]
+        if getattr(config.proposer, "template", PLAIN) != PLAIN:
+            note("The proposer's template is for single prompts; a conversation is read without it")
         self._turns: list[tuple[str, str]] = []
         self._left_out = 0
         self._search: TracedSearch | None = None
@@ -56,6 +62,7 @@ class Conversation:
         """Answer turns until they end; an error ends what comes from a pipe."""
         terminal = sys.stdin.isatty()
         if terminal:
+            tell_late(self._config.strategy)
             note("Ctrl-C stops an answer, Ctrl-D ends, /help lists commands")
         turns = self._typed() if terminal else (line for _, line in stdin_lines())
         for turn in turns:
@@ -156,6 +163,7 @@ class Conversation:
     def _undo(self, _: str) -> None:
         if not self._turns:
             raise ConfigError("there is nothing to take back")
+        note(f"Took back {shown(self._turns[-2][1])}")
         del self._turns[-2:]
         self._left_out = min(self._left_out, len(self._turns))
 
@@ -178,25 +186,28 @@ class Conversation:
         messages = [
             {"role": roles[role], "content": text} for role, text in [*self._system, *self._turns]
         ]
+        path = _named(file, "/save chat.json")
         try:
-            Path(_named(file, "/save")).write_text(
+            path.write_text(
                 json.dumps(messages, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         except OSError as error:
             raise ConfigError(f"cannot write the conversation to {file!r}: {error}") from error
+        note(f"Wrote {path}")
 
     def _trace(self, file: str) -> None:
-        path = Path(_named(file, "/trace"))
+        path = _named(file, "/trace tree.html")
         check_trace_file(path)
         if self._search is None:
             raise ConfigError("there is no answer yet whose tree could be written")
         self._search.builder.trace().save(path)
+        note(f"Wrote {path}")
 
 
-def _named(file: str, command: str) -> str:
+def _named(file: str, example: str) -> Path:
     if not file:
-        raise ConfigError(f"{command} takes the name of a file, such as {command} chat.json")
-    return file
+        raise ConfigError(f"the name of a file is missing; write {example}")
+    return Path(file)
 
 
 def _check_single(config: W2SConfig) -> None:

@@ -8,11 +8,27 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+from w2s_chains.cli.options import note
 from w2s_chains.core.events import Committed, Event, Finished
 from w2s_chains.engine.job import Job
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.llms import W2SLLM
+from w2s_chains.search.base import SearchStrategy
 from w2s_chains.tracing.live import harmless
+
+
+def tell_late(strategy: SearchStrategy, more: str = "") -> None:
+    """Say on a terminal that text will come late, if it will.
+
+    Args:
+        strategy: How the answers are searched.
+        more: What helps besides.
+    """
+    if strategy.commits_late and sys.stdout.isatty():
+        when = "once all partial answers agree on it" if strategy.scores_partial else "at the end"
+        flows = "commit_after" in type(strategy).model_fields
+        remedy = ", strategy.commit_after=2 lets text flow" if flows else ""
+        note(f"{strategy.type} prints text {when}{more}{remedy}")
 
 
 class Printer:
