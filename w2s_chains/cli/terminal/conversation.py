@@ -18,7 +18,6 @@ from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.load import built
 from w2s_chains.langchain.tracing import TracedSearch
 
-
 PLAIN = "{prompt}"
 """The template that changes nothing."""
 
