@@ -26,7 +26,7 @@ def tell_late(strategy: SearchStrategy, more: str = "") -> None:
     """
     if strategy.commits_late and sys.stdout.isatty():
         when = "once all partial answers agree on it" if strategy.scores_partial else "at the end"
-        flows = "commit_after" in type(strategy).model_fields
+        flows = strategy.scores_partial and "commit_after" in type(strategy).model_fields
         remedy = ", strategy.commit_after=2 lets text flow" if flows else ""
         note(f"{strategy.type} prints text {when}{more}{remedy}")
 

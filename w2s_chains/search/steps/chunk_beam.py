@@ -63,7 +63,7 @@ class ChunkBeamSearch(SearchStrategy):
 
     @property
     def commits_late(self) -> bool:
-        return self.width > 1 or self.chunk_tokens is None
+        return (self.width > 1 and self.commit_after is None) or self.chunk_tokens is None
 
     @property
     def scores_partial(self) -> bool:
