@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,8 @@ def ahead(
         while (found := begun.get()) is not None:
             if isinstance(found, W2SError):
                 raise found
-            with found[1]:
+            with ExitStack() as stack:
+                stack.push(found[1])  # which was entered when it began
                 yield found
             room.release()
     finally:
