@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic_core import to_json
 from rich.console import Console
 from rich.live import Live
 
@@ -105,7 +106,7 @@ class Answers:
             return
         values = {"prompt": prompt, "text": told.text, "seed": job.seed, **answer_info(finished)}
         values |= {"thoughts": told.thoughts} if told.thoughts else {}
-        print(to_json(values, inf_nan_mode="null").decode(), flush=True)
+        print(json.dumps({name: _finite(value) for name, value in values.items()}), flush=True)
 
     @contextmanager
     def _drawn(self, search: EventStream) -> Generator[Iterable[tuple[int, Event]]]:
@@ -127,3 +128,8 @@ class Answers:
                 raise
             yield events
         note(view.summary)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value that JSON has a form for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
