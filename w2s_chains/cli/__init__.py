@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from w2s_chains.cli.compare import compare
+from w2s_chains.cli.run import chat, run
 from w2s_chains.cli.schema import schema
 from w2s_chains.cli.score import score
 from w2s_chains.cli.tune import tune
@@ -36,5 +37,5 @@ def main(
         raise typer.Exit
 
 
-for command in (compare, tune, score, schema):
+for command in (run, chat, compare, tune, score, schema):
     app.command()(command)

@@ -246,7 +246,7 @@ class ToolCalling(GuidedModel):
         chat = getattr(Proposer.of(self.proposer).tokenizer, "chat", None)
         return getattr(chat, "thoughts", None) is not None
 
-    def _reader(self, prompt: Prompt) -> AnswerReader:
+    def answer_reader(self, prompt: Prompt) -> AnswerReader:
         formed = response_schema(self.response_format) is not None
         free = self.constraint is None and not formed and self.tool_choice in ("auto", "none")
         form = Proposer.of(self.proposer).thoughts(prompt) if free else None
