@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from w2s_chains.cli.compare import compare
+from w2s_chains.cli.doctor import doctor
+from w2s_chains.cli.init import init
 from w2s_chains.cli.schema import schema
 from w2s_chains.cli.score import score
 from w2s_chains.cli.tune import tune
@@ -32,5 +34,5 @@ def main(
         raise typer.Exit
 
 
-for command in (compare, tune, score, schema):
+for command in (init, doctor, compare, tune, score, schema):
     app.command()(command)
