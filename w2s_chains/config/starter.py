@@ -67,9 +67,17 @@ class Situation:
     preset: str | None = None
 
     @property
+    def own_tokenizer(self) -> str | None:
+        """The served model's tokenizer; a chat's is what vLLM serves, unless something else is."""
+        named = self.tokenizer is None and self.engine == "vllm" and self.kind == "chat"
+        return (self.model or f"{FILL_IN}/served-model") if named else self.tokenizer
+
+    @property
     def renders_there(self) -> bool:
         """Whether the server applies the chat template, since we do not have it."""
-        return self.engine in WHOLE_ANSWERS or (self.kind == "chat" and self.tokenizer is None)
+        return self.engine in WHOLE_ANSWERS or (
+            self.kind == "chat" and self.own_tokenizer is None
+        )
 
     @property
     def whole(self) -> bool:

@@ -205,3 +205,15 @@ class Diagnosis:
         """Return all as plain values."""
         verdict = {0: "fine", 1: "fails", 2: "wrong config"}[self.exit_code]
         return {"verdict": verdict, "exit_code": self.exit_code, **asdict(self)}
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes for people, with decimal units as for disks."""
+    if count is None:
+        return "unknown"
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"

@@ -6,15 +6,7 @@ from collections.abc import Iterable
 
 from w2s_chains.backend.loading.load import Outline
 from w2s_chains.backend.loading.placement import free_bytes
-from w2s_chains.doctor.diagnosis import Diagnosis, Effort, LocalFacts, MemoryFacts
-
-ESTIMATE = (
-    "cache: for one prompt of the sample's length and answers of max_tokens; keys and values of "
-    "all branches that the dry run keeps at once, half as much again since the store grows by "
-    "halves, and all growing branches once more as a batch (at most token_budget columns); "
-    "activations left out"
-)
-"""How the cache is estimated, for the report."""
+from w2s_chains.doctor.diagnosis import Diagnosis, Effort, LocalFacts, MemoryFacts, size
 
 _SPARE = 257
 """Slots of a store that is hardly used."""
@@ -80,15 +72,3 @@ def _sum(values: Iterable[int | None]) -> int | None:
     """Return the sum; None if one is unknown."""
     known = list(values)
     return None if None in known else sum(value or 0 for value in known)
-
-
-def size(count: int | None) -> str:
-    """Return a number of bytes for people, with decimal units as for disks."""
-    if count is None:
-        return "unknown"
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"

@@ -16,9 +16,16 @@ from w2s_chains.doctor.diagnosis import (
     LocalFacts,
     Rendered,
     ServedFacts,
+    size,
 )
-from w2s_chains.doctor.memory import ESTIMATE, size
 
+_ESTIMATE = (
+    "cache: for one prompt of the sample's length and answers of max_tokens; keys and values of "
+    "all branches that the dry run keeps at once, half as much again since the store grows by "
+    "halves, and all growing branches once more as a batch (at most token_budget columns); "
+    "activations left out"
+)
+"""How the cache is estimated, see ``memory.cache_bytes``."""
 _LONGEST = 1500
 """Characters of a rendered prompt to show."""
 _STYLES = {"failure": "bold red", "warning": "yellow", "note": "dim"}
@@ -69,10 +76,12 @@ class Report:
         """Print a whole diagnosis, its verdict last."""
         kind = f" (type: {diagnosis.type})" if diagnosis.type else ""
         self._line(Text(self._text(diagnosis.config), "bold") + Text(kind))
-        for one in diagnosis.local:
-            self._local(one, diagnosis)
-        for one in diagnosis.served:
-            self._served(one)
+        parts = [*diagnosis.local, *diagnosis.served]
+        for one in sorted(parts, key=lambda part: part.role != "proposer"):
+            if isinstance(one, LocalFacts):
+                self._local(one, diagnosis)
+            else:
+                self._served(one)
         if diagnosis.vocabulary:
             self._section("vocabulary", "of guides and proposer", [("", diagnosis.vocabulary)])
         self._memory(diagnosis)
@@ -130,14 +139,14 @@ class Report:
         self._rows([("sample prompt", f"read as {one.how}{tokens}:")])
         text, shown = Text(), 0
         for piece in one.pieces:
-            own = self._text(piece.text)
+            own = "\\n\n".join(map(self._text, piece.text.split("\n")))
             if shown + len(own) > _LONGEST:
                 own = own[: max(_LONGEST - shown, 0)] + f"... ({len(piece.text):,} characters)"
             shown += len(own)
             if piece.control:
                 text.append(own.join(self._control), "bold magenta")
             else:
-                text.append(own.replace("\\n", "\\n\n"))
+                text.append(own)
             if shown > _LONGEST:
                 break
         text.rstrip()
@@ -153,7 +162,7 @@ class Report:
             for one in diagnosis.memory
         ]
         if rows:
-            self._section("memory", "", [*rows, ("estimated", ESTIMATE)])
+            self._section("memory", "", [*rows, ("estimated", _ESTIMATE)])
 
     def _effort(self, one: Effort) -> None:
         fields = ", ".join(f"{k} {v}" for k, v in one.strategy.items() if k != "type")

@@ -173,10 +173,10 @@ def _judge_key(diagnosis: Diagnosis, facts: ServedFacts, timeout: float | None) 
     if facts.can is not None:
         diagnosis.tell("warning", facts.role, f"{text}, though {facts.server} answers without it")
     else:
-        failed = any(one.about == facts.role for one in diagnosis.failures)
-        if timeout is None or failed:
-            remedy = f'export {facts.key}="..." (the key itself never goes into the config)'
-            diagnosis.tell("failure", facts.role, f"{text}; {remedy}")
+        remedy = f'export {facts.key}="..." (the key itself never goes into the config)'
+        diagnosis.tell(
+            "failure" if timeout is None else "warning", facts.role, f"{text}; {remedy}"
+        )
 
 
 def _judge_capabilities(diagnosis: Diagnosis, facts: ServedFacts) -> None:
