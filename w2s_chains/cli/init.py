@@ -124,7 +124,9 @@ def _situation(said: dict[str, Any], asks: bool) -> Any:
         ("place", Place, "proposer"), ("engine", Engine, "engine"), ("pair", Pair, "guides"),
     ):  # fmt: skip
         if (value := said.get(name)) is not None and value not in get_args(choices):
-            raise ConfigError(f"--{option} {value!r} is unknown{did_you_mean(value, get_args(choices))}")
+            raise ConfigError(
+                f"--{option} {value!r} is unknown{did_you_mean(value, get_args(choices))}"
+            )
     served = {"engine", "url", "key", "tokenizer"} & said.keys()
     if served:
         said.setdefault("place", "server")
@@ -145,7 +147,11 @@ def _situation(said: dict[str, Any], asks: bool) -> Any:
         _ask(said, "kind", "Texts that go on, or conversations?", "llm", ("llm", "chat"))
         _ask(said, "pair", "Guides: demo (film reviews), two models, preset, lora, prompts",
              "demo", get_args(Pair))  # fmt: skip
-        names = {"models": ("tuned", "untuned"), "lora": ("untuned", "tuned"), "preset": ("preset",)}
+        names = {
+            "models": ("tuned", "untuned"),
+            "lora": ("untuned", "tuned"),
+            "preset": ("preset",),
+        }
         labels = {"tuned": "The tuned guide", "untuned": "The untuned guide", "preset": "Preset"}
         if said["pair"] == "lora":
             labels = {"tuned": "The adapter", "untuned": "The base"}
@@ -156,7 +162,11 @@ def _situation(said: dict[str, Any], asks: bool) -> Any:
 
 
 def _ask(
-    said: dict[str, Any], name: str, question: str, default: str | None, choices: tuple[str, ...] = ()
+    said: dict[str, Any],
+    name: str,
+    question: str,
+    default: str | None,
+    choices: tuple[str, ...] = (),
 ) -> None:
     from rich.console import Console
     from rich.prompt import Prompt
@@ -166,7 +176,9 @@ def _ask(
         return
     console = Console(stderr=True, markup=False)
     if default is None:
-        found = Prompt.ask(Text(f"{question} (empty: fill it in later)"), console=console, default="")
+        found = Prompt.ask(
+            Text(f"{question} (empty: fill it in later)"), console=console, default=""
+        )
     else:
         found = Prompt.ask(
             Text(question), console=console, default=default, choices=list(choices) or None

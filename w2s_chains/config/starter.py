@@ -75,9 +75,7 @@ class Situation:
     @property
     def renders_there(self) -> bool:
         """Whether the server applies the chat template, since we do not have it."""
-        return self.engine in WHOLE_ANSWERS or (
-            self.kind == "chat" and self.own_tokenizer is None
-        )
+        return self.engine in WHOLE_ANSWERS or (self.kind == "chat" and self.own_tokenizer is None)
 
     @property
     def whole(self) -> bool:

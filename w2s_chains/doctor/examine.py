@@ -52,16 +52,10 @@ def examine(
     guides: list[Found] = []
     for role, spec in guides_of(config):
         if isinstance(spec, Model):
-            guides.append(
-                examine_local(
-                    diagnosis, role, spec, prompt, diagnosis.type or "llm", sampling.max_tokens
-                )
-            )
+            guides.append(examine_local(diagnosis, role, spec, prompt, sampling.max_tokens))
         else:
             guides.append(Found(role=role, spec=spec))
-            diagnosis.served.append(
-                examine_remote_guide(diagnosis, role, spec, prompt, timeout)
-            )
+            diagnosis.served.append(examine_remote_guide(diagnosis, role, spec, prompt, timeout))
     with told(diagnosis, "scorer"):
         if config.scoring is not None:
             config.scoring.preview()
@@ -90,9 +84,7 @@ def _proposer(
 ) -> Found:
     spec = config.proposer
     if isinstance(spec, Model):
-        return examine_local(
-            diagnosis, "proposer", spec, prompt, diagnosis.type or "llm", sampling.max_tokens
-        )
+        return examine_local(diagnosis, "proposer", spec, prompt, sampling.max_tokens)
     if isinstance(spec, OpenAIConfig):
         found, served = examine_openai(diagnosis, spec, prompt, asks, sampling, timeout)
     elif isinstance(spec, LangChainConfig):

@@ -17,7 +17,7 @@ from w2s_chains.doctor.diagnosis import Diagnosis, Effort, LocalFacts
 from w2s_chains.doctor.memory import cache_bytes
 from w2s_chains.doctor.rendering import attempt, lacks_template, rendered
 from w2s_chains.errors import W2SError
-from w2s_chains.guides.config import GuideSpec, Guides
+from w2s_chains.guides.config import Guides, GuideSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +51,24 @@ def guides_of(config: W2SConfig) -> Iterator[tuple[str, GuideSpec]]:
 
 
 @contextmanager
-def told(diagnosis: Diagnosis, about: str) -> Generator[None]:
-    """Turn an error into a failure, and warnings into warnings, about a part."""
+def warned(diagnosis: Diagnosis, about: str) -> Generator[None]:
+    """Tell of warnings of ours about a part."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        yield
+    for one in caught:
+        if one.category.__module__.startswith("w2s_chains"):
+            diagnosis.tell("warning", about, one.message)
+
+
+@contextmanager
+def told(diagnosis: Diagnosis, about: str) -> Generator[None]:
+    """Tell of an error of ours about a part as a failure, and of warnings."""
+    with warned(diagnosis, about):
         try:
             yield
         except W2SError as error:
             diagnosis.tell("failure", about, error)
-    for one in caught:
-        if one.category.__module__.startswith("w2s_chains"):
-            diagnosis.tell("warning", about, one.message)
 
 
 def is_filled_in(diagnosis: Diagnosis, about: str, *names: str | None) -> bool:
@@ -80,7 +87,6 @@ def examine_local(
     role: str,
     spec: Model,
     prompt: Prompt,
-    kind: str,
     max_tokens: int,
 ) -> Found:
     """Look at a model without its weights; facts follow by ``facts_of``."""
@@ -91,7 +97,7 @@ def examine_local(
         known = outline(spec)
         warn_of_raw_prompts(known.tokenizer, spec.model_fields_set)
         found = Found(role=role, spec=spec, outline=known, tokenizer=known.tokenizer)
-        if lacks_template(known.tokenizer, spec, kind):
+        if lacks_template(known.tokenizer, spec, diagnosis.type):
             diagnosis.tell(
                 "note" if "guide" in role else "warning",
                 role,

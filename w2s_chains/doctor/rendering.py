@@ -69,7 +69,7 @@ def attempt(tokenizer: Tokenizer, prompt: Prompt) -> Rendered | W2SError:
         return error
 
 
-def lacks_template(tokenizer: Tokenizer, template: PromptTemplate, kind: str) -> bool:
+def lacks_template(tokenizer: Tokenizer, template: PromptTemplate, kind: str | None) -> bool:
     """Whether a chat model reads conversations as lines of text because it has no template."""
     return (
         kind == "chat"

@@ -150,7 +150,9 @@ class Report:
             if shown > _LONGEST:
                 break
         text.rstrip()
-        self._console.print(Padding(text, (0, 0, 0, 4), expand=False), highlight=False, soft_wrap=False)
+        self._console.print(
+            Padding(text, (0, 0, 0, 4), expand=False), highlight=False, soft_wrap=False
+        )
 
     def _memory(self, diagnosis: Diagnosis) -> None:
         rows = [

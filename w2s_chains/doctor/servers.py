@@ -13,9 +13,9 @@ from w2s_chains.core.asks import Expand
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.core.sampling import SamplingParams
 from w2s_chains.doctor.diagnosis import Diagnosis, ServedFacts
-from w2s_chains.doctor.models import Found, is_filled_in, told
+from w2s_chains.doctor.models import Found, is_filled_in, told, warned
 from w2s_chains.doctor.rendering import lacks_template, rendered, rendered_elsewhere
-from w2s_chains.errors import PromptError
+from w2s_chains.errors import PromptError, W2SError
 from w2s_chains.guides.config import RemoteGuideConfig
 from w2s_chains.guides.remote import RemoteGuide
 from w2s_chains.proposers.langchain import LangChainConfig
@@ -58,21 +58,20 @@ def examine_openai(
     found = Found(role="proposer", spec=spec)
     if not is_filled_in(diagnosis, "proposer", spec.model, spec.base_url, spec.tokenizer):
         return found, facts
-    proposer: OpenAIProposer | None = None
-    with told(diagnosis, "proposer"):
-        proposer = OpenAIProposer.from_spec(_patient(spec, timeout))
-        found = replace(found, tokenizer=proposer.tokenizer)
-        if proposer.tokenizer is not None and lacks_template(
-            proposer.tokenizer, spec, diagnosis.type or "llm"
-        ):
-            diagnosis.tell(
-                "warning",
-                "proposer",
-                f"tokenizer {spec.tokenizer!r} has no chat template, so conversations are sent as "
-                "plain text (role: content); give the tokenizer of a chat model",
-            )
-    if proposer is None:
+    try:
+        with warned(diagnosis, "proposer"):
+            proposer = OpenAIProposer.from_spec(_patient(spec, timeout))
+    except W2SError as error:  # there is no such tokenizer, or the key cannot be sent
+        diagnosis.tell("failure", "proposer", error)
         return found, facts
+    found = replace(found, tokenizer=proposer.tokenizer)
+    if found.tokenizer is not None and lacks_template(found.tokenizer, spec, diagnosis.type):
+        diagnosis.tell(
+            "warning",
+            "proposer",
+            f"tokenizer {spec.tokenizer!r} has no chat template, so conversations are sent as "
+            "plain text (role: content); give the tokenizer of a chat model",
+        )
     with told(diagnosis, "proposer"):
         facts = replace(facts, rendered=_rendering(proposer, spec, prompt))
     if timeout is not None:
@@ -174,9 +173,7 @@ def _judge_key(diagnosis: Diagnosis, facts: ServedFacts, timeout: float | None) 
         diagnosis.tell("warning", facts.role, f"{text}, though {facts.server} answers without it")
     else:
         remedy = f'export {facts.key}="..." (the key itself never goes into the config)'
-        diagnosis.tell(
-            "failure" if timeout is None else "warning", facts.role, f"{text}; {remedy}"
-        )
+        diagnosis.tell("failure" if timeout is None else "warning", facts.role, f"{text}; {remedy}")
 
 
 def _judge_capabilities(diagnosis: Diagnosis, facts: ServedFacts) -> None:
