@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
 from w2s_chains.cli.options import told_errors
 from w2s_chains.errors import ConfigError, did_you_mean
-
-T = TypeVar("T")
 
 
 def init(
@@ -124,9 +122,8 @@ def _situation(said: dict[str, Any], asks: bool) -> Any:
         ("place", Place, "proposer"), ("engine", Engine, "engine"), ("pair", Pair, "guides"),
     ):  # fmt: skip
         if (value := said.get(name)) is not None and value not in get_args(choices):
-            raise ConfigError(
-                f"--{option} {value!r} is unknown{did_you_mean(value, get_args(choices))}"
-            )
+            hint = did_you_mean(value, get_args(choices))
+            raise ConfigError(f"--{option} {value!r} is unknown{hint}")
     served = {"engine", "url", "key", "tokenizer"} & said.keys()
     if served:
         said.setdefault("place", "server")
@@ -148,15 +145,12 @@ def _situation(said: dict[str, Any], asks: bool) -> Any:
         _ask(said, "pair", "Guides: demo (film reviews), two models, preset, lora, prompts",
              "demo", get_args(Pair))  # fmt: skip
         names = {
-            "models": ("tuned", "untuned"),
-            "lora": ("untuned", "tuned"),
-            "preset": ("preset",),
+            "models": {"tuned": "The tuned guide", "untuned": "The untuned guide"},
+            "lora": {"untuned": "The base", "tuned": "The adapter"},
+            "preset": {"preset": "Preset"},
         }
-        labels = {"tuned": "The tuned guide", "untuned": "The untuned guide", "preset": "Preset"}
-        if said["pair"] == "lora":
-            labels = {"tuned": "The adapter", "untuned": "The base"}
-        for name in names.get(said["pair"], ()):
-            _ask(said, name, labels[name], "zephyr" if name == "preset" else None)
+        for name, label in names.get(said["pair"], {}).items():
+            _ask(said, name, label, "zephyr" if name == "preset" else None)
     _check(said)
     return Situation(**said)
 
@@ -168,6 +162,7 @@ def _ask(
     default: str | None,
     choices: tuple[str, ...] = (),
 ) -> None:
+    """Ask for one thing, unless it was said; nothing is said if the answer is empty."""
     from rich.console import Console
     from rich.prompt import Prompt
     from rich.text import Text
@@ -176,9 +171,8 @@ def _ask(
         return
     console = Console(stderr=True, markup=False)
     if default is None:
-        found = Prompt.ask(
-            Text(f"{question} (empty: fill it in later)"), console=console, default=""
-        )
+        text = Text(f"{question} (empty: fill it in later)")
+        found = Prompt.ask(text, console=console, default="", show_default=False)
     else:
         found = Prompt.ask(
             Text(question), console=console, default=default, choices=list(choices) or None

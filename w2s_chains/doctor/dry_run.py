@@ -21,7 +21,7 @@ _TYPICAL = 16
 """Tokens of a chunk whose end only a model knows."""
 
 
-class _TooMany(Exception):
+class _TooManyError(Exception):
     """The strategy samples more than a dry run should."""
 
 
@@ -47,7 +47,7 @@ def dry_run(strategy: SearchStrategy, max_tokens: int, n: int) -> tuple[Effort, 
     walk = _Walk()
     try:
         trace = drive(strategy, proposer.propose, walk.value, ratios=walk.ratios)
-    except _TooMany as error:
+    except _TooManyError as error:
         raise W2SError(
             f"strategy {strategy.type!r} was not tried out, since an answer of {tokens} tokens "
             f"takes more than {_CHILDREN:,} partial answers"
@@ -91,14 +91,13 @@ class _Words:
         self.rounds += 1
         self._children += len(ask.hypotheses) * ask.successors
         if self._children > _CHILDREN:
-            raise _TooMany
+            raise _TooManyError
         children = [
             self._child(h, ask) for h in ask.hypotheses for _ in range(ask.successors)
         ]  # fmt: skip
         if not ask.by_guide:
-            parents = dict.fromkeys(ask.hypotheses)
-            self.rows += len(parents) + sum(child.n_tokens - h.n_tokens - 1
-                                            for child in children if (h := child.parent))  # fmt: skip
+            grown = [c.n_tokens - c.parent.n_tokens for c in children if c.parent is not None]
+            self.rows += len(dict.fromkeys(ask.hypotheses)) + sum(grown) - len(grown)
         nodes = {node for h in ask.hypotheses for node in h.ancestors()} | set(children)
         kept = sum(node.n_tokens - (node.parent.n_tokens if node.parent else 0) for node in nodes)
         self.kept = max(self.kept, kept)
