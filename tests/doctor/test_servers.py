@@ -53,14 +53,14 @@ def test_a_server_is_asked_what_it_can_do(
     assert [one.role for one in found.local] == ["tuned guide", "untuned guide"]
     assert found.loaded is not None, "the guides"
     before = len(tokens.bodies)
-    found = diagnose(write(proposer=known), timeout=None)
+    found = diagnose(write(proposer=known), timeout=None, load=False)
     assert len(tokens.bodies) == before, "control: it was not asked"
     assert found.served[0].can is None
 
 
 def test_what_a_server_lacks_for_a_strategy(write: Write) -> None:
     with serve(Words(), n=False, strict=True) as server:
-        found = diagnose(write(proposer=proposer(server)))
+        found = diagnose(write(proposer=proposer(server)), load=False)
         assert found.exit_code == 0, found.findings
         assert "ignores n" in told(found, "note")
         assert "travel as text" in told(found, "note")
@@ -80,11 +80,13 @@ def test_what_a_server_lacks_for_a_strategy(write: Write) -> None:
 
 def test_a_server_that_only_chats(write: Write) -> None:
     with serve(Words(), completions=False) as server:
-        found = diagnose(write(proposer=proposer(server)))
+        found = diagnose(write(proposer=proposer(server)), load=False)
         assert "chat-only" in failures(found)
         assert "best_of_n" in failures(found)
         best = {"type": "best_of_n", "n": 2}
-        assert diagnose(write(proposer=proposer(server), strategy=best)).exit_code == 0, "control"
+        assert (
+            diagnose(write(proposer=proposer(server), strategy=best), load=False).exit_code == 0
+        ), "control"
 
 
 def test_the_wrong_tokenizer(write: Write, tokens: Server, foreign_folder: Path) -> None:
@@ -115,13 +117,13 @@ def test_a_server_that_hangs(write: Write) -> None:
 def test_a_key_that_is_missing(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(Words()) as server:
         known = proposer(server, api_key_env="W2S_TEST_KEY")
-        found = diagnose(write(proposer=known))
+        found = diagnose(write(proposer=known), load=False)
         assert found.exit_code == 0
         assert "W2S_TEST_KEY" in told(found, "warning")
         assert "answers without it" in told(found, "warning")
         assert "export W2S_TEST_KEY" in failures(diagnose(write(proposer=known), timeout=None))
         monkeypatch.setenv("W2S_TEST_KEY", SECRET)
-        found = diagnose(write(proposer=known))
+        found = diagnose(write(proposer=known), load=False)
         assert "W2S_TEST_KEY" not in told(found, "warning"), "control"
         assert found.served[0].key_is_set
         assert server.keys >= {SECRET}
@@ -135,7 +137,7 @@ def test_a_key_that_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) ->
             diagnose(write(proposer=known))
         )
         monkeypatch.setenv("W2S_TEST_KEY", SECRET)
-        found = diagnose(write(proposer=known))
+        found = diagnose(write(proposer=known), load=False)
         assert "replace the key in W2S_TEST_KEY" in failures(found)
         assert SECRET not in json.dumps(found.to_json())
 
@@ -146,7 +148,7 @@ def test_a_guide_behind_a_server(write: Write, tiny_folders: dict[str, Path]) ->
             "tuned": str(tiny_folders["tuned"]),
             "untuned": {"base_url": server.url, "model": "tiny"},
         }
-        found = diagnose(write(guides=guides))
+        found = diagnose(write(guides=guides), load=False)
         assert found.exit_code == 0, found.findings
         assert "anew for every chunk" in told(found, "note")
         server.fault = "shifted"
