@@ -37,7 +37,7 @@ def dry_run(strategy: SearchStrategy, max_tokens: int, n: int) -> tuple[Effort, 
         n: Answers per prompt, each of a search of its own.
 
     Returns:
-        What it costs, and its first asks of each kind.
+        What it costs, and its first ask of each kind.
 
     Raises:
         W2SError: The strategy samples too much to be tried, or breaks its contract.
@@ -74,6 +74,8 @@ def dry_run(strategy: SearchStrategy, max_tokens: int, n: int) -> tuple[Effort, 
     kinds: dict[object, Expand] = {}
     for ask in trace.expansions:
         at_root = all(h.parent is None for h in ask.hypotheses)
+        if ask.may_be_whole and not at_root:
+            continue  # a proposer of whole answers is never asked this
         kinds.setdefault((at_root, ask.chunk_tokens is None, ask.distinct, ask.may_be_whole), ask)
     return effort, list(kinds.values())
 

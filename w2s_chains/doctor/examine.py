@@ -22,9 +22,13 @@ from w2s_chains.doctor.models import (
 )
 from w2s_chains.doctor.servers import examine_langchain, examine_openai, examine_remote_guide
 from w2s_chains.langchain.load import load as load_model
-from w2s_chains.proposers.langchain import LangChainConfig
-from w2s_chains.proposers.openai import OpenAIConfig
+from w2s_chains.proposers.langchain import LangChainConfig, LangChainProposer
+from w2s_chains.proposers.openai import OpenAIConfig, OpenAIProposer
 
+_ABILITIES: dict[type, frozenset[str]] = {
+    OpenAIConfig: OpenAIProposer.abilities,
+    LangChainConfig: LangChainProposer.abilities,
+}
 SMALL = 10**9
 """Bytes of weights that are loaded unasked: that takes seconds."""
 
@@ -59,6 +63,8 @@ def examine(
     with told(diagnosis, "scorer"):
         if config.scoring is not None:
             config.scoring.preview()
+            if config.scoring.type == "reward_model":
+                diagnosis.tell("note", "scorer", "memory of its reward model is not counted here")
     if config.guides is not None:
         compare_vocabularies(diagnosis, proposer, guides[:2])
         check_same_prompt(diagnosis, guides, prompt)
@@ -88,7 +94,7 @@ def _proposer(
     if isinstance(spec, OpenAIConfig):
         found, served = examine_openai(diagnosis, spec, prompt, asks, sampling, timeout)
     elif isinstance(spec, LangChainConfig):
-        found, served = examine_langchain(diagnosis, spec, prompt)
+        found, served = examine_langchain(diagnosis, spec, prompt, asks, sampling)
     else:
         diagnosis.tell(
             "note",
@@ -112,8 +118,23 @@ def _check_strategy(
             f"{strategy.type!r} chooses by a score, but there is no scorer; give guides (tuned, "
             "untuned) or a scorer, or use strategy sampling",
         )
+    if strategy.scores_partial and not getattr(config.scoring, "partial", True):
+        diagnosis.tell(
+            "failure",
+            "strategy",
+            f"{strategy.type!r} scores texts that go on, but the scorer judges whole answers only "
+            "(partial: false); use strategy best_of_n, or set partial to true",
+        )
+    if config.generation.temperature == 0 and strategy.branches > 1 and not strategy.needs:
+        diagnosis.tell(
+            "warning",
+            "strategy",
+            "temperature is 0, so all candidates of a text are alike and there is nothing to "
+            "choose; raise it (0.7)",
+        )
     local = isinstance(proposer.spec, Model)
-    if not local and (strategy.token_steering or strategy.needs - {"distinct"}):
+    abilities = _ABILITIES.get(type(proposer.spec))
+    if abilities is not None and (strategy.token_steering or strategy.needs - abilities):
         diagnosis.tell(
             "failure",
             "strategy",
@@ -154,7 +175,8 @@ def load_small(
         load: Whether to load them; None if they are small, here, and nothing has failed.
     """
     weights = sum(one.weights or SMALL + 1 for one in facts if one.shares is None)
-    small = bool(facts) and weights <= SMALL and all(one.fetched for one in facts)
+    known = isinstance(config.proposer, Model | OpenAIConfig | LangChainConfig)
+    small = known and weights <= SMALL and all(one.fetched for one in facts)
     if diagnosis.failures or not (small if load is None else load):
         if facts and not diagnosis.failures:
             diagnosis.tell(

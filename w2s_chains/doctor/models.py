@@ -13,9 +13,9 @@ from w2s_chains.backend.text.tokenizer import Tokenizer, warn_of_raw_prompts
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.config.starter import FILL_IN
 from w2s_chains.core.prompts import Prompt
-from w2s_chains.doctor.diagnosis import Diagnosis, Effort, LocalFacts
+from w2s_chains.doctor.diagnosis import Diagnosis, Effort, LocalFacts, Rendered
 from w2s_chains.doctor.memory import cache_bytes
-from w2s_chains.doctor.rendering import attempt, lacks_template, rendered
+from w2s_chains.doctor.rendering import attempt, lacks_template
 from w2s_chains.errors import W2SError
 from w2s_chains.guides.config import Guides, GuideSpec
 
@@ -117,10 +117,11 @@ def facts_of(
     if known is None:
         return None
     reading = attempt(known.tokenizer, prompt)
+    adapter = found.spec.adapter if isinstance(found.spec, Model) else None
     ratio = _ratio(known.tokenizer, proposer and proposer.tokenizer, prompt)
     return LocalFacts(
         role=found.role,
-        model=known.name,
+        model=known.name + ("" if adapter is None else f" with adapter {adapter}"),
         devices=known.devices,
         dtype=known.dtype,
         parameters=known.parameters,
@@ -173,6 +174,10 @@ def compare_vocabularies(diagnosis: Diagnosis, proposer: Found, guides: list[Fou
         )
 
 
+def _pieces(reading: Rendered | W2SError) -> object:
+    return reading.pieces if isinstance(reading, Rendered) else object()  # equal to no other
+
+
 def check_same_prompt(diagnosis: Diagnosis, guides: list[Found], prompt: Prompt) -> None:
     """Tell of two guides with the same weights that read the prompt alike, and cannot differ."""
     specs = [one.spec for one in guides[:2]]
@@ -183,7 +188,7 @@ def check_same_prompt(diagnosis: Diagnosis, guides: list[Found], prompt: Prompt)
         and isinstance(untuned, Model)
         and (tuned.weights, tuned.adapter) == (untuned.weights, untuned.adapter)
         and all(tokenizers)
-        and len({rendered(one, prompt).pieces for one in tokenizers if one}) == 1
+        and len({_pieces(attempt(one, prompt)) for one in tokenizers if one}) == 1
     ):
         diagnosis.tell(
             "failure",

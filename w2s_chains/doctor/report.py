@@ -222,7 +222,7 @@ class Report:
             said, mark, style = f"an answer will fail: {things} to mend", "failure", "bold red"
         else:
             said, mark, style = "nothing speaks against an answer", "fine", "bold green"
-            if diagnosis.loaded is not None:
+            if diagnosis.loaded is not None and diagnosis.local:
                 said += f"; models load in {diagnosis.loaded:.1f} s and are read exactly"
         self._line(Text(f"\nverdict: {self._marks[mark]} {said}", style))
 

@@ -74,6 +74,7 @@ def examine_openai(
         )
     with told(diagnosis, "proposer"):
         facts = replace(facts, rendered=_rendering(proposer, spec, prompt))
+        proposer.check(prompt, sampling)
     if timeout is not None:
         with told(diagnosis, "proposer"):
             facts = replace(facts, can=_capabilities(proposer.capabilities))
@@ -108,7 +109,11 @@ def examine_remote_guide(
 
 
 def examine_langchain(
-    diagnosis: Diagnosis, spec: LangChainConfig, prompt: Prompt
+    diagnosis: Diagnosis,
+    spec: LangChainConfig,
+    prompt: Prompt,
+    asks: Sequence[Expand],
+    sampling: SamplingParams,
 ) -> tuple[Found, ServedFacts]:
     """Make the client of a LangChain model, which finds packages and keys that are missing."""
     provider = spec.model.partition(":")[0]
@@ -119,7 +124,10 @@ def examine_langchain(
         rendered=rendered_elsewhere(spec.template, prompt, "messages, rendered by the provider"),
     )
     with told(diagnosis, "proposer"):
-        spec.build()
+        proposer = spec.build()
+        proposer.check(prompt, sampling)
+        for ask in asks:
+            proposer.check_request(ask)
         diagnosis.tell(
             "note", "proposer", f"{spec.model!r} was not called: what it can do is not known"
         )
