@@ -174,6 +174,32 @@ def test_a_scorer_that_is_missing(write: Write) -> None:
     assert diagnose(write(guides=None, strategy={"type": "sampling"}), load=False).exit_code == 0
 
 
+def test_greedy_candidates_are_all_alike(write: Write) -> None:
+    greedy = {"max_tokens": 8, "temperature": 0}
+    assert "nothing to choose" in warned(diagnose(write(generation=greedy), load=False))
+    alone = {"type": "sampling"}
+    assert not warned(diagnose(write(generation=greedy, strategy=alone), load=False)), "control"
+
+
+def test_a_scorer_of_whole_answers(write: Write) -> None:
+    scorer = {"type": "reward_model", "model": "embedded:reviews-reward", "partial": False}
+    found = diagnose(write(guides=None, scorer=scorer), load=False)
+    assert "whole answers only" in failures(found)
+    best = {"type": "best_of_n", "n": 2}
+    found = diagnose(write(guides=None, scorer=scorer, strategy=best), load=False)
+    assert found.exit_code == 0, found.findings
+
+
+def test_one_model_under_two_prompts(write: Write, tiny_folders: dict[str, Path]) -> None:
+    pair = {"model": str(tiny_folders["proposer"]), "chat": False}
+    guides = {**pair, "tuned_template": "good: {prompt}", "untuned_template": "{prompt}"}
+    found = diagnose(write(guides=guides), load=False)
+    assert found.exit_code == 0, found.findings
+    assert [one.shares for one in found.local] == [None, "proposer", "proposer"]
+    [memory] = found.memory
+    assert memory.weights == found.local[0].weights
+
+
 def test_what_is_free() -> None:
     free = free_bytes("cpu")
     assert free is not None

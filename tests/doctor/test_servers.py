@@ -83,10 +83,9 @@ def test_a_server_that_only_chats(write: Write) -> None:
         found = diagnose(write(proposer=proposer(server)), load=False)
         assert "chat-only" in failures(found)
         assert "best_of_n" in failures(found)
-        best = {"type": "best_of_n", "n": 2}
-        assert (
-            diagnose(write(proposer=proposer(server), strategy=best), load=False).exit_code == 0
-        ), "control"
+        for whole in ({"type": "best_of_n", "n": 2}, {"type": "sampling"}):
+            found = diagnose(write(proposer=proposer(server), strategy=whole), load=False)
+            assert found.exit_code == 0, "control"
 
 
 def test_the_wrong_tokenizer(write: Write, tokens: Server, foreign_folder: Path) -> None:
@@ -153,6 +152,28 @@ def test_a_guide_behind_a_server(write: Write, tiny_folders: dict[str, Path]) ->
         assert "anew for every chunk" in told(found, "note")
         server.fault = "shifted"
         assert "cannot be a guide" in failures(diagnose(write(guides=guides)))
+
+
+def test_a_score_that_a_served_model_cannot_tell(write: Write) -> None:
+    with serve(Words()) as server:
+        own = {"proposer": proposer(server), "guides": None, "scorer": {"type": "loglikelihood"}}
+        assert "loglikelihood" in failures(diagnose(write(**own)))
+        sampling = {"proposer": proposer(server), "guides": None, "strategy": {"type": "sampling"}}
+        assert diagnose(write(**sampling)).exit_code == 0, "control"
+
+
+def test_a_langchain_model(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    model = {"type": "langchain", "model": "openai:gpt-4o-mini"}
+    best = {"type": "best_of_n", "n": 2}
+    found = diagnose(write(proposer=model, strategy=best), load=False)
+    assert found.exit_code == 0, found.findings
+    assert "was not called" in told(found, "note")
+    assert SECRET not in json.dumps(found.to_json())
+    assert "cannot continue a partial answer" in failures(diagnose(write(proposer=model)))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    found = diagnose(write(proposer=model, strategy=best), load=False)
+    assert "OPENAI_API_KEY" in failures(found)
 
 
 def test_a_langchain_model_without_its_package(write: Write) -> None:
