@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.doctor.conftest import Write
 from w2s_chains.doctor import Diagnosis, diagnose
 from w2s_chains.doctor.diagnosis import LocalFacts, Piece, Rendered
-from w2s_chains.doctor.report import Report, visible
+from w2s_chains.doctor.report import DiagnosisReport, visible
 
 EVIL = "[bold]x[/bold] \x1b[31mred\x07 \u202eback {prompt} \\n"
 
@@ -19,7 +19,7 @@ EVIL = "[bold]x[/bold] \x1b[31mred\x07 \u202eback {prompt} \\n"
 def printed(found: Diagnosis, encoding: str = "utf-8", **options: Any) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
-    Report(Console(file=file, markup=False, emoji=False, width=80, **options)).print(found)
+    DiagnosisReport(Console(file=file, markup=False, emoji=False, width=80, **options)).print(found)
     file.flush()
     return raw.getvalue().decode(encoding)
 

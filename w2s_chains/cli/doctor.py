@@ -41,12 +41,12 @@ def doctor(
     from rich.console import Console
 
     from w2s_chains.doctor import diagnose
-    from w2s_chains.doctor.report import Report
+    from w2s_chains.doctor.report import DiagnosisReport
 
     with told_errors():
         found = diagnose(config, prompt, load=load, timeout=timeout if servers else None)
         if as_json:
             print(json.dumps(found.to_json(), indent=2))
         else:
-            Report(Console(markup=False, emoji=False)).print(found)
+            DiagnosisReport(Console(markup=False, emoji=False)).print(found)
     raise typer.Exit(found.exit_code)

@@ -59,7 +59,7 @@ def visible(text: str, ascii_only: bool = False) -> str:
     return shown.encode("ascii", "backslashreplace").decode() if ascii_only else shown
 
 
-class Report:
+class DiagnosisReport:
     """Prints diagnoses to one console."""
 
     def __init__(self, console: Console) -> None:
