@@ -167,7 +167,9 @@ class DiagnosisReport:
             self._section("memory", "", [*rows, ("estimated", _ESTIMATE)])
 
     def _effort(self, one: Effort) -> None:
-        fields = ", ".join(f"{k} {v}" for k, v in one.strategy.items() if k != "type")
+        fields = ", ".join(
+            f"{k} {v}" for k, v in one.strategy.items() if k != "type" and v is not None
+        )
         several = f", for each of {one.n} answers" if one.n > 1 else ""
         about = "roughly " if one.rough else "about "
         late = one.first_text >= one.tokens
@@ -175,6 +177,8 @@ class DiagnosisReport:
             text = "one token"
         elif late:
             text = "comes all at the end"
+            if one.strategy.get("commit_after", 0) is None:
+                text += "; commit_after: 1 lets it flow, and trades some of the search for it"
         else:
             text = (
                 f"streams: the first after about {one.first_text} tokens, then at most about "
