@@ -18,7 +18,10 @@ FLOORS: list[list[tuple[str, str]]] = [
     [("__main__", "`python -m w2s_chains`")],
     [("cli", "the command line, `w2s`")],
     [("tuning", "`w2s tune`: the search that gains most for what is read")],
-    [("comparison", "`w2s compare`: configs on the same prompts")],
+    [
+        ("comparison", "`w2s compare`: configs on the same prompts"),
+        ("doctor", "`w2s doctor`: what a config will do, before any answer"),
+    ],
     [("langchain", "LLM, chat model, tools, structured output, callbacks")],
     [("config", "sections of a config, files, JSON schema")],
     [

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from w2s_chains.cli.compare import compare
+from w2s_chains.cli.compare import compare, tune
+from w2s_chains.cli.doctor import doctor
+from w2s_chains.cli.init import init, schema
 from w2s_chains.cli.run import chat, run
-from w2s_chains.cli.schema import schema
 from w2s_chains.cli.score import score
-from w2s_chains.cli.tune import tune
 
 app = typer.Typer(
     help="Weak-to-strong search: steer a large frozen language model with two small ones.",
@@ -37,5 +37,5 @@ def main(
         raise typer.Exit
 
 
-for command in (run, chat, compare, tune, score, schema):
+for command in (init, doctor, run, chat, compare, tune, score, schema):
     app.command()(command)
