@@ -13,7 +13,16 @@ import yaml
 from filelock import FileLock
 
 from tests.helpers.studies import PROMPTS
-from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Prompt, Sampling
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    GuidePair,
+    LogRatioScorer,
+    Prompt,
+    Sampling,
+    Trace,
+)
 from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import HuggingFaceProposer
@@ -366,6 +375,38 @@ def test_the_baseline_can_be_chosen(study: Path, tmp_path: Path) -> None:
     assert set(found.summary.lines[0].differences) == {"length", "whole"}
     with pytest.raises(ConfigError, match="no config is called 'nope'"):
         compare(study, out=tmp_path / "out", baseline="nope")
+
+
+def test_traces_of_the_first_prompts(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = compare(study, out=out, plots=False, limit=2, traces=1)
+    names = list(dict.fromkeys(row.config for row in found.rows))
+    assert (out / "traces" / "prompt-0.html") in found.files
+    assert "[prompt-0](traces/prompt-0.html)" in (out / "summary.md").read_text()
+    files = sorted((out / "traces").glob("*.json"))
+    traces = [Trace.from_json(path.read_text()) for path in files]
+    told = {trace.name: trace.answer.text for trace in traces if trace.answer}
+    first = min(row.seed for row in found.rows)
+    assert told == {
+        row.config: row.text for row in found.rows if row.index == 0 and row.seed == first
+    }
+    assert set(told) == set(names)
+    page = (out / "traces" / "prompt-0.html").read_text()
+    assert all(f'"name":"{name}"' in page for name in names)
+    # Goes on: what is there is not traced again, what is asked for now is.
+    times = [path.stat().st_mtime_ns for path in files]
+    again = compare(study, out=out, plots=False, limit=2, traces=2)
+    assert [path.stat().st_mtime_ns for path in files] == times
+    assert [path.name for path in again.files if path.suffix == ".html"] == [
+        "prompt-0.html", "prompt-1.html",
+    ]  # fmt: skip
+    without = compare(study, out=tmp_path / "none", plots=False, limit=1)
+    assert not (without.folder / "traces").exists()
+    files[0].write_text("torn")
+    with pytest.raises(ConfigError, match="not JSON.*delete it, and it is made anew"):
+        compare(study, out=out, plots=False, limit=2, traces=2)
+    with pytest.raises(ConfigError, match="traces is -1; it must be at least 0"):
+        compare(study, out=out, plots=False, traces=-1)
 
 
 def test_alpaca_eval_files(study: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_arguments_of_a_comparison(until: float | None) -> None:
 
 
 def test_options_of_the_command_line(until: float | None) -> None:
-    fuzz(lambda text: cli._given([text], "strategy"), garbled("{type: best_of_n, n: 16}"), until)
+    fuzz(lambda text: cli.given([text], "strategy"), garbled("{type: best_of_n, n: 16}"), until)
 
 
 def test_a_raw_error_is_found() -> None:

@@ -61,6 +61,12 @@ def compare(
     alpaca_eval: Annotated[
         bool, typer.Option("--alpaca-eval", help="Also write the JSON that alpaca_eval reads.")
     ] = False,
+    traces: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Show the searches behind so many of the first prompts, as pages to open."
+        ),
+    ] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar with the time left.")] = True,
 ) -> None:
     """Answer the same prompts with every config, judge the answers, and compare.
@@ -84,6 +90,7 @@ def compare(
             batch_size=batch_size,
             plots=plots,
             alpaca_eval=alpaca_eval,
+            traces=traces,
             progress=progress and sys.stderr.isatty(),
             prompt_field=prompt_field,
         )

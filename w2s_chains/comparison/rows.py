@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
 from w2s_chains.core.configs import Checked
 from w2s_chains.core.sampling import Seed
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.errors import ConfigError, W2SError, shown
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -259,3 +261,22 @@ def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> list[Path]:
         paths.append(folder / f"{name}-seed{seed}.json")
         write_file(paths[-1], data.encode())
     return paths
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Make the folder, and lock it against other comparisons."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except W2SError:
+        raise
+    except Timeout as error:
+        raise ConfigError(
+            f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"cannot write {shown(str(folder))}: {error}") from error

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
-
-from filelock import FileLock, Timeout
 
 from w2s_chains.comparison.answers import answer, judge, judged_at_once, unjudged
 from w2s_chains.comparison.checks import Models, check_plots, check_study
@@ -22,7 +19,7 @@ from w2s_chains.comparison.rows import (
     Judgement,
     Key,
     Row,
-    cannot_write,
+    alone_in,
     group_judgements,
     in_order,
     latest,
@@ -31,8 +28,9 @@ from w2s_chains.comparison.rows import (
     write_file,
 )
 from w2s_chains.comparison.study import Entry, Study, make_study
+from w2s_chains.comparison.traces import TraceFiles, markdown_links
 from w2s_chains.core.events import Event, Progressed
-from w2s_chains.errors import ConfigError, W2SError, shown
+from w2s_chains.errors import ConfigError, shown
 from w2s_chains.langchain.generation import bar_of
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Repetition
@@ -82,6 +80,7 @@ def compare(
     batch_size: int = 256,
     plots: bool = True,
     alpaca_eval: bool = False,
+    traces: int = 0,
     progress: bool = False,
 ) -> Comparison:
     """Answer the same prompts with every config and judge the answers with the same rewards.
@@ -107,6 +106,8 @@ def compare(
             prompts, where a beam has W*K branches; it is written when all of it is finished.
         plots: Draw plots; needs matplotlib.
         alpaca_eval: Also write the JSON files that ``alpaca_eval`` reads.
+        traces: Show the searches behind the answers to so many of the first prompts, as pages with
+            all configs side by side. Their searches run once more, with the first seed.
         progress: Show a progress bar.
 
     Returns:
@@ -127,16 +128,18 @@ def compare(
     )
     texts = study.read_prompts()
     baseline = _baseline(study, baseline)
-    if isinstance(batch_size, bool) or not isinstance(cast("object", batch_size), Integral):
-        raise ConfigError(f"batch_size is {shown(batch_size)}; it must be a whole number")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    for name, value, least in (("batch_size", batch_size, 1), ("traces", traces, 0)):
+        if isinstance(value, bool) or not isinstance(cast("object", value), Integral):
+            raise ConfigError(f"{name} is {shown(value)}; it must be a whole number")
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
     check_plots(plots)
     check_study(study, texts[0])
     folder = Path(out)
-    with _alone_in(folder):
+    with alone_in(folder):
+        trace_files = TraceFiles(folder, texts, traces)
         run = _Run(study, texts, folder, progress)
-        run.answer_all(batch_size)
+        run.answer_all(batch_size, trace_files)
         run.judge_all()
         found = Comparison(
             rows=tuple(rows := run.finish()),
@@ -144,8 +147,10 @@ def compare(
             folder=folder,
         )
         files = [folder / name for name in (ROWS, "summary.md", "summary.csv")]
-        write_file(files[1], found.markdown().encode())
+        pages = trace_files.pages(list(study.configs))
+        write_file(files[1], f"{found.markdown()}{markdown_links(pages, folder)}".encode())
         write_file(files[2], found.summary.csv().encode())
+        files += pages
         if alpaca_eval:
             files += write_alpaca_eval(folder / "alpaca_eval", rows)
         if plots:
@@ -169,25 +174,6 @@ def _baseline(study: Study, baseline: str | None) -> str:
             f"no config is called {shown(baseline)}; the configs are {', '.join(study.configs)}"
         )
     return baseline
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Generator[None]:
-    """Make the folder, and lock it against other comparisons."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", blocking=False):
-            yield
-    except W2SError:
-        raise
-    except Timeout as error:
-        raise ConfigError(
-            f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
-        ) from error
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    except ValueError as error:  # a path with a null character
-        raise ConfigError(f"cannot write {shown(str(folder))}: {error}") from error
 
 
 class _Run:
@@ -230,14 +216,18 @@ class _Run:
         """Return the finished rows of this comparison, in order."""
         return [self.rows[key] for name in self.study.configs for key in self._planned(name)]
 
-    def answer_all(self, batch_size: int) -> None:
-        """Answer all prompts that have no answer yet, config by config."""
+    def answer_all(self, batch_size: int, traces: TraceFiles) -> None:
+        """Answer all prompts that have no answer yet, and trace searches, config by config."""
         models = Models()
         missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
         self._tell(sum(map(len, missing.values())))
         total = _cost(self.study, missing)
         with bar_of(total, "answers", "tokens", self.progress) as bar:
-            for name, keys in missing.items():
+            for name in self.study.configs:
+                keys = missing.get(name, [])
+                untraced = traces.missing(name)
+                if not keys and not untraced:
+                    continue
                 bar.set_description(name)
                 llm = models.llm(self.study.configs[name])
                 listen = _listener(bar, llm.strategy.branches)
@@ -253,6 +243,10 @@ class _Run:
                     rows = judged_at_once(self.rewards, rows)
                     self.row_file.append(rows)
                     self.rows |= latest(rows)
+                seed = self.study.seeds_of(name)[0]
+                for place in untraced:
+                    if self.rows[Key(name, seed, place)].text is not None:
+                        traces.add(llm, name, place, seed)
                 del llm  # before the next config loads its models: there may be no room for both
         models.clear()
 
