@@ -120,6 +120,9 @@ def test_a_template_that_is_not_used(write: Write, tiny_folders: dict[str, Path]
         diagnose(write(**raw), load=False)
     )
     assert not warned(diagnose(write(), load=False)), "control"
+    told = diagnose(write(**raw), load=True)
+    assert told.loaded is not None
+    assert warned(told).count("tokenizer of") == 1, "and not again as it is loaded"
 
 
 def test_control_tokens_are_told_from_text(write: Write, tiny_folders: dict[str, Path]) -> None:
@@ -167,6 +170,8 @@ def test_broken_weights_show_when_they_are_loaded(
     found = diagnose(write(proposer=proposer))
     assert found.exit_code == 1
     assert "cannot be loaded" in failures(found)
+    found = diagnose(write(proposer={"model": "nobody/no-model"}), load=True)
+    assert "not loaded, since" in found.findings[-1].text
 
 
 def test_a_scorer_that_is_missing(write: Write) -> None:

@@ -82,6 +82,8 @@ def test_a_server_that_only_chats(write: Write) -> None:
     with serve(Words(), completions=False) as server:
         found = diagnose(write(proposer=proposer(server)), load=False)
         assert "chat-only" in failures(found)
+        assert found.served[0].rendered is not None
+        assert found.served[0].rendered.how.startswith("messages")
         assert "best_of_n" in failures(found)
         for whole in ({"type": "best_of_n", "n": 2}, {"type": "sampling"}):
             found = diagnose(write(proposer=proposer(server), strategy=whole), load=False)

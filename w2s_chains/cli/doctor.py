@@ -33,7 +33,9 @@ def doctor(
     ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Say what a config will do, and what is missing, before any answer.
+    """Say what a config will do, before any answer.
+
+    And what is missing for it, with the remedy.
 
     Ends with 0 if nothing speaks against an answer, 1 if something will fail, 2 if the config is
     wrong.

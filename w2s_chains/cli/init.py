@@ -73,7 +73,9 @@ def init(
         bool, typer.Option(help="On a terminal, ask for what is not said; else take defaults.")
     ] = True,
 ) -> None:
-    """Write a commented config to begin with; with no option the embedded demo.
+    """Write a commented config to begin with.
+
+    With no option it is the embedded demo, which runs at once.
 
     w2s init                                            what runs at once
 

@@ -187,9 +187,10 @@ class Diagnosis:
     wrong: bool = False
 
     def tell(self, level: Level, about: str, text: object) -> None:
-        """Add a finding, unless it was told already."""
+        """Add a finding, unless it was told already; of all models, unless of one of them."""
         found = Finding(level=level, about=about, text=str(text))
-        if found not in self.findings:
+        known = [one for one in self.findings if about in (one.about, "models")]
+        if (level, found.text) not in [(one.level, one.text) for one in known]:
             self.findings.append(found)
 
     @property

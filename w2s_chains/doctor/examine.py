@@ -174,11 +174,17 @@ def load_small(
         prompt: The sample prompt.
         load: Whether to load them; None if they are small, here, and nothing has failed.
     """
-    weights = sum(one.weights or SMALL + 1 for one in facts if one.shares is None)
+    own = [one.weights for one in facts if one.shares is None]
+    weights = None if None in own else sum(one or 0 for one in own)
     known = isinstance(config.proposer, Model | OpenAIConfig | LangChainConfig)
-    small = known and weights <= SMALL and all(one.fetched for one in facts)
-    if diagnosis.failures or not (small if load is None else load):
-        if facts and not diagnosis.failures:
+    small = known and weights is not None and weights <= SMALL
+    small = small and all(one.fetched for one in facts)
+    if diagnosis.failures:
+        if load:
+            diagnosis.tell("note", "models", "not loaded, since an answer will fail anyway")
+        return
+    if not (small if load is None else load):
+        if facts:
             diagnosis.tell(
                 "note",
                 "models",

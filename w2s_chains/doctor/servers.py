@@ -21,6 +21,7 @@ from w2s_chains.guides.remote import RemoteGuide
 from w2s_chains.proposers.langchain import LangChainConfig
 from w2s_chains.proposers.openai import OpenAIConfig, OpenAIProposer
 
+_BY_MESSAGES = "messages, rendered by the server with its own chat template"
 CAPABILITIES = {
     "completions": "goes on with a partial answer",
     "n": "several samples in one call",
@@ -78,6 +79,9 @@ def examine_openai(
     if timeout is not None:
         with told(diagnosis, "proposer"):
             facts = replace(facts, can=_capabilities(proposer.capabilities))
+            if not proposer.capabilities.completions:
+                sent = rendered_elsewhere(spec.template, prompt, _BY_MESSAGES, spec.system)
+                facts = replace(facts, rendered=sent)
             for ask in asks:
                 proposer.check_request(replace(ask, sampling=sampling))
     _judge_key(diagnosis, facts, timeout)
@@ -156,8 +160,7 @@ def _rendering(proposer: OpenAIProposer, spec: OpenAIConfig, prompt: Prompt) -> 
     if proposer.tokenizer is not None:
         return rendered(proposer.tokenizer, prompt)
     if spec.chat is True:
-        how = "messages, rendered by the server with its own chat template"
-        return rendered_elsewhere(spec.template, prompt, how, spec.system)
+        return rendered_elsewhere(spec.template, prompt, _BY_MESSAGES, spec.system)
     if spec.system is not None and spec.chat == "auto":
         raise PromptError(
             "system needs the chat template, which is not known here; set tokenizer, or chat to "
