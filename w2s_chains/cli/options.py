@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Generator
@@ -40,6 +41,8 @@ def told_errors(remedy: str = "") -> Generator[None]:
         print(f"Error: {error}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
     except KeyboardInterrupt as error:
+        # The engine ends its step first; who asks again does not wait for that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"Interrupted; {remedy}" if remedy else "Interrupted", file=sys.stderr)
         raise typer.Exit(130) from error
 
