@@ -102,14 +102,14 @@ def given(values: list[str] | None, role: str) -> Any:
     return named or listed
 
 
-def load_model(config: W2SConfig, **fields: Any) -> W2SLLM | ChatW2S:
+def load_model(config: W2SConfig) -> W2SLLM | ChatW2S:
     """Load the models of a config, and tell on a terminal which ones; raises like ``load``."""
     names = dict.fromkeys(spec.model for spec in config.models())
     if names:
         note(f"Loading {', '.join(names)}")
     from w2s_chains.langchain.load import built  # brings torch, which takes seconds
 
-    return built(config, **fields)
+    return built(config)
 
 
 def check_trace_file(path: Path) -> None:
