@@ -65,7 +65,7 @@ def test_json_lines_have_scores_costs_and_the_seed(written: Written) -> None:
 
 def test_several_answers_are_kept_apart(written: Written) -> None:
     config = written(generation={"max_tokens": 12, "seed": 0, "n": 2})
-    [[*both]] = w2s_chains.load(config).generate([PROMPT]).generations
+    [[*both]] = w2s_chains.W2SLLM.from_config(config).generate([PROMPT]).generations
     first, second = (one.text for one in both)
     assert run(config, PROMPT).stdout == f"{first}\n---\n{second}\n"
     found = run(config, PROMPT, "--json").stdout.splitlines()

@@ -13,8 +13,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
-from typing import Any
 
 ROWS, COLUMNS = 24, 80
 _PATIENCE = 90.0
@@ -105,9 +103,12 @@ def screen(output: str) -> list[str]:
     return lines
 
 
-def piped(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+def piped(*arguments: object) -> subprocess.Popen[bytes]:
     """``w2s`` with arguments, its streams in pipes."""
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    command: Sequence[str] = [sys.executable, "-m", "w2s_chains.cli", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=env, **streams, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "w2s_chains.cli", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Generator
@@ -40,6 +41,8 @@ def told_errors(remedy: str = "") -> Generator[None]:
         print(f"Error: {error}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
     except KeyboardInterrupt as error:
+        # The engine ends its step first; who asks again does not wait for that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"Interrupted; {remedy}" if remedy else "Interrupted", file=sys.stderr)
         raise typer.Exit(130) from error
 
@@ -99,14 +102,14 @@ def given(values: list[str] | None, role: str) -> Any:
     return named or listed
 
 
-def load_model(config: W2SConfig, **fields: Any) -> W2SLLM | ChatW2S:
+def load_model(config: W2SConfig) -> W2SLLM | ChatW2S:
     """Load the models of a config, and tell on a terminal which ones; raises like ``load``."""
     names = dict.fromkeys(spec.model for spec in config.models())
     if names:
         note(f"Loading {', '.join(names)}")
     from w2s_chains.langchain.load import built  # brings torch, which takes seconds
 
-    return built(config, **fields)
+    return built(config)
 
 
 def check_trace_file(path: Path) -> None:

@@ -78,11 +78,12 @@ def run(
             prompt = _given(prompt)
         model = load_model(found)
         from w2s_chains.cli.terminal.answers import Answers
+        from w2s_chains.cli.terminal.prompts import is_typed
 
         answers = Answers(model, system=system, as_json=as_json, show=show, trace=trace)
         if prompt is not None:
             answers.one(prompt)
-        elif sys.stdin.isatty():
+        elif is_typed():
             answers.typed()
         else:
             answers.piped()

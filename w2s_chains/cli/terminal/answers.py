@@ -62,7 +62,7 @@ class Answers:
             except W2SError as error:
                 print(f"Error: {error}", file=sys.stderr)
             except KeyboardInterrupt:
-                print("Stopped", file=sys.stderr)
+                note("Stopped")
             self._several = False
 
     def piped(self) -> None:
@@ -124,7 +124,8 @@ class Answers:
                 with live:
                     events = [*view.seen(search)]
             except BaseException:
-                self._printer.text(view.committed)
+                if not self._json:
+                    Told(self._model, search.jobs[0], self._printer).add(view.committed)
                 raise
             yield events
         note(view.summary)

@@ -10,7 +10,7 @@ from typing import cast
 
 from w2s_chains.cli.options import check_trace_file, load_model, note
 from w2s_chains.cli.terminal.printing import Printer, Told, tell_late
-from w2s_chains.cli.terminal.prompts import stdin_lines, typed_lines
+from w2s_chains.cli.terminal.prompts import is_typed, stdin_lines, typed_lines
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.errors import ConfigError, PromptError, W2SError, did_you_mean, shown
@@ -59,7 +59,7 @@ class Conversation:
 
     def hold(self) -> None:
         """Answer turns until they end; an error ends what comes from a pipe."""
-        terminal = sys.stdin.isatty()
+        terminal = is_typed()
         if terminal:
             tell_late(self._config.strategy)
             note("Ctrl-C stops an answer, Ctrl-D ends, /help lists commands")

@@ -77,8 +77,6 @@ class Told:
     """
 
     def __init__(self, model: W2SLLM | ChatW2S, job: Job, printer: Printer | None) -> None:
-        from w2s_chains.langchain.chat_models import ChatW2S
-
         chat = isinstance(model, ChatW2S)
         self._reader = model.answer_reader(job.root.prompt) if chat else None
         self._printer = printer
@@ -89,14 +87,17 @@ class Told:
         for event in events:
             if isinstance(event, Finished):
                 if self._reader is not None:
-                    self._add(*self._reader.rest()[:2])
+                    self._print(*self._reader.rest()[:2])
                 return event
             if isinstance(event, Committed):
-                new = ("", event.text) if self._reader is None else self._reader.text(event.text)
-                self._add(*new)
+                self.add(event.text)
         raise AssertionError("an answer ends with Finished, or with an error")
 
-    def _add(self, thought: str, text: str) -> None:
+    def add(self, text: str) -> None:
+        """Read a piece of the answer."""
+        self._print(*(("", text) if self._reader is None else self._reader.text(text)))
+
+    def _print(self, thought: str, text: str) -> None:
         self.thoughts += thought
         self.text += text
         if self._printer is not None:

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from w2s_chains.errors import PromptError, W2SError
+from w2s_chains.errors import PromptError
 
 if TYPE_CHECKING:
     from w2s_chains.engine.waiting import EventStream
@@ -21,9 +21,9 @@ def stdin_lines() -> Iterator[tuple[int, str]]:
     Raises:
         PromptError: A line is not UTF-8.
     """
-    buffer: Any = sys.stdin.buffer
+    stream = _stdin()
     # A thread that waits in a buffered read would keep Python from ending.
-    stream = getattr(buffer, "raw", buffer)
+    stream = getattr(stream, "raw", stream)
     for number, line in enumerate(_split(stream), 1):
         if (text := _decoded(line, number)).strip():
             yield number, text.removesuffix("\r")
@@ -39,7 +39,13 @@ def _split(stream: Any) -> Iterator[bytes]:
 
 def whole_stdin() -> str:
     """Return all of stdin, without one line end at its end; raises like ``stdin_lines``."""
-    return _decoded(sys.stdin.buffer.read(), 1).removesuffix("\n").removesuffix("\r")
+    return _decoded(_stdin().read(), 1).removesuffix("\n").removesuffix("\r")
+
+
+def _stdin() -> Any:
+    if cast("Any", sys.stdin) is None:
+        raise PromptError("stdin is closed; give the prompt as an argument")
+    return sys.stdin.buffer
 
 
 def _decoded(data: bytes, line: int) -> str:
@@ -50,6 +56,11 @@ def _decoded(data: bytes, line: int) -> str:
         raise PromptError(
             f"line {line} of stdin is not UTF-8: {error.reason}; convert it, for example with iconv"
         ) from error
+
+
+def is_typed() -> bool:
+    """Return whether stdin is a terminal."""
+    return cast("Any", sys.stdin) is not None and sys.stdin.isatty()
 
 
 def typed_lines(prompt: str) -> Iterator[str]:
@@ -87,7 +98,7 @@ def ahead(
     Raises:
         W2SError: As ``lines`` and ``begin`` raise it, when its turn has come.
     """
-    begun: SimpleQueue[tuple[str, EventStream] | W2SError | None] = SimpleQueue()
+    begun: SimpleQueue[tuple[str, EventStream] | Exception | None] = SimpleQueue()
     room, over = threading.Semaphore(most), threading.Event()
 
     def read() -> None:
@@ -101,15 +112,17 @@ def ahead(
                 except PromptError as error:
                     raise PromptError(f"line {number} of stdin: {error}") from error
                 begun.put((line, search.__enter__()))
+                if over.is_set():
+                    search.__exit__(None, None, None)
             begun.put(None)
-        except W2SError as error:
+        except Exception as error:  # which is raised on the caller's thread
             begun.put(error)
 
     reader = threading.Thread(target=read, name="w2s-prompts", daemon=True)
     reader.start()
     try:
         while (found := begun.get()) is not None:
-            if isinstance(found, W2SError):
+            if isinstance(found, Exception):
                 raise found
             with ExitStack() as stack:
                 stack.push(found[1])  # which was entered when it began
@@ -117,6 +130,7 @@ def ahead(
             room.release()
     finally:
         over.set()
+        room.release()
         while not begun.empty():
             if isinstance(left := begun.get(), tuple):
                 left[1].__exit__(None, None, None)
