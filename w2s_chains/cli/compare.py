@@ -69,7 +69,7 @@ def compare(
     ] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar with the time left.")] = True,
 ) -> None:
-    """Answer the same prompts with every config, judge the answers, and compare.
+    """Answer the same prompts with several configs, and compare.
 
     If it is killed or interrupted, run the same command again to continue.
     """
@@ -149,7 +149,7 @@ def tune(
     plots: Annotated[bool, typer.Option(help="Draw plots; needs matplotlib.")] = True,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Find the search that gains most for what the large model reads, and write its config.
+    """Find the search that gains most for its price, for your task.
 
     If it is killed or interrupted, run the same command again to continue.
     """

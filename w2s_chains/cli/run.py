@@ -46,7 +46,7 @@ def run(
         typer.Option("--json", help="Print each answer with score and costs, as a line of JSON."),
     ] = False,
 ) -> None:
-    """Answer a prompt; text is printed as the search commits it, and is never taken back.
+    """Answer a prompt, and print text as the search commits it.
 
     Only answers go to stdout. Each ends with a line end, and --- stands between several.
     """
@@ -109,7 +109,7 @@ def chat(
     changes: Changes = None,
     system: Annotated[str | None, typer.Option(help="What the system message says.")] = None,
 ) -> None:
-    """Keep a conversation, which each model reads through its chat template if it has one.
+    """Keep a conversation; models read it through their chat templates.
 
     Lines that begin with / are commands; /help lists them. Ctrl-C stops an answer, Ctrl-D ends.
     """

@@ -53,7 +53,7 @@ def score(
         bool, typer.Option("--json", help="Print an object per text, as JSON lines.")
     ] = False,
 ) -> None:
-    """Show how much more, or less, the tuned guide likes a text than the untuned one.
+    """Show how much the tuned guide prefers a text, token by token.
 
     Only the guides are loaded, not the large model. Tokens are coloured on a terminal, and listed
     elsewhere, or if NO_COLOR is set.
