@@ -203,7 +203,8 @@ def _check(said: dict[str, Any]) -> None:
 def schema() -> None:
     """Print the JSON schema of configs, for editors.
 
-    It includes the types of installed packages. Write it to a file, w2s schema > w2s.schema.json, and begin a config with the line
+    It includes the types of installed packages. Write it to a file,
+    w2s schema > w2s.schema.json, and begin a config with the line
     # yaml-language-server: $schema=w2s.schema.json
     """
     from w2s_chains.config.json_schema import config_schema
