@@ -53,6 +53,10 @@ class Terminal:
                 raise AssertionError(f"no {text!r} in {self.output[begin:]!r}")
         return self.output[begin:]
 
+    def more(self) -> None:
+        """Read what comes next."""
+        assert self._read(time.monotonic() + _PATIENCE)
+
     def type(self, line: str) -> None:
         os.write(self._master, line.encode() + b"\n")
 
