@@ -403,7 +403,7 @@ def test_traces_of_the_first_prompts(study: Path, tmp_path: Path) -> None:
     without = compare(study, out=tmp_path / "none", plots=False, limit=1)
     assert not (without.folder / "traces").exists()
     files[0].write_text("torn")
-    with pytest.raises(ConfigError, match="not JSON.*delete it, and it is made anew"):
+    with pytest.raises(ConfigError, match=r"not JSON.*delete it, and it is made anew"):
         compare(study, out=out, plots=False, limit=2, traces=2)
     with pytest.raises(ConfigError, match="traces is -1; it must be at least 0"):
         compare(study, out=out, plots=False, traces=-1)
