@@ -10,6 +10,7 @@ import typer
 from w2s_chains.cli.compare import compare
 from w2s_chains.cli.schema import schema
 from w2s_chains.cli.score import score
+from w2s_chains.cli.serve import serve
 from w2s_chains.cli.tune import tune
 
 app = typer.Typer(
@@ -32,5 +33,5 @@ def main(
         raise typer.Exit
 
 
-for command in (compare, tune, score, schema):
+for command in (compare, tune, serve, score, schema):
     app.command()(command)
