@@ -14,7 +14,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from w2s_chains.core.events import Finished
 from w2s_chains.serving.limits import Gate
@@ -29,6 +36,7 @@ class Metrics:
 
     def __init__(self, gate: Gate) -> None:
         self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._requests = Counter(
             "w2s_requests", "Requests by route and HTTP status", ["route", "status"],
             registry=registry,
