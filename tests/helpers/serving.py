@@ -10,7 +10,20 @@ from typing import Any
 
 import httpx
 
+from tests.helpers import tiny
+from tests.helpers.llms import PROMPT, endless, wait_for_engine
 from tests.helpers.polling import until
+from w2s_chains import (
+    W2SLLM,
+    ChatW2S,
+    ChunkBeamSearch,
+    Engine,
+    GuidePair,
+    HuggingFaceGuide,
+    HuggingFaceProposer,
+    LogRatioScorer,
+    SearchStrategy,
+)
 from w2s_chains.serving.app import create_app
 from w2s_chains.serving.catalog import Served
 from w2s_chains.serving.limits import Keys, Limits
@@ -18,10 +31,17 @@ from w2s_chains.serving.server import DrainingServer, listen
 
 
 @contextmanager
-def serving(
-    *models: Served, keys: Sequence[str] = (), origins: Sequence[str] = (), **limits: Any
-) -> Generator[httpx.Client]:
+def serving(*models: Served, **options: Any) -> Generator[httpx.Client]:
     """Serve models in a thread; yields a client whose paths begin at the server's root."""
+    with serving_with(*models, **options) as (client, _):
+        yield client
+
+
+@contextmanager
+def serving_with(
+    *models: Served, keys: Sequence[str] = (), origins: Sequence[str] = (), **limits: Any
+) -> Generator[tuple[httpx.Client, DrainingServer]]:
+    """As ``serving``, with the server, which can be told to stop."""
     app = create_app(models, Limits(**limits), Keys(keys), origins)
     with listen("127.0.0.1", 0) as listener:
         server = DrainingServer(app)
@@ -31,7 +51,7 @@ def serving(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=60) as client:
-                yield client
+                yield client, server
         finally:
             server.drain()
             server.drain()
@@ -45,6 +65,35 @@ def chunks(lines: Iterable[str]) -> list[dict[str, Any]]:
     return [json.loads(one) for one in data]
 
 
-def gate_of(client: httpx.Client) -> dict[str, Any]:
-    """What ``/health`` says."""
-    return client.get("/health").json()
+def tiny_models() -> tuple[W2SLLM, ChatW2S]:
+    """A model for raw text and one for conversations, with weights alike, on one engine."""
+    base = tiny.llama(320, seed=1, max_position_embeddings=2048)
+    tokenizer = tiny.byte_tokenizer()
+    pair = GuidePair(
+        HuggingFaceGuide(tiny.noisy(base), tokenizer), HuggingFaceGuide(base, tokenizer)
+    )
+    fields: Any = {
+        "scorer": LogRatioScorer(pair),
+        "strategy": ChunkBeamSearch(width=2, successors=2, chunk_tokens=4),
+        "max_tokens": 12,
+        "seed": 0,
+        "engine": Engine(),
+    }
+    model = tiny.llama(320, max_position_embeddings=2048)
+    return (
+        W2SLLM(proposer=HuggingFaceProposer(model, tokenizer), **fields),
+        ChatW2S(proposer=HuggingFaceProposer(model, tokenizer, chat=True), **fields),
+    )
+
+
+def long_body(llm: W2SLLM, strategy: SearchStrategy, tokens: int = 450) -> dict[str, Any]:
+    """A request whose answer takes so many calls of the proposer."""
+    found = endless(llm, strategy, tokens)
+    wait_for_engine()
+    return {
+        "model": "raw",
+        "prompt": PROMPT,
+        "seed": found.seed,
+        "max_tokens": tokens,
+        "w2s": {"strategy": strategy.model_dump()},
+    }

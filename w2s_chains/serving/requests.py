@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError, from_json
 from w2s_chains.core.configs import Checked, config_errors
 from w2s_chains.core.prompts import Message, ToolCall
 from w2s_chains.errors import brief, shown
+from w2s_chains.langchain.tools import response_schema, tool_choice_of, tool_dicts
 from w2s_chains.serving.refusals import Refusal
 
 MOST_STOPS = 16
@@ -207,6 +208,15 @@ class Turn(Checked):
     audio: _only(None) = None
     function_call: _only(None) = None
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _check_parts(cls, value: Any) -> Any:
+        for part in cast("list[Any]", value) if isinstance(value, list) else ():
+            kind = part.get("type") if isinstance(part, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            if kind not in ("text", "refusal"):
+                raise ValueError(f"a part is of type {shown(kind)}, but models here read text only")
+        return value
+
     @model_validator(mode="after")
     def _check_turn(self) -> Self:
         if self.content is None and self.role != "assistant":
@@ -263,6 +273,18 @@ class ChatRequest(Asked):
     def _check_names(cls, value: int | None, info: ValidationInfo) -> int | None:
         if None not in (value, old := info.data.get("max_tokens")) and value != old:
             raise ValueError("max_tokens is its old name, and says another number; give one")
+        return value
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        tool_choice_of(value, tool_dicts(info.data.get("tools") or []))
+        return value
+
+    @field_validator("response_format")
+    @classmethod
+    def _check_form(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        response_schema(value)
         return value
 
     @property
