@@ -67,7 +67,7 @@ def chunks(lines: Iterable[str]) -> list[dict[str, Any]]:
 
 def tiny_models() -> tuple[W2SLLM, ChatW2S]:
     """A model for raw text and one for conversations, with weights alike, on one engine."""
-    base = tiny.llama(320, seed=1, max_position_embeddings=2048)
+    base = tiny.llama(320, seed=1, max_position_embeddings=8192)
     tokenizer = tiny.byte_tokenizer()
     pair = GuidePair(
         HuggingFaceGuide(tiny.noisy(base), tokenizer), HuggingFaceGuide(base, tokenizer)
@@ -79,14 +79,14 @@ def tiny_models() -> tuple[W2SLLM, ChatW2S]:
         "seed": 0,
         "engine": Engine(),
     }
-    model = tiny.llama(320, max_position_embeddings=2048)
+    model = tiny.llama(320, max_position_embeddings=8192)
     return (
         W2SLLM(proposer=HuggingFaceProposer(model, tokenizer), **fields),
         ChatW2S(proposer=HuggingFaceProposer(model, tokenizer, chat=True), **fields),
     )
 
 
-def long_body(llm: W2SLLM, strategy: SearchStrategy, tokens: int = 450) -> dict[str, Any]:
+def long_body(llm: W2SLLM, strategy: SearchStrategy, tokens: int) -> dict[str, Any]:
     """A request whose answer takes so many calls of the proposer."""
     found = endless(llm, strategy, tokens)
     wait_for_engine()

@@ -72,6 +72,7 @@ def serve(
             drain=drain,
         )
         keys = Keys.read(api_key_env or (), api_key_file or ())
+        telemetry.log_as_json()
         with server.listen(host, port) as listener:
             models = read_models(configs, Engine(max_live=parallel))
             app = create_app(models, limits, keys, cors_origin or ())
@@ -83,7 +84,6 @@ def serve(
                     file=sys.stderr,
                 )
             names = ", ".join(served.name for served in app.state.catalog)
-            telemetry.log_as_json()
             told = f"Serving {names} at {url}/v1; Ctrl-C ends it"
             running = server.DrainingServer(app, lambda: print(told, flush=True))
             running.run(sockets=[listener])

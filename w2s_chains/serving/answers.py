@@ -23,6 +23,7 @@ from w2s_chains.engine.waiting import EventStream
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.llms import W2SLLM
+from w2s_chains.langchain.tools import response_schema
 from w2s_chains.serving.catalog import Served, changed
 from w2s_chains.serving.limits import Gate, Limits
 from w2s_chains.serving.refusals import Refusal, refusal_of
@@ -76,7 +77,8 @@ class Call:
             prompt = chat.as_prompt([turn.message for turn in asked.messages])
             jobs = chat.jobs([prompt])
             readers = [chat.reader(prompt) for _ in jobs]
-            reply = ChatReply(asked.model, chat.n, asked.tells_usage, readers)
+            formed = response_schema(chat.response_format) is not None
+            reply = ChatReply(asked.model, chat.n, asked.tells_usage, readers, formed)
             return cls(model=chat, jobs=jobs, reply=reply, stream=bool(asked.stream))
         assert isinstance(asked, CompletionRequest)
         if served.llm is None:
@@ -129,6 +131,7 @@ class Answering(Response):
         self._limits = limits
         self._notes = notes
         self._begun = time.perf_counter()
+        self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, unless the client leaves before."""
@@ -143,8 +146,9 @@ class Answering(Response):
     async def _watch(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._notes["left"] = True
-        scope.cancel()
+        if not self._ended:  # servers say so at the end of every response, too
+            self._notes["left"] = True
+            scope.cancel()
 
     async def _whole(self, send: Send) -> None:
         headers: Mapping[str, str] = {}
@@ -154,7 +158,7 @@ class Answering(Response):
             refusal = self._refusal(error)
             body, status, headers = refusal.body, refusal.status, refusal.headers
         await begin(send, status, {"content-type": "application/json", **headers})
-        await send({"type": "http.response.body", "body": to_json(body)})
+        await self._end(send, to_json(body))
 
     async def _stream(self, send: Send) -> None:
         await begin(send, 200, _STREAM)
@@ -170,7 +174,11 @@ class Answering(Response):
             except Exception as error:
                 last = _event(self._refusal(error).body)
             group.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": last})
+        await self._end(send, last)
+
+    async def _end(self, send: Send, body: bytes) -> None:
+        self._ended = True
+        await send({"type": "http.response.body", "body": body})
 
     async def _answers(self, send: Send | None = None) -> list[Finished]:
         """Wait for room, and for the answers; tell of what happens meanwhile."""
@@ -190,7 +198,7 @@ class Answering(Response):
                         if send is not None:
                             await _tell(send, chunks)
         answers = [found[index] for index in sorted(found)]
-        self._notes["answers"] = answers
+        self._notes["cost"] = reply.cost(answers)
         return answers
 
     async def _keep_alive(self, send: Send) -> None:

@@ -113,15 +113,8 @@ class Catalog:
         Raises:
             ConfigError: There is no model, a name is given twice, or names a search.
         """
+        _check_names([served.name for served in models])
         self._served = {served.name: served for served in models}
-        names = [served.name for served in models]
-        if not names:
-            raise ConfigError("there is no model to serve; give at least one")
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"two models are called {name!r}; name them: NAME=FILE")
-            if AT in name or not name:
-                raise ConfigError(f"a model cannot be called {name!r}; give a name without {AT!r}")
 
     def __iter__(self) -> Any:
         return iter(self._served.values())
@@ -137,9 +130,9 @@ class Catalog:
     def hint(self, name: str) -> str:
         """Return what a message about an unknown name ends with."""
         model, _, _ = name.partition(AT)
-        searches = [f"{model}{AT}{one}" for one in self._served[model].offered] \
-            if model in self._served else []
-        return did_you_mean(name, searches or self._served)
+        if model not in self._served:
+            return did_you_mean(name, self._served)
+        return did_you_mean(name, [f"{model}{AT}{one}" for one in self._served[model].offered])
 
     def names(self) -> list[str]:
         """Return all names that a request may give, each model before its searches."""
@@ -171,6 +164,7 @@ def read_models(configs: Sequence[str], engine: Engine) -> list[Served]:
         if equals and Path(text).exists():
             name, path = "", text
         read.append((name or Path(path).stem, load_config(path)))
+    _check_names([name for name, _ in read])
     load = Loader()
     found: list[Served] = []
     for name, config in read:
@@ -178,6 +172,16 @@ def read_models(configs: Sequence[str], engine: Engine) -> list[Served]:
         model = kind(**config.build({"engine": engine}, load))
         found.append(Served(name=name, model=model, strategies=config.strategies))
     return found
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise ConfigError("there is no model to serve; give at least one")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two models are called {name!r}; name them: NAME=FILE")
+        if AT in name or not name:
+            raise ConfigError(f"a model cannot be called {name!r}; give a name without {AT!r}")
 
 
 def _fields(model: W2SLLM | ChatW2S) -> dict[str, Any]:

@@ -93,6 +93,18 @@ class Reply(ABC):
             "system_fingerprint": None,
         }
 
+    def cost(self, answers: Sequence[Finished]) -> dict[str, int]:
+        """Return what the answers cost: tokens, and rows that the models read."""
+        groups = [answers[i : i + self._n] for i in range(0, len(answers), self._n)]
+
+        # Answers to one prompt share counters, so the last to finish has the full count.
+        def total(name: str) -> int:
+            return sum(max(getattr(one, name) or 0 for one in group) for group in groups)
+
+        shared = ("prompt_tokens", "proposed_tokens", "read_tokens", "guide_tokens")
+        written = sum(one.completion_tokens or 0 for one in answers)
+        return {"completion_tokens": written, **{name: total(name) for name in shared}}
+
     def spent(self, answers: Sequence[Finished]) -> Json | None:
         """Return the usage: tokens of prompts and answers, and those that were proposed in vain.
 
@@ -100,18 +112,15 @@ class Reply(ABC):
         """
         if any(one.completion_tokens is None for one in answers):
             return None
-        groups = [answers[i : i + self._n] for i in range(0, len(answers), self._n)]
-        read = sum(group[0].prompt_tokens for group in groups)
-        written = sum(one.completion_tokens or 0 for one in answers)
-        # Answers to one prompt share counters, so the last to finish has the full count.
-        proposed = sum(max(one.proposed_tokens for one in group) for group in groups)
+        cost = self.cost(answers)
+        read, written = cost["prompt_tokens"], cost["completion_tokens"]
         return {
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
             "completion_tokens_details": {
                 "accepted_prediction_tokens": written,
-                "rejected_prediction_tokens": max(proposed - written, 0),
+                "rejected_prediction_tokens": max(cost["proposed_tokens"] - written, 0),
             },
         }
 
@@ -140,11 +149,21 @@ class ChatReply(Reply):
     prefix = "chatcmpl"
 
     def __init__(
-        self, model: str, n: int, usage: bool, readers: Sequence[AnswerReader]
+        self, model: str, n: int, usage: bool, readers: Sequence[AnswerReader], formed: bool
     ) -> None:
-        """Begin a reply; each reader tells thoughts, text and calls of one answer apart."""
+        """Begin a reply.
+
+        Args:
+            model: As for ``Reply``.
+            n: As for ``Reply``.
+            usage: As for ``Reply``.
+            readers: Tell thoughts, text and calls apart, one for each answer.
+            formed: Whether answers are JSON, which is whole even where ``max_tokens`` ends it:
+                clients throw away what ends by "length".
+        """
         super().__init__(model, n, usage)
         self._readers = readers
+        self._formed = formed
 
     def _choice(self, index: int, answer: Finished) -> Json:
         thought, text, calls = self._readers[index].whole(answer.text)
@@ -157,7 +176,7 @@ class ChatReply(Reply):
             message["reasoning_content"] = thought
         if calls:
             message["tool_calls"] = [_call(call) for call in calls]
-        return {"message": message, "finish_reason": _reason(answer, calls)}
+        return {"message": message, "finish_reason": self._reason(answer, calls)}
 
     def begun(self, index: int) -> Iterator[Json]:
         yield self._delta(index, {"role": "assistant", "content": ""})
@@ -172,7 +191,12 @@ class ChatReply(Reply):
         if calls:
             told = [{"index": i, **_call(call)} for i, call in enumerate(calls)]
             yield self._delta(index, {"tool_calls": told})
-        yield self._chunk(index, {"delta": {}}, _reason(answer, calls), answer_info(answer))
+        yield self._chunk(index, {"delta": {}}, self._reason(answer, calls), answer_info(answer))
+
+    def _reason(self, answer: Finished, calls: Sequence[object]) -> str:
+        if calls:
+            return "tool_calls"
+        return "stop" if self._formed else _REASONS[answer.finish_reason]
 
     def _told(self, index: int, thought: str, said: str) -> Iterator[Json]:
         if thought:
@@ -188,7 +212,3 @@ def _call(call: Mapping[str, Any]) -> Json:
     arguments = json.dumps(call["args"], ensure_ascii=False)
     function = {"name": call["name"], "arguments": arguments}
     return {"id": f"call_{call['id']}", "type": "function", "function": function}
-
-
-def _reason(answer: Finished, calls: Sequence[Mapping[str, Any]]) -> str:
-    return "tool_calls" if calls else _REASONS[answer.finish_reason]

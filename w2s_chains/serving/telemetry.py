@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,6 @@ from prometheus_client import (
     generate_latest,
 )
 
-from w2s_chains.core.events import Finished
 from w2s_chains.serving.limits import Gate
 
 logger = logging.getLogger("w2s_chains.serving")
@@ -75,39 +74,26 @@ class Metrics:
             self._first.labels(route).observe(notes["first_text_seconds"])
         if "left" in notes:
             self._left.inc()
-        found = tokens_of(notes["answers"]) if "answers" in notes else {}
-        for kind, tokens in found.items():
-            if kind in ("read", "guides"):
-                self._rows.labels(notes["model"], kind).inc(tokens)
-            else:
-                self._tokens.labels(notes["model"], kind).inc(tokens)
+        cost = notes.get("cost", {})
+        for kind in ("prompt", "completion", "proposed") if cost else ():
+            self._tokens.labels(notes["model"], kind).inc(cost[f"{kind}_tokens"])
+        for reader, name in _READERS.items() if cost else ():
+            self._rows.labels(notes["model"], reader).inc(cost[name])
 
 
-def tokens_of(answers: Sequence[Finished]) -> dict[str, int]:
-    """Return what answers have cost, in tokens and rows."""
-    return {
-        "prompt": sum(one.prompt_tokens for one in answers),
-        "completion": sum(one.completion_tokens or 0 for one in answers),
-        "proposed": max(one.proposed_tokens for one in answers),
-        "read": max(one.read_tokens or 0 for one in answers),
-        "guides": max(one.guide_tokens for one in answers),
-    }
+_READERS = {"proposer": "read_tokens", "guides": "guide_tokens"}
 
 
 def log_request(
     route: str, status: int, seconds: float, request_id: str, notes: Mapping[str, Any]
 ) -> None:
-    """Write one line about a request."""
-    names = ("model", "strategy", "stream", "first_text_seconds", "left", "error")
-    told = {name: notes[name] for name in names if name in notes}
-    spent = {"tokens": tokens_of(notes["answers"])} if "answers" in notes else {}
+    """Write one line about a request; ``notes`` are those of ``Answering``."""
     values = {
         "id": request_id,
         "route": route,
         "status": status,
         "seconds": round(seconds, 4),
-        **told,
-        **spent,
+        **notes,
     }
     logger.info("request", extra={"w2s": values})
 
@@ -133,9 +119,10 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Send all logs to stderr, a line of JSON for each record."""
+    """Send all logs and warnings to stderr, a line of JSON for each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.captureWarnings(True)
     for quiet in ("httpx", "httpcore", "openai"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
