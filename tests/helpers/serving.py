@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Generator, Iterable, Sequence
@@ -19,9 +20,11 @@ from w2s_chains import (
     ChunkBeamSearch,
     Engine,
     GuidePair,
+    Guides,
     HuggingFaceGuide,
     HuggingFaceProposer,
     LogRatioScorer,
+    Model,
     SearchStrategy,
 )
 from w2s_chains.serving.app import create_app
@@ -97,3 +100,17 @@ def long_body(llm: W2SLLM, strategy: SearchStrategy, tokens: int) -> dict[str, A
         "max_tokens": tokens,
         "w2s": {"strategy": strategy.model_dump()},
     }
+
+
+@functools.cache
+def embedded_chat() -> ChatW2S:
+    """SmolLM2 with guides for film reviews, as the standard suites have it in process."""
+    return ChatW2S(
+        proposer=Model("embedded:smollm2-135m-instruct"),
+        guides=Guides(tuned="embedded:reviews-tuned", untuned="embedded:reviews-untuned"),
+        strategy=ChunkBeamSearch(width=1, successors=2, chunk_tokens=16),
+        max_tokens=44,
+        temperature=0.7,
+        seed=0,
+        engine=Engine(),
+    )
