@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from tests.helpers.serving import chunks, serving
 from w2s_chains import W2SLLM, BestOfN, ChatW2S, ChunkBeamSearch, EmulatedFineTuning, Sampling
 from w2s_chains.serving.catalog import Served
+from w2s_chains.tracing import Trace
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 WEATHER = {
@@ -165,6 +166,35 @@ def test_every_answer_tells_score_and_cost(client: httpx.Client) -> None:
     ]
     assert [end["w2s"]["read_tokens"] for end in ends] == [found["read_tokens"]]
     assert ends[0]["finish_reason"] is not None
+
+
+def test_a_trace_is_that_of_the_model(client: httpx.Client, llm: W2SLLM) -> None:
+    own = llm.trace("hi", seed=3)
+    call: dict[str, Any] = {"seed": 3, "w2s": {"trace": True}}
+    found = complete(client, **call)["choices"][0]["w2s"]["trace"]
+    assert same(Trace.from_json(json.dumps(found)), own)
+    assert not same(own, llm.trace("hi", seed=4)), "control"
+    events = stream(client, "completions", model="raw", prompt="hi", **call)
+    told_of = [choice["w2s"] for event in events for choice in event["choices"] if "w2s" in choice]
+    assert same(Trace.from_json(json.dumps(told_of[-1]["trace"])), own)
+    grown = [node for one in told_of if "grown" in one for node in one["grown"]["candidates"]]
+    assert [(node["id"], node["parent"], node["text"]) for node in grown] == [
+        (node.id, node.parent, node.text) for node in own.nodes[1:]
+    ]
+    scored = {}
+    for one in told_of:
+        if "scored" in one:
+            scored |= dict(zip(one["scored"]["ids"], one["scored"]["scores"], strict=True))
+    assert set(scored) == {node.id for node in own.nodes if node.score is not None}
+    assert told(events) == llm.invoke("hi", seed=3)
+    assert "trace" not in complete(client)["choices"][0]["w2s"]
+
+
+def same(one: Trace, other: Trace) -> bool:
+    """Whether two traces show the same tree."""
+    return [(n.parent, n.text, n.state) for n in one.nodes] == [
+        (n.parent, n.text, n.state) for n in other.nodes
+    ]
 
 
 # Searches.

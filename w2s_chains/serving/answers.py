@@ -17,18 +17,20 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from w2s_chains.core.events import Committed, Finished
+from w2s_chains.core.events import Committed, Event, Finished, Grown, Scored
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.waiting import EventStream
 from w2s_chains.errors import ConfigError
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.langchain.tools import response_schema
+from w2s_chains.langchain.tracing import builder_of
 from w2s_chains.serving.catalog import Served, changed
 from w2s_chains.serving.limits import Gate, Limits
 from w2s_chains.serving.refusals import Refusal, refusal_of
 from w2s_chains.serving.replies import ChatReply, Reply, TextReply
 from w2s_chains.serving.requests import Asked, ChatRequest, CompletionRequest
+from w2s_chains.tracing.builder import TraceBuilder
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,14 @@ class Call:
         jobs: The searches.
         reply: The form of the answers.
         stream: Whether the client wants chunks.
+        trace: Whether it wants the trees of the searches.
     """
 
     model: W2SLLM | ChatW2S
     jobs: list[Job]
     reply: Reply
     stream: bool
+    trace: bool
 
     @classmethod
     def prepare(cls, served: Served, strategy: str | None, asked: Asked, limits: Limits) -> Call:
@@ -61,6 +65,7 @@ class Call:
             Refusal: The model is of another kind, or too much is asked for.
         """
         overrides = dict(asked.overrides)
+        stream, trace = bool(asked.stream), bool(asked.options.trace)
         if asked.options.strategy is not None or strategy or asked.options.steering is not None:
             try:
                 overrides["strategy"] = served.strategy(strategy, asked.options)
@@ -79,7 +84,7 @@ class Call:
             readers = [chat.reader(prompt) for _ in jobs]
             formed = response_schema(chat.response_format) is not None
             reply = ChatReply(asked.model, chat.n, asked.tells_usage, readers, formed)
-            return cls(model=chat, jobs=jobs, reply=reply, stream=bool(asked.stream))
+            return cls(model=chat, jobs=jobs, reply=reply, stream=stream, trace=trace)
         assert isinstance(asked, CompletionRequest)
         if served.llm is None:
             raise _wrong_kind(served.name, "conversations", "/v1/chat/completions", "llm")
@@ -87,11 +92,17 @@ class Call:
         _check_effort(llm, len(asked.prompts), limits)
         jobs = llm.jobs(asked.prompts)
         reply = TextReply(asked.model, llm.n, asked.tells_usage)
-        return cls(model=llm, jobs=jobs, reply=reply, stream=bool(asked.stream))
+        return cls(model=llm, jobs=jobs, reply=reply, stream=stream, trace=trace)
 
     def events(self) -> EventStream:
         """Return the searches, which start when they are entered."""
-        return EventStream(self.model.engine, self.jobs, (Committed,) if self.stream else ())
+        wanted = (Committed,) if self.stream or self.trace else ()
+        wanted += (Scored, Grown) if self.trace else ()
+        return EventStream(self.model.engine, self.jobs, wanted)
+
+    def builders(self) -> list[TraceBuilder]:
+        """Return what builds the trees, one for each search; none if they are not wanted."""
+        return [builder_of(job, self.model.model_name) for job in self.jobs if self.trace]
 
 
 def _wrong_kind(name: str, reads: str, route: str, kind: str) -> Refusal:
@@ -184,19 +195,20 @@ class Answering(Response):
         """Wait for room, and for the answers; tell of what happens meanwhile."""
         reply = self._call.reply
         found: dict[int, Finished] = {}
+        builders = self._call.builders()
         with self._gate.place() as room:
             async with room:
                 with self._call.events() as events:
                     async for index, event in events:
-                        if isinstance(event, Committed):
-                            self._note_first_text()
-                            chunks = reply.grown(index, event.text)
-                        else:
-                            assert isinstance(event, Finished)
+                        if builders:
+                            builders[index].take(event)
+                        if isinstance(event, Finished):
                             found[index] = event
-                            chunks = reply.ended(index, event)
+                            if builders:
+                                reply.traces[index] = builders[index].trace()
                         if send is not None:
-                            await _tell(send, chunks)
+                            self._note_first_text(event)
+                            await _tell(send, reply.chunks(index, event))
         answers = [found[index] for index in sorted(found)]
         self._notes["cost"] = reply.cost(answers)
         return answers
@@ -206,8 +218,9 @@ class Answering(Response):
             await anyio.sleep(self._limits.keep_alive)
             await _more(send, KEEP_ALIVE)
 
-    def _note_first_text(self) -> None:
-        self._notes.setdefault("first_text_seconds", time.perf_counter() - self._begun)
+    def _note_first_text(self, event: Event) -> None:
+        if isinstance(event, Committed):
+            self._notes.setdefault("first_text_seconds", time.perf_counter() - self._begun)
 
     def _refusal(self, error: Exception) -> Refusal:
         refusal = refusal_of(error)

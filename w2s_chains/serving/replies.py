@@ -10,12 +10,14 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 
-from w2s_chains.core.events import Finished
+from w2s_chains.core.events import Committed, Event, Finished, Grown, Scored
 from w2s_chains.langchain.generation import answer_info
 from w2s_chains.langchain.structured_output import AnswerReader
+from w2s_chains.tracing.trace import Trace
 
 Json = dict[str, Any]
 
@@ -27,11 +29,14 @@ class Reply(ABC):
 
     Attributes:
         usage: Whether chunks tell the usage.
+        traces: The trees of the searches that are to be told, by the numbers of their answers.
     """
 
     whole_kind: ClassVar[str]
     chunk_kind: ClassVar[str]
     prefix: ClassVar[str]
+    _nothing: ClassVar[Json]
+    """The part of a chunk that adds no text."""
 
     def __init__(self, model: str, n: int, usage: bool = False) -> None:
         """Begin a reply.
@@ -46,11 +51,12 @@ class Reply(ABC):
         self._model = model
         self._n = n
         self.usage = usage
+        self.traces: dict[int, Trace] = {}
 
     def whole(self, answers: Sequence[Finished]) -> Json:
         """Return the body of a response."""
         choices = [
-            {**self._choice(i, one), "index": i, "logprobs": None, "w2s": answer_info(one)}
+            {**self._choice(i, one), "index": i, "logprobs": None, "w2s": self._info(i, one)}
             for i, one in enumerate(answers)
         ]
         return {**self._head(self.whole_kind), "choices": choices, "usage": self.spent(answers)}
@@ -59,13 +65,23 @@ class Reply(ABC):
         """Yield the chunks that begin an answer; by default none."""
         return iter(())
 
-    @abstractmethod
-    def grown(self, index: int, text: str) -> Iterator[Json]:
-        """Yield the chunks for text that was committed."""
+    def chunks(self, index: int, event: Event) -> Iterator[Json]:
+        """Yield the chunks that tell an event of the search for an answer."""
+        if isinstance(event, Committed):
+            yield from self._grown(index, event.text)
+        elif isinstance(event, Finished):
+            yield from self._ended(index, event)
+        elif isinstance(event, Grown):
+            yield self._chunk(index, self._nothing, info={"grown": asdict(event)})
+        elif isinstance(event, Scored):
+            scored = {"ids": event.ids, "scores": event.scores}
+            yield self._chunk(index, self._nothing, info={"scored": scored})
 
     @abstractmethod
-    def ended(self, index: int, answer: Finished) -> Iterator[Json]:
-        """Yield the chunks that end an answer."""
+    def _grown(self, index: int, text: str) -> Iterator[Json]: ...
+
+    @abstractmethod
+    def _ended(self, index: int, answer: Finished) -> Iterator[Json]: ...
 
     def over(self, answers: Sequence[Finished]) -> Iterator[Json]:
         """Yield the chunks that end a stream."""
@@ -74,6 +90,12 @@ class Reply(ABC):
 
     @abstractmethod
     def _choice(self, index: int, answer: Finished) -> Json: ...
+
+    def _info(self, index: int, answer: Finished) -> Json:
+        info = answer_info(answer)
+        if (trace := self.traces.get(index)) is not None:
+            info["trace"] = trace.model_dump(mode="json")
+        return info
 
     def _chunk(
         self, index: int, part: Json, reason: str | None = None, info: Json | None = None
@@ -130,16 +152,17 @@ class TextReply(Reply):
 
     whole_kind = chunk_kind = "text_completion"
     prefix = "cmpl"
+    _nothing: ClassVar[Json] = {"text": ""}
 
     def _choice(self, index: int, answer: Finished) -> Json:
         return {"text": answer.text, "finish_reason": _REASONS[answer.finish_reason]}
 
-    def grown(self, index: int, text: str) -> Iterator[Json]:
+    def _grown(self, index: int, text: str) -> Iterator[Json]:
         yield self._chunk(index, {"text": text})
 
-    def ended(self, index: int, answer: Finished) -> Iterator[Json]:
+    def _ended(self, index: int, answer: Finished) -> Iterator[Json]:
         reason = _REASONS[answer.finish_reason]
-        yield self._chunk(index, {"text": ""}, reason, answer_info(answer))
+        yield self._chunk(index, self._nothing, reason, self._info(index, answer))
 
 
 class ChatReply(Reply):
@@ -147,6 +170,7 @@ class ChatReply(Reply):
 
     whole_kind, chunk_kind = "chat.completion", "chat.completion.chunk"
     prefix = "chatcmpl"
+    _nothing: ClassVar[Json] = {"delta": {}}
 
     def __init__(
         self, model: str, n: int, usage: bool, readers: Sequence[AnswerReader], formed: bool
@@ -181,17 +205,18 @@ class ChatReply(Reply):
     def begun(self, index: int) -> Iterator[Json]:
         yield self._delta(index, {"role": "assistant", "content": ""})
 
-    def grown(self, index: int, text: str) -> Iterator[Json]:
+    def _grown(self, index: int, text: str) -> Iterator[Json]:
         thought, said = self._readers[index].text(text)
         yield from self._told(index, thought, said)
 
-    def ended(self, index: int, answer: Finished) -> Iterator[Json]:
+    def _ended(self, index: int, answer: Finished) -> Iterator[Json]:
         thought, said, calls = self._readers[index].rest()
         yield from self._told(index, thought, said)
         if calls:
             told = [{"index": i, **_call(call)} for i, call in enumerate(calls)]
             yield self._delta(index, {"tool_calls": told})
-        yield self._chunk(index, {"delta": {}}, self._reason(answer, calls), answer_info(answer))
+        reason = self._reason(answer, calls)
+        yield self._chunk(index, self._nothing, reason, self._info(index, answer))
 
     def _reason(self, answer: Finished, calls: Sequence[object]) -> str:
         if calls:
