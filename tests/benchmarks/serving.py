@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.serving --out serving.json
 
-The server is a process of its own, ``w2s serve`` on tiny random models, which make it hardest:
-what a request costs beside its search counts most. Three times in turn, the searches run as one
+The server is a process of its own, ``w2s serve`` on small random models. The smaller they are
+(``--hidden 32``), the more counts what a request costs beside its search. Three times in turn, the searches run as one
 batch here, and then as requests of clients that each wait for one answer before they ask again.
 Then a third of the clients leaves in the middle of every answer. Every answer that ends is compared
 with the one of the same seed here.
@@ -34,14 +34,20 @@ from w2s_chains import W2SLLM, Engine, Job
 from w2s_chains.core.events import Finished
 from w2s_chains.engine.waiting import EventStream
 
-WORDS = "the film plot music camera actor scene ending story light was is great dull long".split()
+WORDS = ["film", "plot", "music", "camera", "actor", "scene", "ending", "story", "light"]
 
 
-def write_config(folder: Path, tokens: int) -> Path:
-    """Save tiny models and their config."""
+def write_config(folder: Path, tokens: int, hidden: int) -> Path:
+    """Save small models and their config."""
+    size: dict[str, Any] = {
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_hidden_layers": 2 if hidden < 100 else 6,
+        "initializer_range": 0.3 * (32 / hidden) ** 0.5,
+    }
     base = tiny.llama(320, seed=1)
     for name, model in (
-        ("proposer", tiny.llama(320)), ("tuned", tiny.noisy(base)), ("untuned", base),
+        ("proposer", tiny.llama(320, **size)), ("tuned", tiny.noisy(base)), ("untuned", base),
     ):  # fmt: skip
         model.save_pretrained(folder / name)
         tiny.byte_tokenizer().save_pretrained(folder / name)
@@ -154,7 +160,7 @@ def part(values: Sequence[float], share: float) -> float:
     return values[min(int(share * len(values)), len(values) - 1)]
 
 
-def measure(clients: int, requests: int, tokens: int, repeats: int) -> dict[str, Any]:
+def measure(clients: int, requests: int, tokens: int, hidden: int, repeats: int) -> dict[str, Any]:
     """All numbers."""
     numbers = random.Random(1)
     bodies = [
@@ -162,7 +168,7 @@ def measure(clients: int, requests: int, tokens: int, repeats: int) -> dict[str,
         for i in range(requests)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        config = write_config(Path(folder), tokens)
+        config = write_config(Path(folder), tokens, hidden)
         llm = W2SLLM.from_config(config, engine=Engine(max_live=clients))
         in_process(llm, bodies[:clients])
         with server(config, clients) as url:
@@ -188,6 +194,7 @@ def measure(clients: int, requests: int, tokens: int, repeats: int) -> dict[str,
             return {
                 "clients": clients,
                 "requests": requests,
+                "width of the large model": hidden,
                 "processors": os.cpu_count(),
                 "wrong answers": wrong,
                 "left": sum(one is None for one in left),
@@ -212,10 +219,11 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = measure(given.clients, given.requests, given.tokens, given.repeats)
+    found = measure(given.clients, given.requests, given.tokens, given.hidden, given.repeats)
     for name, value in found.items():
         print(f"{name:<28}{value}")
     if given.out is not None:

@@ -94,7 +94,9 @@ BAD: dict[str, tuple[dict[str, Any], int, str | None]] = {
         raw(stream=True, stream_options={"x": 1}), 400, "stream_options.x",
     ),
     "bad search in a stream": (raw(stream=True, w2s={"strategy": "magic"}), 400, "w2s"),
-    "search of a misspelt field": (raw(w2s={"strategy": {"type": "best_of_n", "m": 2}}), 400, "w2s"),
+    "search of a misspelt field": (
+        raw(w2s={"strategy": {"type": "best_of_n", "m": 2}}), 400, "w2s",
+    ),
     "two searches": (raw(model="raw@best_of_n", w2s={"strategy": "sampling"}), 400, "w2s"),
     "a search that is too wide": (
         raw(w2s={"strategy": {"type": "best_of_n", "n": 60_000}}), 400, "n",
@@ -182,7 +184,9 @@ def test_a_bad_request_is_refused_and_a_good_one_answered(client: httpx.Client, 
     assert error["message"]
     assert error["param"] == param, error
     assert reply.headers["x-request-id"]
-    good = client.post("/v1/completions", json={**RAW, "max_tokens": 1, "w2s": {"strategy": "sampling"}})
+    good = client.post(
+        "/v1/completions", json={**RAW, "max_tokens": 1, "w2s": {"strategy": "sampling"}}
+    )
     assert good.status_code == 200
 
 

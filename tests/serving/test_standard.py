@@ -67,8 +67,8 @@ class TestIntegration(ChatModelIntegrationTests):
         return True
 
     @pytest.mark.xfail(
-        reason="OpenAI's JSON mode tells the server no schema, and SmolLM2 (135M parameters) leaves "
-        "out a key that the prompt names"
+        reason="OpenAI's JSON mode tells the server no schema, and SmolLM2 (135M parameters) "
+        "leaves out a key that the prompt names"
     )
     def test_json_mode(self, model: BaseChatModel) -> None:
         super().test_json_mode(model)

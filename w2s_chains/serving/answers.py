@@ -27,7 +27,7 @@ from w2s_chains.langchain.tools import response_schema
 from w2s_chains.langchain.tracing import builder_of
 from w2s_chains.serving.catalog import Served, changed
 from w2s_chains.serving.limits import Gate, Limits
-from w2s_chains.serving.refusals import Refusal, refusal_of
+from w2s_chains.serving.refusals import RefusedError, refusal_of
 from w2s_chains.serving.replies import ChatReply, Reply, TextReply
 from w2s_chains.serving.requests import Asked, ChatRequest, CompletionRequest
 from w2s_chains.tracing.builder import TraceBuilder
@@ -62,7 +62,7 @@ class Call:
 
         Raises:
             W2SError: It cannot be answered.
-            Refusal: The model is of another kind, or too much is asked for.
+            RefusedError: The model is of another kind, or too much is asked for.
         """
         overrides = dict(asked.overrides)
         stream, trace = bool(asked.stream), bool(asked.options.trace)
@@ -70,7 +70,7 @@ class Call:
             try:
                 overrides["strategy"] = served.strategy(strategy, asked.options)
             except ConfigError as error:
-                raise Refusal(400, str(error), "invalid_value", param="w2s") from error
+                raise RefusedError(400, str(error), "invalid_value", param="w2s") from error
         reply: Reply
         if isinstance(asked, ChatRequest):
             if served.chat is None:
@@ -105,11 +105,9 @@ class Call:
         return [builder_of(job, self.model.model_name) for job in self.jobs if self.trace]
 
 
-def _wrong_kind(name: str, reads: str, route: str, kind: str) -> Refusal:
-    message = (
-        f"the model {name!r} reads {reads}; ask {route}, or serve a config of 'type: {kind}'"
-    )
-    return Refusal(400, message, "wrong_route", param="model")
+def _wrong_kind(name: str, reads: str, route: str, kind: str) -> RefusedError:
+    message = f"the model {name!r} reads {reads}; ask {route}, or serve a config of 'type: {kind}'"
+    return RefusedError(400, message, "wrong_route", param="model")
 
 
 def _check_effort(model: W2SLLM | ChatW2S, prompts: int, limits: Limits) -> None:
@@ -120,7 +118,7 @@ def _check_effort(model: W2SLLM | ChatW2S, prompts: int, limits: Limits) -> None
             f"the search are {branches:,} partial answers at once; this server grows at most "
             f"{limits.candidates:,} for one request"
         )
-        raise Refusal(400, message, "too_many_candidates", param="n")
+        raise RefusedError(400, message, "too_many_candidates", param="n")
 
 
 class Answering(Response):
@@ -174,6 +172,7 @@ class Answering(Response):
     async def _stream(self, send: Send) -> None:
         await begin(send, 200, _STREAM)
         reply = self._call.reply
+        last = b"data: [DONE]\n\n"
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_alive, send)
             try:
@@ -181,7 +180,6 @@ class Answering(Response):
                     await _tell(send, reply.begun(index))
                 answers = await self._answers(send)
                 await _tell(send, reply.over(answers))
-                last = b"data: [DONE]\n\n"
             except Exception as error:
                 last = _event(self._refusal(error).body)
             group.cancel_scope.cancel()
@@ -222,7 +220,7 @@ class Answering(Response):
         if isinstance(event, Committed):
             self._notes.setdefault("first_text_seconds", time.perf_counter() - self._begun)
 
-    def _refusal(self, error: Exception) -> Refusal:
+    def _refusal(self, error: Exception) -> RefusedError:
         refusal = refusal_of(error)
         if refusal.status == 500:
             logger.error("an answer failed", exc_info=error)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from w2s_chains.serving.answers import Answering, Call
 from w2s_chains.serving.catalog import Catalog, Served
 from w2s_chains.serving.limits import Gate, Keys, Limits
-from w2s_chains.serving.refusals import Refusal, refusal_of
+from w2s_chains.serving.refusals import RefusedError, refusal_of
 from w2s_chains.serving.requests import (
     Asked,
     ChatRequest,
@@ -112,7 +112,7 @@ def create_app(
     async def show_metrics() -> Response:
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_middleware(_Front, keys=keys or Keys(), metrics=metrics)
     if origins:  # outside, so that refusals may be read by scripts too
@@ -130,7 +130,7 @@ def _found(catalog: Catalog, name: str) -> tuple[Served, str | None]:
     found = catalog.find(name)
     if found is None:
         message = f"there is no model {name[:200]!r}{catalog.hint(name)}"
-        raise Refusal(404, message, "model_not_found", param="model")
+        raise RefusedError(404, message, "model_not_found", param="model")
     return found
 
 
@@ -138,12 +138,12 @@ async def _body(request: Request, most: int) -> bytes:
     """Read the body of a request; one that is too large is read on for a while, or clients hang up.
 
     Raises:
-        Refusal: It is too large, too slow, or of another type.
+        RefusedError: It is too large, too slow, or of another type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         message = f"the content type is {kind[:100]!r}; send 'Content-Type: application/json'"
-        raise Refusal(415, message, "unsupported_media_type")
+        raise RefusedError(415, message, "unsupported_media_type")
     parts: list[bytes] = []
     size = 0
     with anyio.move_on_after(BODY_SECONDS) as scope:
@@ -155,9 +155,9 @@ async def _body(request: Request, most: int) -> bytes:
                 break
     if size > most:
         message = f"the body has more than {most:,} bytes, the most that is read"
-        raise Refusal(413, message, "body_too_large")
+        raise RefusedError(413, message, "body_too_large")
     if scope.cancelled_caught:
-        raise Refusal(408, f"the body took more than {BODY_SECONDS:g} seconds", "timeout")
+        raise RefusedError(408, f"the body took more than {BODY_SECONDS:g} seconds", "timeout")
     return b"".join(parts)
 
 
@@ -166,8 +166,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         method, path = request.method[:20], request.url.path[:200]
         messages = {404: f"there is no path {path!r}", 405: f"{path} does not take {method}"}
         message = messages.get(error.status_code, str(error.detail))
-        error = Refusal(error.status_code, message, headers=error.headers)
-    assert isinstance(error, Refusal)
+        error = RefusedError(error.status_code, message, headers=error.headers)
+    assert isinstance(error, RefusedError)
     request.scope["w2s"]["error"] = error.error["code"]
     return JSONResponse(error.body, error.status, headers=dict(error.headers))
 
@@ -200,7 +200,7 @@ class _Front:
         try:
             if self._lacks_key(scope):
                 text = "a key is missing or wrong; send 'Authorization: Bearer KEY'"
-                wrong = Refusal(401, text, "invalid_api_key")
+                wrong = RefusedError(401, text, "invalid_api_key")
                 await JSONResponse(wrong.body, 401, {"WWW-Authenticate": "Bearer"})(
                     scope, receive, sent
                 )

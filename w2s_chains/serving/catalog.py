@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from w2s_chains.config.files import load_config
 from w2s_chains.core.hypothesis import Hypothesis
@@ -189,11 +189,14 @@ def _fields(model: W2SLLM | ChatW2S) -> dict[str, Any]:
     return {name: getattr(model, name) for name in W2SLLM.model_fields}
 
 
-def changed(model: Any, overrides: Mapping[str, Any]) -> Any:
+M = TypeVar("M", W2SLLM, ChatW2S)
+
+
+def changed(model: M, overrides: Mapping[str, Any]) -> M:
     """Return a model with some fields changed and checked; it shares all parts.
 
     Raises:
         ConfigError: A value is out of range.
     """
-    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    fields: dict[str, Any] = {name: getattr(model, name) for name in type(model).model_fields}
     return type(model)(**{**fields, **overrides})

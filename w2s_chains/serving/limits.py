@@ -14,7 +14,7 @@ from pydantic import Field
 
 from w2s_chains.core.configs import Checked
 from w2s_chains.errors import ConfigError
-from w2s_chains.serving.refusals import SERVER_IS_BUSY, Refusal
+from w2s_chains.serving.refusals import SERVER_IS_BUSY, RefusedError
 from w2s_chains.user_files import read_text
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -116,17 +116,17 @@ class Gate:
         """Refuse a request that there is no place for.
 
         Raises:
-            Refusal: The server is about to stop, or its queue is full.
+            RefusedError: The server is about to stop, or its queue is full.
         """
         if self.draining:
             message = "the server is about to stop; ask another one, or try again later"
-            raise Refusal(503, message, "stopping", headers=SERVER_IS_BUSY)
+            raise RefusedError(503, message, "stopping", headers=SERVER_IS_BUSY)
         if self.inside >= self._limits.parallel + self._limits.queue:
             message = (
                 f"the server answers {self.running} requests, and {self.queued} wait, which is "
                 "the most; try again later"
             )
-            raise Refusal(429, message, "queue_full", headers=SERVER_IS_BUSY)
+            raise RefusedError(429, message, "queue_full", headers=SERVER_IS_BUSY)
 
     @contextmanager
     def place(self) -> Generator[anyio.CapacityLimiter]:
@@ -136,7 +136,7 @@ class Gate:
         ``check`` right before.
 
         Raises:
-            Refusal: The time is over, or the server stops.
+            RefusedError: The time is over, or the server stops.
         """
         self.inside += 1
         scope = anyio.move_on_after(self._limits.seconds)
@@ -150,11 +150,11 @@ class Gate:
         if scope.cancelled_caught:
             raise self._late()
 
-    def _late(self) -> Refusal:
+    def _late(self) -> RefusedError:
         if self.stopped:
-            return Refusal(503, "the server stops", "stopping", headers=SERVER_IS_BUSY)
+            return RefusedError(503, "the server stops", "stopping", headers=SERVER_IS_BUSY)
         message = f"the answer took more than {self._limits.seconds:g} seconds, the most; ask for "
-        return Refusal(
+        return RefusedError(
             504, message + "less, or use a cheaper search", "timeout",
             headers={"x-should-retry": "false"},
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``Refusal``, an error that a client is told, in OpenAI's form.
+"""``RefusedError``, an error that a client is told, in OpenAI's form.
 
 What is raised elsewhere becomes one here: errors in a request keep their message, which names the
 value and the remedy; those of the server's own parts do not, since they may tell of its inside.
@@ -21,7 +21,7 @@ from w2s_chains.errors import (
 )
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """What a client is told instead of an answer.
 
     Attributes:
@@ -63,32 +63,32 @@ DO_NOT_RETRY = {"x-should-retry": "false"}
 """OpenAI's clients send a request again after a status of 500 or more, unless they are told."""
 
 
-def refusal_of(error: BaseException, values: object = None) -> Refusal:
+def refusal_of(error: BaseException, values: object = None) -> RefusedError:
     """Return what a client is told of an error.
 
     Args:
         error: What was raised while a request was answered.
         values: The body of the request, in which a faulty field is looked for.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedError):
         return error
     if isinstance(error, ConfigError | PromptError | ConstraintError):
         code, param = _fault(error.__cause__, values)
         if isinstance(error, PromptError):
             param = "messages" if isinstance(values, Mapping) and "messages" in values else "prompt"
-        return Refusal(400, str(error), code, param=param)
+        return RefusedError(400, str(error), code, param=param)
     if isinstance(error, ServerError):
         if error.passing:
             message = "a model behind this server is busy or cannot be reached; try again"
-            return Refusal(503, message, "model_unavailable", headers=SERVER_IS_BUSY)
-        return Refusal(502, "a model behind this server failed", "model_failed")
+            return RefusedError(503, message, "model_unavailable", headers=SERVER_IS_BUSY)
+        return RefusedError(502, "a model behind this server failed", "model_failed")
     if isinstance(error, OutOfMemoryError):
         message = "the server has not enough memory for this request; ask for less at once"
-        return Refusal(503, message, "out_of_memory", headers=DO_NOT_RETRY)
+        return RefusedError(503, message, "out_of_memory", headers=DO_NOT_RETRY)
     if isinstance(error, CancelledError):
-        return Refusal(503, "the server stops", "stopping", headers=SERVER_IS_BUSY)
+        return RefusedError(503, "the server stops", "stopping", headers=SERVER_IS_BUSY)
     message = "the server failed; its log tells more under the id in the header x-request-id"
-    return Refusal(500, message, "internal_error", headers=DO_NOT_RETRY)
+    return RefusedError(500, message, "internal_error", headers=DO_NOT_RETRY)
 
 
 def _fault(cause: BaseException | None, values: object) -> tuple[str | None, str | None]:
@@ -104,13 +104,12 @@ def _fault(cause: BaseException | None, values: object) -> tuple[str | None, str
     return kinds.get(fault["type"], "invalid_value"), ".".join(_steps(fault, values)) or None
 
 
-def _steps(fault: Any, values: object) -> Iterator[str]:
+def _steps(fault: Any, values: Any) -> Iterator[str]:
     """Yield the steps to a faulty field, without pydantic's branches of unions."""
     for step in fault["loc"]:
-        if isinstance(values, Mapping) and step in values:
-            values = values[step]  # pyright: ignore[reportUnknownVariableType]
-        elif isinstance(values, list) and isinstance(step, int) and step < len(values):  # pyright: ignore[reportUnknownArgumentType]
-            values = values[step]  # pyright: ignore[reportUnknownVariableType]
-        elif fault["type"] != "missing":
-            continue
+        try:
+            values = values[step]
+        except (LookupError, TypeError):
+            if fault["type"] != "missing":
+                continue
         yield str(step)[:100]

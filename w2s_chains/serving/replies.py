@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-
 from w2s_chains.core.events import Committed, Event, Finished, Grown, Scored
 from w2s_chains.langchain.generation import answer_info
 from w2s_chains.langchain.structured_output import AnswerReader

@@ -15,27 +15,29 @@ from pydantic_core import PydanticCustomError, from_json
 
 from w2s_chains.core.configs import Checked, config_errors
 from w2s_chains.core.prompts import Message, ToolCall
+from w2s_chains.core.slots import is_mapping
 from w2s_chains.errors import brief, shown
 from w2s_chains.langchain.tools import response_schema, tool_choice_of, tool_dicts
-from w2s_chains.serving.refusals import Refusal
+from w2s_chains.serving.refusals import RefusedError
 
 MOST_STOPS = 16
 """The most stop strings of a request."""
 
 
-def _only(*values: object) -> Any:
-    """Return the type of a field of which only these values mean what this server does."""
+def _only(*values: object) -> AfterValidator:
+    """Return the check of a field of which only these values mean what this server does."""
 
     def check(value: object) -> object:
         if any(type(value) is type(one) and value == one for one in values):
             return value
         raise PydanticCustomError("unsupported", "this server does not support it; leave it out")
 
-    return Annotated[Any, AfterValidator(check)]
+    return AfterValidator(check)
 
 
-_Off = _only(None, False)
-_NoPenalty = _only(None, 0, 0.0)
+_Null = Annotated[Any, _only(None)]
+_Off = Annotated[Any, _only(None, False)]
+_NoPenalty = Annotated[Any, _only(None, 0, 0.0)]
 _Flag = bool | None
 _Text = str | None
 
@@ -90,12 +92,12 @@ class Asked(Checked):
     prompt_cache_key: _Text = None
     prompt_cache_retention: _Text = None
     metadata: dict[str, str] | None = None
-    service_tier: _only(None, "auto", "default") = None
+    service_tier: Annotated[Any, _only(None, "auto", "default")] = None
 
     # What this server lacks.
     frequency_penalty: _NoPenalty = None
     presence_penalty: _NoPenalty = None
-    logit_bias: _only(None, {}) = None
+    logit_bias: Annotated[Any, _only(None, {})] = None
 
     @field_validator("stream_options")
     @classmethod
@@ -129,8 +131,8 @@ class CompletionRequest(Asked):
 
     prompt: str | Annotated[list[str], Field(min_length=1)]
     echo: _Off = None
-    logprobs: _only(None) = None
-    suffix: _only(None, "") = None
+    logprobs: _Null = None
+    suffix: Annotated[Any, _only(None, "")] = None
     best_of: int | None = None
 
     @field_validator("prompt", mode="before")
@@ -139,7 +141,7 @@ class CompletionRequest(Asked):
         listed = cast("list[object]", value) if isinstance(value, list) else ()
         if any(isinstance(one, int | list) for one in listed):
             raise ValueError("token ids are not supported; give text, or a list of texts")
-        return value
+        return cast("Any", value)
 
     @field_validator("best_of")
     @classmethod
@@ -204,18 +206,18 @@ class Turn(Checked):
     tool_call_id: _Text = None
     refusal: _Text = None
     reasoning_content: _Text = None
-    annotations: _only(None, []) = None
-    audio: _only(None) = None
-    function_call: _only(None) = None
+    annotations: Annotated[Any, _only(None, [])] = None
+    audio: _Null = None
+    function_call: _Null = None
 
     @field_validator("content", mode="before")
     @classmethod
     def _check_parts(cls, value: Any) -> Any:
         for part in cast("list[Any]", value) if isinstance(value, list) else ():
-            kind = part.get("type") if isinstance(part, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            kind = part.get("type") if is_mapping(part) else None
             if kind not in ("text", "refusal"):
                 raise ValueError(f"a part is of type {shown(kind)}, but models here read text only")
-        return value
+        return cast("Any", value)
 
     @model_validator(mode="after")
     def _check_turn(self) -> Self:
@@ -258,15 +260,15 @@ class ChatRequest(Asked):
 
     store: _Off = None
     logprobs: _Off = None
-    top_logprobs: _only(None, 0) = None
-    modalities: _only(None, ["text"]) = None
-    verbosity: _only(None, "medium") = None
-    audio: _only(None) = None
-    functions: _only(None) = None
-    function_call: _only(None) = None
-    prediction: _only(None) = None
-    reasoning_effort: _only(None) = None
-    web_search_options: _only(None) = None
+    top_logprobs: Annotated[Any, _only(None, 0)] = None
+    modalities: Annotated[Any, _only(None, ["text"])] = None
+    verbosity: Annotated[Any, _only(None, "medium")] = None
+    audio: _Null = None
+    functions: _Null = None
+    function_call: _Null = None
+    prediction: _Null = None
+    reasoning_effort: _Null = None
+    web_search_options: _Null = None
 
     @field_validator("max_completion_tokens")
     @classmethod
@@ -305,15 +307,15 @@ def read_json(body: bytes) -> dict[str, Any]:
     """Read the body of a request.
 
     Raises:
-        Refusal: It is no JSON object in UTF-8, or too deeply nested.
+        RefusedError: It is no JSON object in UTF-8, or too deeply nested.
     """
     try:
         values = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Refusal(400, f"the body is no JSON: {brief(error)}", "invalid_json") from error
+        raise RefusedError(400, f"the body is no JSON: {brief(error)}", "invalid_json") from error
     if not isinstance(values, dict):
-        raise Refusal(400, "the body is no JSON object; send {...}", "invalid_json")
-    return values  # pyright: ignore[reportUnknownVariableType]
+        raise RefusedError(400, "the body is no JSON object; send {...}", "invalid_json")
+    return cast("dict[str, Any]", values)
 
 
 def read_request(kind: type[R], values: Mapping[str, Any]) -> R:
@@ -324,4 +326,3 @@ def read_request(kind: type[R], values: Mapping[str, Any]) -> R:
     """
     with config_errors(kind, values):
         return kind.model_validate(values)
-
