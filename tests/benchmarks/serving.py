@@ -3,10 +3,11 @@
     python -m tests.benchmarks.serving --out serving.json
 
 The server is a process of its own, ``w2s serve`` on small random models. The smaller they are
-(``--hidden 32``), the more counts what a request costs beside its search. Three times in turn, the searches run as one
-batch here, and then as requests of clients that each wait for one answer before they ask again.
-Then a third of the clients leaves in the middle of every answer. Every answer that ends is compared
-with the one of the same seed here.
+(``--hidden 32``), the more counts what a request costs beside its search. Three times in turn, the
+searches run as one batch here, and then as requests of clients that each wait for one answer before
+they ask again. Then a third of the clients leaves in the middle of every answer. Every answer that
+ends is compared with the one of the same seed here. On a machine that does other work, too, CPU
+seconds tell more than the throughput, since clients and server wait for processors.
 """
 
 from __future__ import annotations
