@@ -19,7 +19,7 @@ def main() -> None:
     """Start the server, and run the comparison."""
     prepare()
     with serve(PORT):
-        compare(HERE / "study.yaml", out=HERE / "results", progress=True).summary.print()
+        compare(HERE / "study.yaml", out=HERE / "results", progress=True).print()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from w2s_chains.comparison import Difference, Row, compare_paired, summarize
-from w2s_chains.comparison.plots import COLOURS, Axes, means_by_prompt, save, tidy
+from w2s_chains.comparison.report.paired import bootstrap, values
+from w2s_chains.comparison.report.plots import COLOURS, Axes, means_by_prompt, save, tidy
 from w2s_chains.comparison.rows import JsonLines, write_file
-from w2s_chains.comparison.summary import bootstrap, values
 
 RESULTS = Path(__file__).parent / "results"
 BY_ROWS = Path(__file__).parent / "by_rows"

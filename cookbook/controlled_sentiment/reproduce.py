@@ -56,8 +56,8 @@ def write_random_guide(folder: Path, seed: int) -> None:
 def main() -> None:
     """Run everything."""
     prepare()
-    compare(STUDY, out=RESULTS, progress=True).summary.print()
-    compare(BY_ROWS_STUDY, out=BY_ROWS, progress=True).summary.print()
+    compare(STUDY, out=RESULTS, progress=True).print()
+    compare(BY_ROWS_STUDY, out=BY_ROWS, progress=True).print()
     draw_figures(RESULTS)
 
 

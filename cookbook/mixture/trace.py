@@ -33,7 +33,7 @@ from w2s_chains import (
     compare,
 )
 from w2s_chains.comparison import Row, compare_paired, load_study
-from w2s_chains.comparison.plots import COLOURS, save, tidy
+from w2s_chains.comparison.report.plots import COLOURS, save, tidy
 from w2s_chains.comparison.rows import JsonLines
 
 RESULTS = Path(__file__).parent / "results"
@@ -118,7 +118,7 @@ def main() -> None:
             models(), study.read_prompts(), rewards=[*study.rewards, "length"], seeds=[SEED],
             out=RESULTS, plots=False, progress=True,
         )  # fmt: skip
-        found.summary.print()
+        found.print()
     save(pareto(JsonLines(RESULTS / "rows.jsonl", Row).read()), RESULTS / "pareto.png")
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     """Run the comparison; rows, table and plots go into ``results/``."""
     study = load_study(HERE / "study.yaml", rewards=[plainness, "length"])
     found = compare(study, out=HERE / "results", progress=True)
-    found.summary.print()
+    found.print()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import w2s_chains
 from w2s_chains.cli import app
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+def run(*arguments: object, given: str | None = None) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(a) for a in arguments], given, catch_exceptions=False)
     return done.exit_code, done.output
 
 
@@ -71,6 +72,78 @@ def test_tune(tmp_path: Path, config: Path) -> None:
     assert code == 2
     assert "minutes is 0.0; it must be more than 0" in output
     assert "Traceback" not in output
+
+
+def test_a_type_alone_is_a_strategy(tmp_path: Path, config: Path) -> None:
+    common = ["compare", config, "--prompts", "-", "--no-plots", "--reward", "length"]
+    out = ["--out", tmp_path / "out", "--strategy"]
+    code, output = run(*common, *out, "sampling", "--strategy", "best_of_n", given="one\ntwo\n")
+    assert code == 0, output
+    assert "\n best_of_n " in output
+    code, output = run(*common, "--out", tmp_path / "b", "--strategy", "samplng", given="one\n")
+    assert code == 2
+    assert "unknown strategy type 'samplng'; did you mean 'sampling'?" in output
+    assert not (tmp_path / "b").exists()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"film {number}\n" for number in range(24)))
+    code, output = run(
+        "tune", config, "--prompts", prompts, "--out", tmp_path / "t", "--strategy", "best_of_m"
+    )
+    assert (code, "did you mean 'best_of_n'?" in output) == (2, True)
+
+
+def test_prompts_from_standard_input(tmp_path: Path, config: Path) -> None:
+    out = tmp_path / "out"
+    options = ["compare", config, "--prompts", "-", "--out", out, "--no-plots"]
+    code, output = run(*options, given='{"prompt": "one"}\n{"prompt": "two"}\n')
+    assert code == 0, output
+    assert "Prompt 1: two" in output
+    assert "there already" not in output
+    code, output = run(*options, given="one\ntwo\nthree\n")
+    assert code == 0, output
+    assert "2 of 3 answers are there already; answering 1\n" in output
+    code, output = run(*options, given="one\nthree\n")
+    assert code == 2
+    assert "has prompt 'two' at place 1, but now that is 'three'" in output
+    assert "cannot write" not in output, "the folder is not the fault"
+    study = tmp_path / "study.yaml"
+    study.write_text(f"prompts: none.txt\nprompt_field: ask\nconfigs: {{a: {config}}}\n")
+    code, output = run(
+        "compare", study, "--prompts", "-", "--out", tmp_path / "s", given='{"ask": "me"}\n'
+    )
+    assert code == 0, output
+    assert "Prompt 0: me" in output, "the study names the field"
+
+
+def test_the_last_line_names_what_was_written(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    common = ["compare", study, "--out", out, "--limit", 1, "--seed", 0]
+    for options, names in (
+        (["--no-plots"], "rows.jsonl, summary.md, summary.csv"),
+        (["--no-plots", "--alpaca-eval"], "summary.csv, alpaca_eval/base-seed0.json, "),
+        ([], "summary.csv, pareto-length.png, distribution-length.png, "),
+    ):
+        done = CliRunner().invoke(app, [str(a) for a in (*common, *options)])
+        assert done.exit_code == 0, done.output
+        last = done.stdout.splitlines()[-1]
+        assert names in last
+        assert last.startswith(f"In {out}: rows.jsonl, ")
+        assert all((out / name).is_file() for name in last.split(": ")[1].split(", "))
+    code, output = run(*common, "--no-plots")
+    assert (code, ".png" in output) == (0, False), "they are there, but of an earlier run"
+
+
+def test_nothing_is_drawn_and_nothing_cut_in_a_pipe(config: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "w2s_chains", "compare", config, "--out", tmp_path / "out",
+         "--prompts", "-", "--no-plots"],
+        input="one", capture_output=True, text=True, check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert "\r" not in done.stderr
+    assert "%|" not in done.stderr, "no bar, not even one of transformers"
+    assert "\x1b" not in done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.helpers import tiny
 from tests.helpers.echo_server import serving
 from w2s_chains import GuidePair, LogRatioScorer, Prompt, TextScore, TokenScores
 from w2s_chains.cli import app
-from w2s_chains.cli.heat import STEPS, Report, step, visible
+from w2s_chains.cli.terminal.heat import STEPS, Report, step, visible
 from w2s_chains.values import is_text
 
 

@@ -58,6 +58,11 @@ def files(folder: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     rows = [json.loads(line) for line in found["rows.jsonl"].splitlines()]
     found["rows.jsonl"] = repr([{**row, "seconds": 0} for row in rows]).encode()
+    for name, separator in (("summary.md", " | "), ("summary.csv", ",")):
+        lines = found[name].decode().splitlines()
+        place = lines[0].split(separator).index("seconds")
+        table = [line.split(separator) for line in lines]
+        found[name] = repr([own[:place] + own[place + 1 :] for own in table]).encode()
     return found
 
 

@@ -161,3 +161,50 @@ def test_a_message_is_short_whatever_the_columns(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"other": 1, "other": 2, "prompt": "a"}\n')
     assert read_prompts(path) == ["a"], "control: another field may come twice"
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        ("one\n\n  two \n", ["one", "  two "]),
+        ('{"question": "one"}\n"two"\n', ["one", "two"]),
+        ('{not json}\n["two"]\n', ["{not json}", '["two"]']),
+        ("\ufeffone\r\ntwo", ["one", "two"]),
+    ],
+)
+def test_standard_input_tells_its_form_by_its_first_line(
+    source: str, content: str, prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert read_prompts(source, "question") == prompts
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "there are no prompts in standard input"),
+        (b'{"prompt": "a"}\n', "standard input:1: no field 'question'"),
+        (b'{"question": "a"}\n{"question"\n', "standard input:2: broken JSON"),
+        (b"a\n\xff\n", "standard input:2: not UTF-8"),
+        (None, "there is no standard input"),
+    ],
+)
+def test_a_malformed_standard_input_is_refused(
+    content: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = None if content is None else io.TextIOWrapper(io.BytesIO(content))
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(ConfigError, match=told):
+        read_prompts("-", "question")
+
+
+def test_standard_input_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("w2s_chains.comparison.prompts.MOST_BYTES", 10)
+    for content, fits in ((b"0123456789", True), (b"0123456789a", False)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        if fits:
+            assert read_prompts("-") == ["0123456789"]
+        else:
+            with pytest.raises(ConfigError, match="more than 10 bytes"):
+                read_prompts("-")

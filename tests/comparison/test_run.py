@@ -13,7 +13,16 @@ import yaml
 from filelock import FileLock
 
 from tests.helpers.studies import PROMPTS
-from w2s_chains import W2SLLM, BestOfN, ChunkBeamSearch, GuidePair, LogRatioScorer, Prompt, Sampling
+from w2s_chains import (
+    W2SLLM,
+    BestOfN,
+    ChunkBeamSearch,
+    GuidePair,
+    LogRatioScorer,
+    Prompt,
+    Sampling,
+    Trace,
+)
 from w2s_chains.comparison import Row, compare, load_study
 from w2s_chains.errors import ConfigError
 from w2s_chains.proposers import HuggingFaceProposer
@@ -290,12 +299,114 @@ def test_plots_without_matplotlib_are_refused_before_work(
     compare(study, out=tmp_path / "out", limit=1, plots=False)
 
 
+def test_files_are_named_only_if_they_were_written(study: Path, tmp_path: Path) -> None:
+    tables = {"rows.jsonl", "summary.md", "summary.csv"}
+    first = compare(study, out=tmp_path / "out", limit=1)
+    plots = {name for name in FINAL if name.endswith(".png")}
+    assert {file.name for file in first.files} == tables | plots
+    again = compare(study, out=tmp_path / "out", limit=1, plots=False, alpaca_eval=True)
+    assert {file.name for file in again.files} == {
+        *tables, "base-seed0.json", "base-seed1.json", "beam-seed0.json", "eft-seed0.json",
+        "eft-seed1.json",
+    }  # fmt: skip
+    assert all(file.is_file() for file in (*first.files, *again.files))
+    failed = changed(study, prompts=["word " * 9000], rewards=["length"])
+    none = compare(failed, out=tmp_path / "failed")
+    assert {file.name for file in none.files} == tables
+    assert not list((tmp_path / "failed").glob("*.png")), "there is nothing to draw"
+
+
+def test_a_run_that_goes_on_says_what_is_there(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(**options: Any) -> list[str]:
+        caplog.clear()
+        compare(study, out=tmp_path / "out", plots=False, **options)
+        return [record.message for record in caplog.records if "answers" in record.message]
+
+    caplog.set_level("INFO", "w2s_chains.comparison")
+    assert told(limit=1) == [], "nothing is there"
+    assert told(limit=2) == ["5 of 10 answers are there already; answering 5"]
+    assert told(limit=2) == ["all 10 answers are there already"]
+    assert told(limit=1) == ["all 5 answers are there already"]
+    file = tmp_path / "out" / "rows.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0] |= {"text": None, "errors": {"answer": "boom"}}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert told(limit=2) == [
+        "9 of 10 answers are there already; answering 1, 1 of them again, since they had failed"
+    ]
+
+
+def test_an_interrupted_run_has_the_rewards_that_need_no_model(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("w2s_chains.comparison.run._Run.judge_all", interrupt)
+
+    def praise(prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [1.0] * len(answers)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(study, rewards=["length", praise], out=tmp_path / "out", limit=2, plots=False)
+    lines = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    rows = [Row.model_validate_json(line) for line in lines]
+    assert len(rows) == 10
+    for row in rows:
+        assert row.rewards["length"] == len((row.text or "").split())
+        assert set(row.rewards) == {"length", "repetition"}, "a function may hold a model"
+
+
+def test_a_comparison_shows_table_and_answers(study: Path, tmp_path: Path, capsys) -> None:
+    found = compare(study, out=tmp_path / "out", limit=2, plots=False)
+    found.print()
+    printed = capsys.readouterr().out
+    assert printed.index("difference") < printed.index("words; neither more nor fewer is better")
+    assert printed.index("is better") < printed.index("Answers to 2 of 2 prompts")
+    assert (tmp_path / "out" / "summary.md").read_text() == found.markdown()
+    assert found.markdown().startswith(found.summary.markdown())
+
+
 def test_the_baseline_can_be_chosen(study: Path, tmp_path: Path) -> None:
     found = compare(study, out=tmp_path / "out", plots=False, baseline="eft")
     assert found.summary.lines[1].differences == {}
     assert set(found.summary.lines[0].differences) == {"length", "whole"}
     with pytest.raises(ConfigError, match="no config is called 'nope'"):
         compare(study, out=tmp_path / "out", baseline="nope")
+
+
+def test_traces_of_the_first_prompts(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = compare(study, out=out, plots=False, limit=2, traces=1)
+    names = list(dict.fromkeys(row.config for row in found.rows))
+    assert (out / "traces" / "prompt-0.html") in found.files
+    assert "[prompt-0](traces/prompt-0.html)" in (out / "summary.md").read_text()
+    files = sorted((out / "traces").glob("*.json"))
+    traces = [Trace.from_json(path.read_text()) for path in files]
+    told = {trace.name: trace.answer.text for trace in traces if trace.answer}
+    first = min(row.seed for row in found.rows)
+    assert told == {
+        row.config: row.text for row in found.rows if row.index == 0 and row.seed == first
+    }
+    assert set(told) == set(names)
+    page = (out / "traces" / "prompt-0.html").read_text()
+    assert all(f'"name":"{name}"' in page for name in names)
+    # Goes on: what is there is not traced again, what is asked for now is.
+    times = [path.stat().st_mtime_ns for path in files]
+    again = compare(study, out=out, plots=False, limit=2, traces=2)
+    assert [path.stat().st_mtime_ns for path in files] == times
+    assert [path.name for path in again.files if path.suffix == ".html"] == [
+        "prompt-0.html", "prompt-1.html",
+    ]  # fmt: skip
+    without = compare(study, out=tmp_path / "none", plots=False, limit=1)
+    assert not (without.folder / "traces").exists()
+    files[0].write_text("torn")
+    with pytest.raises(ConfigError, match="not JSON.*delete it, and it is made anew"):
+        compare(study, out=out, plots=False, limit=2, traces=2)
+    with pytest.raises(ConfigError, match="traces is -1; it must be at least 0"):
+        compare(study, out=out, plots=False, traces=-1)
 
 
 def test_alpaca_eval_files(study: Path, tmp_path: Path) -> None:

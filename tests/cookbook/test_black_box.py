@@ -8,8 +8,9 @@ import pytest
 
 from cookbook.black_box.reproduce import HERE
 from cookbook.controlled_sentiment.reproduce import prepare
-from w2s_chains.comparison import Row, compare_paired, load_study, summarize
+from w2s_chains.comparison import Comparison, Row, compare_paired, load_study
 from w2s_chains.comparison.rows import JsonLines
+from w2s_chains.comparison.run import summarize_study
 
 RESULTS = HERE / "results"
 ALONE, BEAM, BEST, SWAPPED = (
@@ -37,8 +38,9 @@ def test_the_rows_are_those_of_the_study(rows: dict[str, list[Row]]) -> None:
         assert len(own) == len(prompts) * len(study.seeds_of(name))
         assert all(row.prompt == prompts[row.index] and not row.errors for row in own)
     flat = [row for own in rows.values() for row in own]
-    summary = summarize(flat, list(study.configs), ["gold", "vader"], ALONE)
-    assert (RESULTS / "summary.md").read_text() == summary.markdown()
+    summary = summarize_study(study, flat, ALONE)
+    found = Comparison(rows=tuple(flat), summary=summary, folder=RESULTS)
+    assert (RESULTS / "summary.md").read_text() == found.markdown()
     readme = Path(HERE / "README.md").read_text(encoding="utf-8")
     for name in (BEAM, BEST, SWAPPED):
         gain = compare_paired(rows[name], rows[ALONE], "gold")

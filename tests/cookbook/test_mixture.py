@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cookbook.controlled_sentiment.reproduce import STUDY
 from cookbook.mixture.trace import BASE, PROMPTS, RESULTS, SEED, WEIGHTS, few_words, name_of, pareto
-from w2s_chains.comparison import Row, compare_paired, summarize
+from w2s_chains.comparison import Comparison, Row, compare_paired, load_study, summarize
 from w2s_chains.comparison.rows import JsonLines
+from w2s_chains.rewards import Length
 
 Rows = dict[str, list[Row]]
 
@@ -26,8 +28,11 @@ def test_the_rows_are_complete_and_the_table_is_made_of_them(rows: Rows) -> None
         words = few_words([""] * len(own), [row.text or "" for row in own])
         assert [-count for count in words] == [row.rewards["length"] for row in own]
     flat = [row for own in rows.values() for row in own]
-    summary = summarize(flat, list(rows), ["gold", "vader", "length"], BASE)
-    assert (RESULTS / "summary.md").read_text() == summary.markdown()
+    rewards = [*load_study(STUDY).rewards, Length()]
+    meanings = {reward.column: reward.meaning for reward in rewards}
+    summary = summarize(flat, list(rows), list(meanings), BASE, meanings)
+    found = Comparison(rows=tuple(flat), summary=summary, folder=RESULTS)
+    assert (RESULTS / "summary.md").read_text() == found.markdown()
     assert len(pareto(flat).axes) == 2
 
 

@@ -153,7 +153,7 @@ def test_every_model_of_every_study_has_a_stand_in() -> None:
 def test_a_study_runs(
     study: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2s_chains.comparison.summary.DRAWS", 10)  # of the bootstrap
+    monkeypatch.setattr("w2s_chains.comparison.report.paired.DRAWS", 10)  # of the bootstrap
     path = small(study, folders, tmp_path)
     loaded = load_study(path)
     done = compare(path, out=tmp_path / "out", plots=False, alpaca_eval=True)

@@ -15,7 +15,8 @@ from cookbook.controlled_sentiment.figures import (
     results_table,
 )
 from cookbook.controlled_sentiment.reproduce import BY_ROWS_STUDY, PROMPTS, STUDY, prepare
-from w2s_chains.comparison import Difference, Row, compare_paired, load_study, summarize
+from w2s_chains.comparison import Comparison, Difference, Row, compare_paired, load_study
+from w2s_chains.comparison.run import summarize_study
 
 Rows = dict[str, list[Row]]
 
@@ -48,9 +49,10 @@ def test_the_tables_are_made_of_the_rows(rows: Rows) -> None:
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
     assert results_table(rows) in page, "run `python -m cookbook.controlled_sentiment.figures`"
     flat = [row for own in rows.values() for row in own]
-    summary = summarize(flat, list(rows), ["gold", "vader"], "base")
+    summary = summarize_study(load_study(STUDY), flat, "base")
+    found = Comparison(rows=tuple(flat), summary=summary, folder=RESULTS)
     assert (RESULTS / "summary.csv").read_text() == summary.csv()
-    assert (RESULTS / "summary.md").read_text() == summary.markdown()
+    assert (RESULTS / "summary.md").read_text() == found.markdown()
 
 
 def test_the_table_by_rows_is_made_of_its_rows(by_rows: Rows) -> None:

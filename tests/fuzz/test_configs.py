@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.configs import NAMES, WHOLE
 from tests.helpers.fuzzing import anything, fuzz, garbled, told
-from w2s_chains import cli
+from w2s_chains.cli import options
 from w2s_chains.comparison.study import Study, load_study, make_study
 from w2s_chains.config.files import load_config
 from w2s_chains.core.configs import built
@@ -126,7 +126,7 @@ def test_arguments_of_a_comparison(until: float | None) -> None:
 
 
 def test_options_of_the_command_line(until: float | None) -> None:
-    fuzz(lambda text: cli._given([text], "strategy"), garbled("{type: best_of_n, n: 16}"), until)
+    fuzz(lambda text: options.given([text], "strategy"), garbled("{type: best_of_n, n: 16}"), until)
 
 
 def test_a_raw_error_is_found() -> None:

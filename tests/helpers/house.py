@@ -21,7 +21,10 @@ FLOORS: list[list[tuple[str, str]]] = [
         ("tuning", "`w2s tune`: the search that gains most for what is read"),
         ("serving", "`w2s serve`: an OpenAI-compatible server"),
     ],
-    [("comparison", "`w2s compare`: configs on the same prompts")],
+    [
+        ("comparison", "`w2s compare`: configs on the same prompts"),
+        ("doctor", "`w2s doctor`: what a config will do, before any answer"),
+    ],
     [("langchain", "LLM, chat model, tools, structured output, callbacks")],
     [("config", "sections of a config, files, JSON schema")],
     [

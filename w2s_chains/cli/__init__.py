@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 
-from w2s_chains.cli.compare import compare
-from w2s_chains.cli.schema import schema
+from w2s_chains.cli.compare import compare, tune
+from w2s_chains.cli.doctor import doctor
+from w2s_chains.cli.init import init, schema
+from w2s_chains.cli.run import chat, run
 from w2s_chains.cli.score import score
 from w2s_chains.cli.serve import serve
-from w2s_chains.cli.tune import tune
 
 app = typer.Typer(
     help="Weak-to-strong search: steer a large frozen language model with two small ones.",
@@ -28,10 +31,12 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Weak-to-strong search: steer a large frozen language model with two small ones."""
+    if not sys.stderr.isatty():  # no library draws a bar there; read when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if version:
         print(version_of("w2s_chains"))
         raise typer.Exit
 
 
-for command in (compare, tune, serve, score, schema):
+for command in (init, doctor, run, chat, serve, compare, tune, score, schema):
     app.command()(command)

@@ -53,7 +53,7 @@ def score(
         bool, typer.Option("--json", help="Print an object per text, as JSON lines.")
     ] = False,
 ) -> None:
-    """Show how much more, or less, the tuned guide likes a text than the untuned one.
+    """Show how much the tuned guide prefers a text, token by token.
 
     Only the guides are loaded, not the large model. Tokens are coloured on a terminal, and listed
     elsewhere, or if NO_COLOR is set.
@@ -184,7 +184,7 @@ def _score(config: W2SConfig, given: Sequence[Given], finished: bool | None, as_
     chats = any(getattr(spec, "chat", False) for spec in config.guides.specs())
     if chats and any(one.prompt is None for one in given):
         raise ConfigError("the guides read chats, which begin with a question; give --prompt")
-    from w2s_chains.cli.heat import Report
+    from w2s_chains.cli.terminal.heat import Report
     from w2s_chains.core.contracts import BaseGuidePair
     from w2s_chains.engine.texts import TOGETHER, score_texts
     from w2s_chains.guides.pair import GuidePair

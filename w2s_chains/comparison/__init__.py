@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from w2s_chains.comparison.report.paired import Difference, compare_paired
+from w2s_chains.comparison.report.summary import Line, Summary, summarize
 from w2s_chains.comparison.rows import Row
 from w2s_chains.comparison.run import Comparison, compare
 from w2s_chains.comparison.study import Study, load_study
-from w2s_chains.comparison.summary import Difference, Line, Summary, compare_paired, summarize
 
 __all__ = [
     "Comparison",

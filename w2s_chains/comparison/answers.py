@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 
 from w2s_chains.backend.loading.local_model import LocalModel
-from w2s_chains.comparison.rows import Judgement, Row
+from w2s_chains.comparison.rows import Judgement, Row, with_judgements
 from w2s_chains.core.events import Event, Finished
 from w2s_chains.engine.job import Job
 from w2s_chains.errors import ConfigError, ScorerError, shown
@@ -123,6 +123,18 @@ def judge(reward: Reward, rows: Sequence[Row]) -> list[Judgement]:
         )
         for row, outcome in zip(rows, _outcomes(reward, rows), strict=True)
     ]
+
+
+def judged_at_once(rewards: Iterable[Reward], rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the values of those rewards that need no model."""
+    judged = list(rows)
+    for reward in rewards:
+        if reward.quick:
+            found = {one.key: one for one in judge(reward, unjudged(reward, judged))}
+            judged = [
+                with_judgements(row, [found[row.key]] if row.key in found else []) for row in judged
+            ]
+    return judged
 
 
 def _outcomes(reward: Reward, rows: Sequence[Row]) -> list[float | str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from w2s_chains.values import is_text
 MOST_BYTES = 2**29
 """The most bytes of a file of prompts, half a GiB."""
 
+STDIN = Path("/dev/stdin")
+"""The path that stands for standard input, as ``-`` does."""
+
 Found = Iterator[tuple[str, Any]]
 """Lines, values of JSON or rows of a table, each with its place for messages."""
 
@@ -29,7 +33,8 @@ def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = No
         path: ``.jsonl``, ``.ndjson`` and ``.jsonlines`` have an object or a string per line;
             ``.json`` has a list of them, or one per line; ``.csv`` and ``.tsv`` have a header; in
             ``.txt``, ``.text``, ``.md`` and a file without a suffix, such as a pipe, each line that
-            is not blank is a prompt.
+            is not blank is a prompt. ``-`` is standard input: JSON lines if the first line is an
+            object, and otherwise a prompt in each line that is not blank.
         field: The field or column that holds the prompt.
         limit: Read only this many prompts, from the start.
 
@@ -37,11 +42,36 @@ def read_prompts(path: str | Path, field: str = "prompt", limit: int | None = No
         ConfigError: The file is missing, malformed (with the line number), too large, of another
             kind, or has no prompts.
     """
-    found = (
-        (where, _prompt_in(value, where, field))
-        for where, value in read_records(path, "prompts", [field])
-    )
-    return checked_prompts(itertools.islice(found, limit), str(path))
+    if Path(path) in (STDIN, Path("-")):
+        source = "standard input"
+        records = records_in(standard_input(), source, [field])
+    else:
+        source = str(path)
+        records = read_records(path, "prompts", [field])
+    found = ((where, _prompt_in(value, where, field)) for where, value in records)
+    return checked_prompts(itertools.islice(found, limit), source)
+
+
+def standard_input() -> str:
+    """Read all of standard input as UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigError: There is none, or it is too large or not UTF-8.
+    """
+    if sys.stdin is None:
+        raise ConfigError("there is no standard input; give a file instead of '-'")
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ConfigError(
+            f"standard input has more than {MOST_BYTES:,} bytes, the most that is read; give less"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"standard input:{line}: not UTF-8: {error.reason}; send it as UTF-8"
+        ) from error
 
 
 def read_records(path: str | Path, what: str, fields: Sequence[str]) -> Found:

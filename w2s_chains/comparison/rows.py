@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
 from w2s_chains.core.configs import Checked
 from w2s_chains.core.sampling import Seed
-from w2s_chains.errors import ConfigError, W2SError
+from w2s_chains.errors import ConfigError, W2SError, shown
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -215,51 +217,6 @@ def latest(rows: Iterable[Row]) -> dict[Key, Row]:
     return {row.key: row for row in rows}
 
 
-COSTS = {
-    "read_tokens": "rows read",
-    "rounds": "rounds",
-    "proposed_tokens": "candidate tokens",
-    "guide_tokens": "guide tokens",
-    "guide_flops_ratio": "guide FLOPs",
-}
-"""The fields of a row that tell what its answer has cost, and their names for people."""
-
-
-def about_costs(told: bool) -> str:
-    """Say what the columns of costs mean; ``told`` is that of ``costs``."""
-    if told:
-        return (
-            "Costs are per answer, in all branches: rows that the large model reads to grow its "
-            "texts, rounds that wait for one another, rows that both guides read, and the guides' "
-            "FLOPs relative to the large model's, both estimated."
-        )
-    return (
-        "Candidate tokens are sampled per answer, in all branches; they are no cost, but these "
-        "rows of an older version do not tell what was read. Guide tokens count every candidate in "
-        "full."
-    )
-
-
-def costs(rows: Sequence[Row], name: str, told: bool) -> list[float]:
-    """Return the costs of answers; none unless all of them have it, so that no mean is of some.
-
-    Args:
-        rows: The answers of one config.
-        name: A field of ``COSTS``.
-        told: Whether any row of the comparison tells ``read_tokens``. If so, those of older
-            versions have no guide tokens either, since they counted them in another way.
-    """
-    found: list[float] = []
-    for row in rows:
-        count: float | None = getattr(row, name)
-        if row.read_tokens is None and told and name != "proposed_tokens":
-            count = None
-        if count is None:
-            return []
-        found.append(count)
-    return found
-
-
 def group_judgements(judgements: Iterable[Judgement]) -> Mapping[Key, list[Judgement]]:
     """Return the judgements of each answer."""
     grouped: dict[Key, list[Judgement]] = {}
@@ -278,7 +235,7 @@ def in_order(rows: Iterable[Row], configs: Iterable[str]) -> list[Row]:
     return sorted(rows, key=order)
 
 
-def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:
+def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> list[Path]:
     """Write the answers as ``alpaca_eval`` reads them: one JSON file per config and seed.
 
     Prompts without an answer are left out, so that nobody mistakes an error for an answer.
@@ -286,6 +243,9 @@ def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:
     Args:
         folder: The folder to write to; made if necessary.
         rows: Rows of any configs and seeds.
+
+    Returns:
+        The files.
     """
     files: dict[tuple[str, int], list[dict[str, str]]] = {}
     for row in rows:
@@ -293,8 +253,30 @@ def write_alpaca_eval(folder: Path, rows: Iterable[Row]) -> None:
             files.setdefault((row.config, row.seed), []).append(
                 {"instruction": row.prompt, "output": row.text, "generator": row.config}
             )
+    paths: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     for (config, seed), outputs in files.items():
         name = re.sub(r"[^\w.+-]+", "-", config).strip("-")
         data = json.dumps(outputs, ensure_ascii=False, indent=2) + "\n"
-        write_file(folder / f"{name}-seed{seed}.json", data.encode())
+        paths.append(folder / f"{name}-seed{seed}.json")
+        write_file(paths[-1], data.encode())
+    return paths
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Make the folder, and lock it against other comparisons."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except W2SError:
+        raise
+    except Timeout as error:
+        raise ConfigError(
+            f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"cannot write {shown(str(folder))}: {error}") from error

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
-
-from w2s_chains.comparison.answers import answer, judge, unjudged
+from w2s_chains.comparison.answers import answer, judge, judged_at_once, unjudged
 from w2s_chains.comparison.checks import Models, check_plots, check_study
 from w2s_chains.comparison.plan import remember
+from w2s_chains.comparison.report.samples import markdown_answers, print_answers
+from w2s_chains.comparison.report.summary import Summary, summarize
 from w2s_chains.comparison.rows import (
     JsonLines,
     Judgement,
     Key,
     Row,
-    cannot_write,
+    alone_in,
     group_judgements,
     in_order,
     latest,
@@ -29,11 +28,14 @@ from w2s_chains.comparison.rows import (
     write_file,
 )
 from w2s_chains.comparison.study import Entry, Study, make_study
-from w2s_chains.comparison.summary import Summary, summarize
+from w2s_chains.comparison.traces import TraceFiles, markdown_links
 from w2s_chains.core.events import Event, Progressed
 from w2s_chains.errors import ConfigError, shown
+from w2s_chains.langchain.generation import bar_of
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Repetition
+
+logger = logging.getLogger(__name__)
 
 ROWS, JUDGED, PLAN = "rows.jsonl", "judged.jsonl", "plan.yaml"
 
@@ -46,11 +48,22 @@ class Comparison:
         rows: One per answer, ordered by config, seed and prompt.
         summary: The table.
         folder: The folder with all files.
+        files: The files that were written for people to read, by this call.
     """
 
     rows: tuple[Row, ...]
     summary: Summary
     folder: Path
+    files: tuple[Path, ...] = ()
+
+    def print(self) -> None:
+        """Show the table, what its columns mean, and a few answers in the terminal."""
+        self.summary.print()
+        print_answers(self.rows, self.summary)
+
+    def markdown(self) -> str:
+        """Return what ``print`` shows as Markdown, with longer answers."""
+        return f"{self.summary.markdown()}\n{markdown_answers(self.rows, self.summary)}"
 
 
 def compare(
@@ -67,6 +80,7 @@ def compare(
     batch_size: int = 256,
     plots: bool = True,
     alpaca_eval: bool = False,
+    traces: int = 0,
     progress: bool = False,
 ) -> Comparison:
     """Answer the same prompts with every config and judge the answers with the same rewards.
@@ -78,7 +92,8 @@ def compare(
     Args:
         configs: A study, or its YAML file; or configs by name (file, mapping or ``W2SLLM``); or
             config files.
-        prompts: A file (JSON, JSON lines, CSV or text), or the prompts themselves.
+        prompts: A file (JSON, JSON lines, CSV or text), ``-`` for standard input, or the prompts
+            themselves.
         out: The folder for rows, table and plots.
         strategies: Strategies to compare on one config.
         rewards: The judges: type names, mappings with a ``type``, ``Reward`` objects, or functions
@@ -91,6 +106,8 @@ def compare(
             prompts, where a beam has W*K branches; it is written when all of it is finished.
         plots: Draw plots; needs matplotlib.
         alpaca_eval: Also write the JSON files that ``alpaca_eval`` reads.
+        traces: Show the searches behind the answers to so many of the first prompts, as pages with
+            all configs side by side. Their searches run once more, with the first seed.
         progress: Show a progress bar.
 
     Returns:
@@ -111,29 +128,42 @@ def compare(
     )
     texts = study.read_prompts()
     baseline = _baseline(study, baseline)
-    if isinstance(batch_size, bool) or not isinstance(cast("object", batch_size), Integral):
-        raise ConfigError(f"batch_size is {shown(batch_size)}; it must be a whole number")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    for name, value, least in (("batch_size", batch_size, 1), ("traces", traces, 0)):
+        if isinstance(value, bool) or not isinstance(cast("object", value), Integral):
+            raise ConfigError(f"{name} is {shown(value)}; it must be a whole number")
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
     check_plots(plots)
     check_study(study, texts[0])
     folder = Path(out)
-    with _alone_in(folder):
+    with alone_in(folder):
+        trace_files = TraceFiles(folder, texts, traces)
         run = _Run(study, texts, folder, progress)
-        run.answer_all(batch_size)
+        run.answer_all(batch_size, trace_files)
         run.judge_all()
-        rows = run.finish()
-        columns = [reward.column for reward in study.rewards]
-        summary = summarize(rows, list(study.configs), columns, baseline)
-        write_file(folder / "summary.md", summary.markdown().encode())
-        write_file(folder / "summary.csv", summary.csv().encode())
+        found = Comparison(
+            rows=tuple(rows := run.finish()),
+            summary=summarize_study(study, rows, baseline),
+            folder=folder,
+        )
+        files = [folder / name for name in (ROWS, "summary.md", "summary.csv")]
+        pages = trace_files.pages(list(study.configs))
+        write_file(files[1], f"{found.markdown()}{markdown_links(pages, folder)}".encode())
+        write_file(files[2], found.summary.csv().encode())
+        files += pages
         if alpaca_eval:
-            write_alpaca_eval(folder / "alpaca_eval", rows)
+            files += write_alpaca_eval(folder / "alpaca_eval", rows)
         if plots:
-            from w2s_chains.comparison.plots import draw_all
+            from w2s_chains.comparison.report.plots import draw_all
 
-            draw_all(rows, summary, folder)
-    return Comparison(rows=tuple(rows), summary=summary, folder=folder)
+            files += draw_all(rows, found.summary, folder)
+    return replace(found, files=tuple(files))
+
+
+def summarize_study(study: Study, rows: Sequence[Row], baseline: str) -> Summary:
+    """Make the table of a study's rows, with the meanings of its rewards."""
+    meanings = {reward.column: reward.meaning for reward in study.rewards}
+    return summarize(rows, list(study.configs), list(meanings), baseline, meanings)
 
 
 def _baseline(study: Study, baseline: str | None) -> str:
@@ -144,23 +174,6 @@ def _baseline(study: Study, baseline: str | None) -> str:
             f"no config is called {shown(baseline)}; the configs are {', '.join(study.configs)}"
         )
     return baseline
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Generator[None]:
-    """Make the folder, and lock it against other comparisons."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", blocking=False):
-            yield
-    except Timeout as error:
-        raise ConfigError(
-            f"another comparison is running in {str(folder)!r}; wait for it, or use another folder"
-        ) from error
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    except ValueError as error:  # a path with a null character
-        raise ConfigError(f"cannot write {shown(str(folder))}: {error}") from error
 
 
 class _Run:
@@ -184,8 +197,9 @@ class _Run:
             now = prompts[index] if index < len(prompts) else row.prompt
             if name in study.configs and row.prompt != now:
                 raise ConfigError(
-                    f"{self.row_file.path} has prompt {row.prompt!r} at place {index}, but now "
-                    f"that is {now!r}; use another folder"
+                    f"{self.row_file.path} has prompt {shown(row.prompt)} at place {index}, but "
+                    f"now that is {shown(now)}; give the same prompts in the same order, or use "
+                    "another folder"
                 )
 
     def _planned(self, name: str) -> list[Key]:
@@ -202,12 +216,18 @@ class _Run:
         """Return the finished rows of this comparison, in order."""
         return [self.rows[key] for name in self.study.configs for key in self._planned(name)]
 
-    def answer_all(self, batch_size: int) -> None:
-        """Answer all prompts that have no answer yet, config by config."""
+    def answer_all(self, batch_size: int, traces: TraceFiles) -> None:
+        """Answer all prompts that have no answer yet, and trace searches, config by config."""
         models = Models()
         missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
-        with _bar(_cost(self.study, missing), "answers", self.progress) as bar:
-            for name, keys in missing.items():
+        self._tell(sum(map(len, missing.values())))
+        total = _cost(self.study, missing)
+        with bar_of(total, "answers", "tokens", self.progress) as bar:
+            for name in self.study.configs:
+                keys = missing.get(name, [])
+                untraced = traces.missing(name)
+                if not keys and not untraced:
+                    continue
                 bar.set_description(name)
                 llm = models.llm(self.study.configs[name])
                 listen = _listener(bar, llm.strategy.branches)
@@ -220,15 +240,35 @@ class _Run:
                         {key.place: self.prompts[key.place] for key in batch},
                         listen,
                     )
+                    rows = judged_at_once(self.rewards, rows)
                     self.row_file.append(rows)
                     self.rows |= latest(rows)
+                seed = self.study.seeds_of(name)[0]
+                for place in untraced:
+                    if self.rows[Key(name, seed, place)].text is not None:
+                        traces.add(llm, name, place, seed)
                 del llm  # before the next config loads its models: there may be no room for both
         models.clear()
+
+    def _tell(self, missing: int) -> None:
+        """Log what is there already, if a run goes on."""
+        planned = [key for name in self.study.configs for key in self._planned(name)]
+        there = len(planned) - missing
+        failed = sum(key in self.rows and self.rows[key].text is None for key in planned)
+        again = f", {failed} of them again, since they had failed" if failed else ""
+        if there and not missing:
+            logger.info("all %d answers are there already", there)
+        elif there or failed:
+            logger.info(
+                "%d of %d answers are there already; answering %d%s",
+                there, len(planned), missing, again,
+            )  # fmt: skip
 
     def judge_all(self) -> None:
         """Judge all answers that have no reward yet, reward by reward."""
         work = [(reward, unjudged(reward, self._answers())) for reward in self.rewards]
-        with _bar(sum(len(rows) for _, rows in work), "rewards", self.progress) as bar:
+        total = sum(len(rows) for _, rows in work)
+        with bar_of(total, "rewards", "answers", self.progress) as bar:
             for reward, rows in work:
                 bar.set_description(reward.column)
                 for start in range(0, len(rows), _JUDGED_TOGETHER):
@@ -288,7 +328,3 @@ def _listener(bar: Any, branches: int) -> Callable[[Event], None]:
             bar.update(event.tokens * branches)
 
     return listen
-
-
-def _bar(total: int, name: str, shown: bool) -> Any:
-    return tqdm(total=total, desc=name, unit="", unit_scale=True, disable=not shown or not total)

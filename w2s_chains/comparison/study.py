@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from w2s_chains.comparison.prompts import checked_prompts, read_prompts
-from w2s_chains.comparison.summary import ALWAYS
+from w2s_chains.comparison.prompts import STDIN, checked_prompts, read_prompts
+from w2s_chains.comparison.report.columns import ALWAYS
 from w2s_chains.config.files import load_config
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.core.configs import Config, config_errors
@@ -180,7 +180,7 @@ def make_study(
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(prompts := given.get("prompts"), str | Path):
-        given["prompts"] = Path(prompts).absolute()
+        given["prompts"] = STDIN if str(prompts) == "-" else Path(prompts).absolute()
     if "rewards" in given:
         own = {"rewards": given["rewards"]}
         with config_errors(_Rewards, own, "comparison"):

@@ -71,10 +71,14 @@ class RemoteGuide(Guide):
         self.spec = spec
         self._server = Server(spec, api_key)
         self._prompts: WeakKeyDictionary[Hypothesis, list[str]] = WeakKeyDictionary()
-        self._found = Findings(self._probe, self._is_still)
+        self._found = Findings(self._measured, self._is_still)
 
     def __repr__(self) -> str:
         return f"RemoteGuide({self._server.name})"
+
+    def probe(self) -> None:
+        """Test the server now rather than before its first use; raises like ``loglikelihood``."""
+        wait_for(self._found.get)
 
     def loglikelihood(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """Return log p(response | prompt) of each hypothesis, in nats.
@@ -166,7 +170,7 @@ class RemoteGuide(Guide):
             abs(a - b) < _CLOSE for a, b in zip(now, before, strict=True)
         )
 
-    async def _probe(self) -> list[float]:
+    async def _measured(self) -> list[float]:
         """Have the server score texts that it has sampled; return the logprobs of ``_PROBE``.
 
         Both must agree. This detects servers that ignore parameters, and servers that are off by

@@ -103,7 +103,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         [answers] = by_prompt(found, self.n)
         generations: list[ChatGeneration] = []
         for answer in answers:
-            thought, text, calls = self.reader(prompt).whole(answer.text)
+            thought, text, calls = self.answer_reader(prompt).whole(answer.text)
             message = AIMessage(
                 content=text,
                 additional_kwargs=thoughts_of(thought),
@@ -279,7 +279,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         model = self._overridden(stop, kwargs)
         runs = current_runs()[:1] if run_manager is None else [run_manager]
         with model._searches([prompt := model._prompt(messages)], runs, text=True) as search:
-            reader = model.reader(prompt)
+            reader = model.answer_reader(prompt)
             for _, event in search:
                 yield from model._chunks(event, reader)
 
@@ -293,7 +293,7 @@ class ChatW2S(ToolCalling, BaseChatModel):
         model = self._overridden(stop, kwargs)
         runs = current_runs()[:1] if run_manager is None else [run_manager]
         with model._searches([prompt := model._prompt(messages)], runs, text=True) as search:
-            reader = model.reader(prompt)
+            reader = model.answer_reader(prompt)
             async for _, event in search:
                 for chunk in model._chunks(event, reader):
                     yield chunk

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_chains.config.files import load_config
+from w2s_chains.config.sections import W2SConfig
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.llms import W2SLLM
 
@@ -25,3 +26,9 @@ def load(config: str | Path | Mapping[str, Any], **fields: Any) -> W2SLLM | Chat
     """
     kind = ChatW2S if load_config(config).type == "chat" else W2SLLM
     return kind.from_config(config, **fields)
+
+
+def built(config: W2SConfig, **fields: Any) -> W2SLLM | ChatW2S:
+    """Build the model of a config that was read; ``fields`` and errors are those of ``load``."""
+    kind = ChatW2S if config.type == "chat" else W2SLLM
+    return kind(**{**config.fields(), **config.unscored(fields), **fields})

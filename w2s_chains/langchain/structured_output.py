@@ -252,7 +252,7 @@ class ToolCalling(GuidedModel):
         chat = getattr(Proposer.of(self.proposer).tokenizer, "chat", None)
         return getattr(chat, "thoughts", None) is not None
 
-    def reader(self, prompt: Prompt) -> AnswerReader:
+    def answer_reader(self, prompt: Prompt) -> AnswerReader:
         """Return what tells thoughts, text and calls of one answer to ``prompt`` apart."""
         formed = response_schema(self.response_format) is not None
         free = self.constraint is None and not formed and self.tool_choice in ("auto", "none")

@@ -132,8 +132,19 @@ class Traceable:
         model = self._overridden(overrides.pop("stop", None), overrides)
         if model.n != 1:
             raise ConfigError(f"a trace shows one search, but n is {model.n}; set n=1")
-        [job] = model.jobs([model._prompt_of(model._convert_input(input))])
+        [job] = model._jobs_of(input)
         return TracedSearch(model.engine, job, model.model_name)
+
+    def committed(self, input: LanguageModelInput, **overrides: Any) -> EventStream:
+        """Return the searches of all ``n`` answers, which yield text as it is committed.
+
+        Use it like ``traced``; it raises like ``invoke``.
+        """
+        model = self._overridden(overrides.pop("stop", None), overrides)
+        return EventStream(model.engine, model._jobs_of(input), (Committed,))
+
+    def _jobs_of(self, input: LanguageModelInput) -> list[Job]:
+        return self.jobs([self._prompt_of(self._convert_input(input))])
 
 
 class ChunkRuns:

@@ -155,12 +155,14 @@ class LangChainProposer(Proposer):
                     f"model itself, or name the argument of its calls: arguments={{{name!r}: ...}}"
                 )
 
+    def check_request(self, request: Expand) -> None:
+        """Raise ConfigError if this model cannot answer a request, before it is called."""
+        if (error := self._refusal(_as_whole(request))) is not None:
+            raise error
+
     def propose(self, requests: Sequence[Expand]) -> list[list[Hypothesis] | Exception]:
         """Continue hypotheses; the result of a failed request is its error."""
-        requests = [
-            replace(request, chunk_tokens=None) if request.may_be_whole else request
-            for request in requests
-        ]
+        requests = list(map(_as_whole, requests))
         refused = [self._refusal(request) for request in requests]
         calls = [
             [] if error else self._start(request)
@@ -297,6 +299,11 @@ class LangChainProposer(Proposer):
         if isinstance(message, AIMessage):
             told |= {**message.response_metadata, **(message.usage_metadata or {})}
         return answer.text, told
+
+
+def _as_whole(request: Expand) -> Expand:
+    """Return a request for a whole answer, where chunks only serve streaming."""
+    return replace(request, chunk_tokens=None) if request.may_be_whole else request
 
 
 def _count(told: Mapping[str, Any], names: Sequence[str]) -> int | None:

@@ -143,6 +143,15 @@ class OpenAIProposer(Proposer):
         """
         return wait_for(self._found.get)
 
+    def check_request(self, request: Expand) -> None:
+        """Refuse a request that this server cannot answer, before it is sent.
+
+        Raises:
+            ServerError: The server does not answer.
+            ConfigError: It cannot do what the request needs.
+        """
+        self._accepted(request, self.capabilities)
+
     def check(self, prompt: Prompt, sampling: SamplingParams) -> None:
         """Raise PromptError if the tokenizer or its chat template cannot read the prompt."""
         if self.tokenizer is not None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import AfterValidator, Field, ValidationInfo, create_model
 
@@ -39,10 +39,18 @@ class Reward(Plugin, AnswerTemplate, ABC):
 
     name: str = Field(default="", pattern=r"^[\w.+-]*$")
 
+    quick: ClassVar[bool] = False
+    """Whether it needs no memory for a model: then answers are judged as they come."""
+
     @property
     def column(self) -> str:
         """The reward's column in rows and tables."""
         return self.name or str(self.type)
+
+    @property
+    def meaning(self) -> str:
+        """What a value means, for the legend of tables: its unit, and which way is better."""
+        return "a mean over answers; higher is better"
 
     @property
     def fills(self) -> str:

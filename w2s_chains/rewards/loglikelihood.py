@@ -27,6 +27,10 @@ class Loglikelihood(Reward):
     def fills(self) -> str:
         return "" if self.model else "loglikelihood"
 
+    @property
+    def meaning(self) -> str:
+        return "of the answer under the reward's model, in nats per token; higher is likelier"
+
     def check(self) -> None:
         if self.model is not None:
             preview(self.model)

@@ -44,6 +44,10 @@ class SequenceClassifier(ModelReward, LogOdds):
 
     type: Literal["classifier"] = "classifier"
 
+    @property
+    def meaning(self) -> str:
+        return "log-odds in nats, or a reward model's own output; higher is better"
+
     def check(self) -> None:
         self.labels(preview_judge(self))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from w2s_chains.errors import ConfigError
 from w2s_chains.rewards.base import Reward
@@ -15,6 +15,11 @@ class Length(Reward):
     """Number of words; many rewards grow with it."""
 
     type: Literal["length"] = "length"
+    quick: ClassVar[bool] = True
+
+    @property
+    def meaning(self) -> str:
+        return "words; neither more nor fewer is better"
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         return [float(len(text.split())) for text in self.texts(prompts, answers)]
@@ -24,6 +29,11 @@ class Repetition(Reward):
     """1 - distinct / all words; it rises when a search over-optimises. 0 for an empty text."""
 
     type: Literal["repetition"] = "repetition"
+    quick: ClassVar[bool] = True
+
+    @property
+    def meaning(self) -> str:
+        return "1 - distinct / all words, from 0 to 1; lower is better"
 
     @property
     def fills(self) -> str:
@@ -38,6 +48,11 @@ class Vader(Reward):
     """Sentiment from -1 to 1 by a lexicon (Hutto & Gilbert, 2014): no training data, no model."""
 
     type: Literal["vader"] = "vader"
+    quick: ClassVar[bool] = True
+
+    @property
+    def meaning(self) -> str:
+        return "sentiment by a lexicon, from -1 to 1; higher is better"
 
     def check(self) -> None:
         require("vaderSentiment", self)

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -31,12 +31,17 @@ class TextClassifier(Reward):
     """
 
     type: Literal["text_classifier"] = "text_classifier"
+    quick: ClassVar[bool] = True
     data: FileBeside
     text: str = "text"
     label: str = "label"
     positive: str = "1"
     ngrams: int = Field(default=2, ge=1, le=100)
     c: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def meaning(self) -> str:
+        return f"log-odds of the label {self.positive!r}, in nats; higher is better"
 
     def check(self) -> None:
         require("sklearn", self)

@@ -38,6 +38,10 @@ class ValueHead(ModelReward):
         return self
 
     @property
+    def meaning(self) -> str:
+        return "the reward model's own output; higher is better"
+
+    @property
     def weights(self) -> ValueHeadWeights:
         """The names of the head's and the decoder's weights."""
         return ValueHeadWeights(head=self.head, body=self.body)

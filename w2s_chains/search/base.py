@@ -93,6 +93,11 @@ class SearchStrategy(Plugin, ABC):
         """Number of partial answers grown at once: the cost relative to one sample."""
         return 1
 
+    @property
+    def commits_late(self) -> bool:
+        """Whether text is often committed long after it was found, such as at the end."""
+        return self.branches > 1
+
     @abstractmethod
     def search(self, root: Hypothesis) -> Search:
         """Search for the best answer below ``root``, an empty hypothesis.

@@ -81,7 +81,7 @@ class Call:
                 chat.check_form()
             prompt = chat.as_prompt([turn.message for turn in asked.messages])
             jobs = chat.jobs([prompt])
-            readers = [chat.reader(prompt) for _ in jobs]
+            readers = [chat.answer_reader(prompt) for _ in jobs]
             formed = response_schema(chat.response_format) is not None
             reply = ChatReply(asked.model, chat.n, asked.tells_usage, readers, formed)
             return cls(model=chat, jobs=jobs, reply=reply, stream=stream, trace=trace)

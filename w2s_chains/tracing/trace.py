@@ -112,6 +112,7 @@ class Trace(Checked):
         version: The version of the schema.
         prompt: The prompt: a text, or the messages of a conversation (``role``, ``content``).
         model: The name of the large model.
+        name: What to call this search where several are shown; by default its strategy's name.
         strategy: The strategy with all its fields.
         sampling: How the large model sampled.
         seed: The seed of the search.
@@ -126,6 +127,7 @@ class Trace(Checked):
     version: Literal[1] = 1
     prompt: str | tuple[dict[str, str], ...]
     model: str = ""
+    name: str | None = None
     strategy: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0

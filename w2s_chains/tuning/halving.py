@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from w2s_chains.comparison.summary import Difference
+from w2s_chains.comparison.report.paired import Difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from w2s_chains.comparison import Comparison
+from w2s_chains.comparison.report.paired import Difference
 from w2s_chains.comparison.rows import write_file
-from w2s_chains.comparison.summary import Difference
 from w2s_chains.config.files import write_config
 from w2s_chains.config.sections import W2SConfig
 from w2s_chains.tuning.halving import Standing, front
@@ -81,7 +81,7 @@ def write(tuning: Tuning, plots: bool) -> None:
     write_file(path, f"{why}\n{path.read_text('utf-8')}".encode())
     write_file(tuning.folder / "tuning.md", markdown(tuning).encode())
     if plots:
-        from w2s_chains.comparison.plots import save
+        from w2s_chains.comparison.report.plots import save
 
         save(front_figure(tuning), tuning.folder / "front.png")
 
@@ -127,7 +127,7 @@ def front_figure(tuning: Tuning) -> Figure:
     """Draw all candidates, the front of those that were tried, and the confirmed ones."""
     from matplotlib.figure import Figure
 
-    from w2s_chains.comparison.plots import COLOURS, cost_axis, label_on_the_right, tidy
+    from w2s_chains.comparison.report.plots import COLOURS, cost_axis, label_on_the_right, tidy
 
     figure = Figure(figsize=(8, max(4.0, 0.3 * len(tuning.tried))), layout="constrained")
     axes = cast(Any, figure.subplots())

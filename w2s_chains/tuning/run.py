@@ -254,7 +254,7 @@ class _Run:
         standings: list[Standing] = []
         for name, own in rows.items():
             seconds = _seconds(own)
-            costs = {"seconds": seconds, **lines[name].costs}
+            costs = {**lines[name].costs, "seconds": seconds}
             standings.append(
                 Standing(
                     name=name,

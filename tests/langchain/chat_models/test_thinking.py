@@ -90,7 +90,7 @@ def test_thoughts_that_the_prompt_has_begun() -> None:
 def test_calls_come_after_thoughts() -> None:
     call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
     tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
-    reader = chat("").model_copy(update={"tools": [tool]}).reader(Prompt(text="x"))
+    reader = chat("").model_copy(update={"tools": [tool]}).answer_reader(Prompt(text="x"))
     thought, said, calls = reader.whole(f"<think>{call}</think>Well.\n{call}")
     assert (thought, said, [one["name"] for one in calls]) == (call, "Well.", ["f"])
 
@@ -98,8 +98,10 @@ def test_calls_come_after_thoughts() -> None:
 def test_what_must_be_json_has_no_thoughts() -> None:
     model = chat("", form=ThoughtFormat(begun=True))
     formed = model.model_copy(update={"response_format": {"type": "json_object"}})
-    assert formed.reader(Prompt(text="x")).whole('{"a": 1}') == ("", '{"a": 1}', [])
-    assert model.reader(Prompt(text="x")).whole('{"a": 1}') == ('{"a": 1}', "", []), "control"
+    assert formed.answer_reader(Prompt(text="x")).whole('{"a": 1}') == ("", '{"a": 1}', [])
+    assert model.answer_reader(Prompt(text="x")).whole('{"a": 1}') == ('{"a": 1}', "", []), (
+        "control"
+    )
 
 
 @pytest.mark.parametrize(

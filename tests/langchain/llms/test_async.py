@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -137,7 +138,10 @@ async def test_callbacks_may_be_an_empty_list(llm: W2SLLM) -> None:
     assert "".join([p async for p in llm.astream(PROMPT, {"callbacks": []})]) == answer
 
 
-async def test_a_progress_bar_on_request(llm: W2SLLM, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_progress_bar_on_request(
+    llm: W2SLLM, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     one, three = llm.max_tokens, 3 * llm.max_tokens
     await llm.abatch(PROMPTS[:3], progress=True)
     assert f" {three}/{three} " in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,8 +113,11 @@ def test_errors_reach_the_callbacks(llm: W2SLLM) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"return_exceptions": True}])
 def test_a_progress_bar_on_request(
-    llm: W2SLLM, options: Any, capfd: pytest.CaptureFixture[str]
+    llm: W2SLLM, options: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    llm.batch(PROMPTS[:3], progress=True, **options)
+    assert capfd.readouterr().err == ""  # which is no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     llm.batch(PROMPTS[:3], **options)
     assert capfd.readouterr().err == ""
     llm.batch(PROMPTS[:3], progress=True, **options)
@@ -121,6 +125,7 @@ def test_a_progress_bar_on_request(
     one, three = llm.max_tokens, 3 * llm.max_tokens
     assert f" {three}/{three} " in shown
     assert "chunk_beam" in shown
+    assert " tokens/s]" in shown
     assert f" {one}/{one} " not in shown
     llm.model_copy(update={"progress": True}).batch(PROMPTS[:2], **options)
     assert f" {2 * one}/{2 * one} " in capfd.readouterr().err

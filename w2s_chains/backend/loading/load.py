@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -15,8 +20,8 @@ from w2s_chains.backend.chat.prompt_template import PromptTemplate
 from w2s_chains.backend.lm.adapters import check_adapter
 from w2s_chains.backend.lm.attention import check_pads
 from w2s_chains.backend.lm.causal_lm import CausalLM
-from w2s_chains.backend.lm.planes import find_windows
-from w2s_chains.backend.lm.positions import text_config
+from w2s_chains.backend.lm.planes import find_layers, find_windows
+from w2s_chains.backend.lm.positions import check_border, longest_text, rope_border, text_config
 from w2s_chains.backend.loading.config import Model, no_graphs_of_adapters
 from w2s_chains.backend.loading.locate import (
     check_complete,
@@ -27,6 +32,8 @@ from w2s_chains.backend.loading.locate import (
 from w2s_chains.backend.loading.placement import (
     check_quantization,
     device_of,
+    devices_of,
+    dtype_of,
     options_of,
     quantization_of,
 )
@@ -34,7 +41,8 @@ from w2s_chains.backend.loading.safety import check_safe
 from w2s_chains.backend.loading.text_part import auto_class, text_part, weights_of
 from w2s_chains.backend.text.generation import end_ids, suppressed_by
 from w2s_chains.backend.text.tokenizer import Tokenizer
-from w2s_chains.errors import ConfigError, did_you_mean
+from w2s_chains.core.prompts import Prompt
+from w2s_chains.errors import ConfigError, UnsupportedModelError, did_you_mean
 
 
 def load(spec: Model) -> tuple[CausalLM, Tokenizer]:
@@ -121,6 +129,99 @@ def preview(spec: Model) -> tuple[PreTrainedConfig, Tokenizer]:
     return config, Tokenizer(
         tokenizer, spec.prompt_template(), end_ids(generation), suppressed_by(generation)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        name: The model's name.
+        tokenizer: Its tokenizer and prompt template.
+        devices: Where its weights will lie.
+        dtype: The dtype of its weights.
+        parameters: Their number.
+        weight_bytes: Their size in memory; None if that depends on how they are quantised.
+        bytes_per_token: Keys and values of one token; None if only the weights can tell.
+        bytes_per_branch: Recurrent states of one partial answer; 0 for most models.
+        max_positions: Longest text in tokens; None if the config does not say.
+        border: Longer texts are read in another way; see ``rope_border``.
+        token_budget: Most columns of one batch.
+        fetched: Whether weights are on this machine.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    devices: tuple[str, ...]
+    dtype: str
+    parameters: int
+    weight_bytes: int | None
+    bytes_per_token: int | None
+    bytes_per_branch: int
+    max_positions: int | None
+    border: int | None
+    token_budget: int
+    fetched: bool
+
+    def check_length(self, prompt: Prompt, more: int, role: str) -> None:
+        """Check that the prompt and ``more`` tokens can be read, like a loaded model.
+
+        Raises:
+            PromptError: They cannot.
+        """
+        self.tokenizer.check_fits(prompt, more, self.max_positions, role)
+        count = len(self.tokenizer.prompt_ids(prompt))
+        check_border(self.name, self.border, count, count + more)
+
+
+def outline(spec: Model) -> Outline:
+    """Find out what can be known of a model without its weights; raises like ``preview``.
+
+    A model without memory ("meta") is made of its config, and reads one token.
+    """
+    config, text = preview(spec)
+    devices = devices_of(spec)
+    source, files = locate(spec.model, spec.revision)
+    dtype = dtype_of(spec, devices[0], config)
+    with clear_errors_of(spec.model), torch.device("meta"):
+        model = auto_class(spec.model, config).from_config(config, dtype=dtype)
+        parameters = list(model.parameters())
+    takes = inspect.signature(model.forward).parameters
+    per_token, per_branch = None, 0
+    try:
+        planes, layers = find_layers(
+            model.eval(), "cache" if "cache" in takes else "past_key_values", torch.device("meta")
+        )
+        per_token = sum(plane.bytes_per_token for plane in planes)
+        per_branch = sum(part.empty.numel() * part.empty.itemsize for part in layers.parts)
+    except UnsupportedModelError:
+        pass  # code that looks at numbers: ``load`` tries it with weights
+    size: int | None = sum(own.numel() * own.itemsize for own in parameters)
+    if quantization_of(spec, config) is not None:
+        stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+        size = None if spec.quantization_config is not None else stored or None
+    return Outline(
+        name=spec.model,
+        tokenizer=text,
+        devices=tuple(map(str, devices)),
+        dtype=str(dtype).removeprefix("torch."),
+        parameters=sum(own.numel() for own in parameters),
+        weight_bytes=size,
+        bytes_per_token=per_token,
+        bytes_per_branch=per_branch,
+        max_positions=longest_text(config),
+        border=rope_border(config),
+        token_budget=spec.token_budget,
+        fetched=_fetched(source, files),
+    )
+
+
+def _fetched(source: str, files: dict[str, Any]) -> bool:
+    if Path(source).is_dir():
+        return True
+    revision, gguf = files.get("revision"), files.get("gguf_file")
+    names = [gguf] if gguf else ["model.safetensors", "model.safetensors.index.json"]
+    return any(isinstance(try_to_load_from_cache(source, n, revision=revision), str) for n in names)
 
 
 def load_tokens(name: str, template: PromptTemplate) -> Tokenizer:

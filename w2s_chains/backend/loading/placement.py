@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import torch
 from transformers.quantizers.auto import AutoHfQuantizer
 
@@ -14,6 +16,7 @@ from w2s_chains.backend.loading.safety import check_attention
 from w2s_chains.errors import ConfigError, brief
 
 _quantizers = cast(Any, AutoHfQuantizer)  # it is only partly typed
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def device_of(spec: Placement) -> torch.device:
@@ -40,6 +43,49 @@ def device_of(spec: Placement) -> torch.device:
             "or leave it out for the GPU if there is one"
         ) from error
     return device
+
+
+def devices_of(spec: Placement) -> list[torch.device]:
+    """Return the devices of a model: with ``device_map`` all GPUs, or the CPU if there are none.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
+    if spec.device_map is None or not torch.cuda.is_available():
+        return [device_of(spec) if spec.device_map is None else torch.device("cpu")]
+    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+
+
+def free_bytes(device: torch.device | str) -> int | None:
+    """Return the memory that is free on a device; on a CPU what the container allows, too.
+
+    Returns:
+        Bytes; None for a kind of device that does not tell.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if kind != "cpu":
+        return None
+    free: int = psutil.virtual_memory().available
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat["inactive_file"]))  # a cache, given back at need
+    except (OSError, ValueError, KeyError):  # no such limit
+        return free
+
+
+def dtype_of(spec: Placement, device: torch.device, config: Any) -> torch.dtype:
+    """Return the dtype that a model's weights will have.
+
+    Raises:
+        ConfigError: The dtype is unknown.
+    """
+    found = _dtype(spec, device)
+    own: Any = getattr(config, "dtype", None)
+    return found if isinstance(found, torch.dtype) else own or torch.float32
 
 
 def has_bfloat16_units() -> bool:

@@ -59,6 +59,10 @@ class CARDS(SearchStrategy):
         return min(self.wave, self.attempts)
 
     @property
+    def commits_late(self) -> bool:
+        return False
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"until"})
 

@@ -62,6 +62,10 @@ class ChunkBeamSearch(SearchStrategy):
         return self.width * self.successors
 
     @property
+    def commits_late(self) -> bool:
+        return (self.width > 1 and self.commit_after is None) or self.chunk_tokens is None
+
+    @property
     def scores_partial(self) -> bool:
         return self.chunk_tokens is not None
 

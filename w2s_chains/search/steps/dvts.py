@@ -47,6 +47,10 @@ class DVTS(SearchStrategy):
     def branches(self) -> int:
         return self.subtrees * self.successors
 
+    @property
+    def commits_late(self) -> bool:
+        return self.subtrees > 1
+
     def kl_bound(self, rounds: int) -> float:
         if self.subtrees == 1:
             return chunk_beam(1, self.successors, rounds)

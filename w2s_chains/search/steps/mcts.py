@@ -82,6 +82,10 @@ class MCTS(SearchStrategy):
         return self.successors
 
     @property
+    def commits_late(self) -> bool:
+        return False
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"distinct"} if self.distinct else ())
 

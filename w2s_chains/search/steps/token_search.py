@@ -51,6 +51,10 @@ class TokenSearch(SearchStrategy):
         return self.candidates
 
     @property
+    def commits_late(self) -> bool:
+        return False
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"distinct"} if self.distinct else ())
 

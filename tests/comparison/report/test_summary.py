@@ -12,8 +12,8 @@ import pytest
 
 from tests.helpers.studies import rows
 from w2s_chains.comparison import Row, Summary, compare_paired, summarize
-from w2s_chains.comparison.plots import draw_pareto
-from w2s_chains.comparison.summary import bootstrap
+from w2s_chains.comparison.report.paired import LEAST, ROUGH, bootstrap
+from w2s_chains.comparison.report.plots import draw_pareto
 
 
 def test_a_difference_is_paired_by_prompt_and_seed() -> None:
@@ -69,7 +69,7 @@ def test_the_table_has_everything() -> None:
         "| loglikelihood | candidate tokens | guide tokens |"
     )
     assert first == "| a | 2.00 |  |  | 5 | 0 | 1.00 | 0.50 | -2.00 | 10 | 20 |"
-    assert second.startswith("| b\\|c | 3.00 | +1.00 [+1.00, +1.00] | 100% | 5 | 1 | 1.00 |")
+    assert second.startswith("| b\\|c | 3.00 | +1.00 [too few prompts] | 100% | 5 | 1 | 1.00 |")
     assert "bootstrap" in markdown
     parsed = list(csv.DictReader(io.StringIO(found.csv())))
     assert parsed[1]["gold_difference"] == "1"
@@ -94,9 +94,9 @@ def test_the_divergence_has_a_column_where_there_is_one() -> None:
     golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
     old = summarize([*rows("a", golds), *rows("b", golds)], ["a", "b"], ["gold"], "a")
     new = summarize([*rows("a", golds), *rows("b", golds, kl=2.5)], ["a", "b"], ["gold"], "a")
-    for text in (old.markdown(), old.csv(), old.caption):
+    for text in (old.markdown(), old.csv()):
         assert "kl" not in text.lower(), "rows of older versions have none"
-    assert "KL is to the frozen model" in new.caption
+    assert dict(new.legend)["KL"].startswith("to the frozen model")
     a, b = csv.DictReader(io.StringIO(new.csv()))
     assert (a["kl"], b["kl"]) == ("", "2.5")
     header, _, _, row = new.markdown().splitlines()[:4]
@@ -153,9 +153,88 @@ def test_old_and_new_costs_never_mix() -> None:
         wanted = ["7", "3", "20", "1.5%"] if cells["config"] == "new" else [""] * 4
         assert [*cells.values()][-4:] == wanted
     assert [line.costs["proposed_tokens"] for line in found.lines] == [10, 10, 10]
-    axes = draw_pareto([*old, *new, *partly], found, "gold").axes[0]
+    figure = draw_pareto([*old, *new, *partly], found, "gold")
+    assert figure is not None
+    axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["new"]
     assert "2 configs without" in axes.get_title(loc="left")
+
+
+def test_seconds_have_a_column_where_all_answers_were_timed() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    timed, untimed = rows("a", golds, seconds=1.25, **NEW), rows("b", golds, **NEW)
+    found = summarize([*timed, *untimed], ["a", "b"], ["gold"], "a")
+    assert [cells["seconds"] for cells in cells_of(found)] == ["1.25", ""]
+    assert [line["seconds"] for line in csv.DictReader(io.StringIO(found.csv()))] == ["1.25", ""]
+    assert "do not compare it with other runs" in dict(found.legend)["seconds"]
+    assert "seconds" not in cells_of(summarize(untimed, ["b"], ["gold"], "b"))[0]
+
+
+def test_the_legend_explains_each_column_that_is_there_and_no_other() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0, (1, 0): 1.0}
+    full = rows("a", golds, kl=1.0, seconds=0.5, **NEW)
+    failed = Row(config="b", seed=0, index=0, prompt="p0", errors={"answer": "boom"})
+    for found in (
+        summarize([*full, failed], ["a", "b"], ["gold"], "a"),
+        summarize(rows("a", golds), ["a"], ["gold"], "a"),
+        summarize(rows("a", golds), ["a"], [], "a"),
+        wide(20),
+    ):
+        titles = [name for header, _ in found.tables() for name in header[1:]]
+        explained = [name for name, _ in found.legend]
+        assert sorted(explained) == sorted(set(titles))
+        for name, meaning in found.legend:
+            told = ("is better", "cheaper", "faster", "closer", "no difference", "minus that of")
+            assert any(word in meaning for word in told)
+            assert f"* {name}: {meaning}" in found.markdown()
+
+
+def test_a_reward_says_what_it_means_even_if_it_is_called_like_a_column() -> None:
+    golds: dict[tuple[int, int], float | None] = {(0, 0): 0.0}
+    own = [row.model_copy(update={"rewards": {"rounds": 3.0}}) for row in rows("a", golds, **NEW)]
+    found = summarize(own, ["a"], ["rounds"], "a", {"rounds": "of a drink"})
+    assert [meaning for name, meaning in found.legend if name == "rounds"] == [
+        "of a drink", "steps per answer that wait for one another; lower is faster",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompts", "told"),
+    [
+        (2, "2 prompts: too few to say which config is better."),
+        (LEAST - 1, "7 prompts: too few to say"),
+        (LEAST, "8 prompts: so few that the intervals are rough"),
+        (ROUGH - 1, "19 prompts: so few"),
+        (ROUGH, "20 prompts."),
+    ],
+)
+def test_too_few_prompts_are_told_in_words(prompts: int, told: str) -> None:
+    golds: dict[tuple[int, int], float | None] = {
+        (i, s): i % 3 for i in range(prompts) for s in (0, 1)
+    }
+    found = summarize([*rows("a", golds), *rows("b", golds)], ["a", "b"], ["gold"], "a")
+    assert found.caption.startswith(told)
+    assert told in found.markdown()
+    assert ("[too few prompts]" in found.markdown()) == (prompts < LEAST)
+    alone = summarize(rows("a", golds), ["a"], ["gold"], "a")
+    assert alone.caption == f"{prompts} prompts.", "one config has no intervals"
+
+
+def test_what_counts_is_the_prompts_that_a_pair_shares() -> None:
+    golds: dict[tuple[int, int], float | None] = {(i, 0): 1.0 for i in range(30)}
+    some = rows("b", {(i, 0): 2.0 for i in range(5)})
+    found = summarize([*rows("a", golds), *some], ["a", "b"], ["gold"], "a")
+    assert found.caption.startswith("30 prompts, but only 5 that a config shares with 'a': too few")
+
+
+@pytest.mark.parametrize(("prompts", "least"), [(LEAST - 1, 0.0), (LEAST, 0.85), (ROUGH, 0.9)])
+def test_the_limits_are_where_intervals_begin_to_hold(prompts: int, least: float) -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        _, low, high = bootstrap(list(rng.normal(0.3, 1.0, prompts)))
+        covered += low <= 0.3 <= high
+    assert least <= covered / 400 <= (0.9 if prompts < LEAST else 0.96)
 
 
 def wide(rewards: int, scale: float = 10.0) -> Summary:
@@ -166,6 +245,7 @@ def wide(rewards: int, scale: float = 10.0) -> Summary:
             update={
                 "rewards": {"repetition": 0.5, **{n: (rng.random() - 0.5) * scale for n in names}},
                 "read_tokens": 2396,
+                "seconds": 12.345,
                 "rounds": 12,
                 "guide_tokens": 123_456,
                 "guide_flops_ratio": 0.123,
@@ -206,7 +286,8 @@ def test_no_number_is_ever_cut(
 def test_what_fits_stays_one_table(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     wide(2).print()
-    assert capsys.readouterr().out.count("config ") == 2  # rewards and costs
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" config ")]
+    assert len(titles) == 3  # rewards, answers, costs
 
 
 def test_a_mean_over_nothing_is_empty(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

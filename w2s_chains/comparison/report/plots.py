@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from w2s_chains.comparison.report.paired import LEAST, bootstrap, values
+from w2s_chains.comparison.report.summary import Summary
 from w2s_chains.comparison.rows import Row, write_file
-from w2s_chains.comparison.summary import Summary, bootstrap, values
 
 Axes = Any
 """Axes of matplotlib, which does not type most of its options."""
@@ -24,7 +25,10 @@ COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#9
 
 
 def draw_all(rows: Sequence[Row], summary: Summary, folder: Path) -> list[Path]:
-    """Draw ``pareto-REWARD.png`` and ``distribution-REWARD.png`` for every reward.
+    """Draw ``pareto-REWARD.png`` and ``distribution-REWARD.png`` for every reward that has values.
+
+    Returns:
+        The files that were written.
 
     Raises:
         W2SError: A file cannot be written.
@@ -32,9 +36,10 @@ def draw_all(rows: Sequence[Row], summary: Summary, folder: Path) -> list[Path]:
     files: list[Path] = []
     for reward in summary.rewards:
         for kind, draw in (("pareto", draw_pareto), ("distribution", draw_distribution)):
-            path = folder / f"{kind}-{reward}.png"
-            save(draw(rows, summary, reward), path)
-            files.append(path)
+            if (figure := draw(rows, summary, reward)) is not None:
+                path = folder / f"{kind}-{reward}.png"
+                save(figure, path)
+                files.append(path)
     return files
 
 
@@ -45,16 +50,18 @@ def save(figure: Figure, path: Path) -> None:
     write_file(path, image.getvalue())
 
 
-def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
+def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure | None:
     """Draw the mean reward against rows read per answer, with 95% intervals over prompts.
 
-    If no config tells what its proposer read, as in rows of older versions, the x-axis is candidate
-    tokens and says so; if only some do, the others are left out.
+    Too few prompts get no interval. If no config tells what its proposer read, as in rows of older
+    versions, the x-axis is candidate tokens and says so; if only some do, the others are left out.
+    Return None if there is no point to draw.
     """
-    figure = Figure(figsize=(8, max(4.0, 0.28 * len(summary.lines))), layout="constrained")
+    size = (_width(summary, 0.075), max(4.0, 0.28 * len(summary.lines)))
+    figure = Figure(figsize=size, layout="constrained")
     axes = cast(Axes, figure.subplots())
     points: list[tuple[float, float, str, str]] = []
-    left_out = 0
+    left_out, few = 0, False
     for place, line in enumerate(summary.lines):
         own = [row for row in rows if row.config == line.config]
         per_prompt = means_by_prompt(own, reward)
@@ -65,6 +72,8 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
             left_out += 1
             continue
         mean, low, high = bootstrap(per_prompt)
+        if len(per_prompt) < LEAST:
+            low, high, few = mean, mean, True
         colour = COLOURS[place % len(COLOURS)]
         axes.errorbar(
             cost,
@@ -77,26 +86,36 @@ def draw_pareto(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
             linewidth=1,
         )
         points.append((cost, mean, line.config, colour))
+    if not points:
+        return None
     cost_axis(axes)
     label_on_the_right(axes, points)
     axes.set_xlabel(_ROWS if summary.counts_rows else _CANDIDATES)
-    axes.set_ylabel(f"{reward}, mean and 95% interval")
+    interval = " (too few prompts for intervals)" if few else " and 95% interval"
+    axes.set_ylabel(f"{reward}, mean{interval}")
     without = f"; {left_out} configs without a count of rows" if left_out else ""
+    prompts = f"{summary.prompts} prompt{'s' * (summary.prompts != 1)}"
     what = "what it costs" if summary.counts_rows else "of how many candidates"
-    axes.set_title(f"{reward}: {what} ({summary.prompts} prompts{without})", loc="left")
+    axes.set_title(f"{reward}: {what} ({prompts}{without})", loc="left")
     tidy(axes)
     return figure
 
 
-def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Figure:
-    """Draw quartiles of each config's rewards, with whiskers at the 5th and 95th percentile."""
-    figure = Figure(figsize=(8, 1.2 + 0.34 * len(summary.lines)), layout="constrained")
+def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Figure | None:
+    """Draw quartiles of each config's rewards, with whiskers at the 5th and 95th percentile.
+
+    Return None if no answer has this reward.
+    """
+    size = (_width(summary, 0.1), 1.2 + 0.34 * len(summary.lines))
+    figure = Figure(figsize=size, layout="constrained")
     axes = cast(Axes, figure.subplots())
     found = [
         (line.config, own)
         for line in summary.lines
         if (own := values((row for row in rows if row.config == line.config), reward))
     ]
+    if not found:
+        return None
     boxes = axes.boxplot(
         [own for _, own in found],
         orientation="horizontal",
@@ -111,12 +130,18 @@ def draw_distribution(rows: Sequence[Row], summary: Summary, reward: str) -> Fig
     for place, box in enumerate(boxes["boxes"]):
         box.set_facecolor(COLOURS[place % len(COLOURS)])
         box.set_alpha(0.6)
-    axes.set_yticks(range(1, len(found) + 1), [name for name, _ in found])
+    axes.set_yticks(range(1, len(found) + 1), [plain(name) for name, _ in found])
     axes.invert_yaxis()
     axes.set_xlabel(reward)
     axes.set_title(f"{reward} of every answer; diamond: mean", loc="left")
     tidy(axes)
     return figure
+
+
+def _width(summary: Summary, character: float) -> float:
+    """Return the inches of a figure with room for names, of so many inches a character."""
+    longest = max((len(line.config) for line in summary.lines), default=0)
+    return max(8.0, 5.0 + character * longest)
 
 
 def means_by_prompt(rows: Sequence[Row], reward: str) -> list[float]:
@@ -148,7 +173,7 @@ def label_on_the_right(
     axes.set_ylim(min(low, heights[0] - gap), max(high, heights[-1] + gap))
     for (x, y, name, colour), height in zip(ordered, heights, strict=True):
         axes.annotate(
-            name,
+            plain(name),
             xy=(x, y),
             xytext=(1.03, height),
             textcoords=axes.get_yaxis_transform(),
@@ -165,6 +190,11 @@ def label_on_the_right(
                 "shrinkB": 0,
             },
         )
+
+
+def plain(name: str) -> str:
+    """Return a name in which no dollar begins a formula."""
+    return name.replace("$", r"\$")
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich.box import SIMPLE
-from rich.cells import cell_len
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
-from w2s_chains.comparison.rows import COSTS, Row, about_costs, costs
-
-DRAWS = 10_000
-"""Bootstrap samples of an interval."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """The difference of a config to the baseline, on the prompts and seeds that both answered.
-
-    Attributes:
-        mean: Mean of the paired differences.
-        low: Lower end of its 95% interval, by bootstrap over prompts.
-        high: Upper end.
-        win_rate: Share of the pairs in which the config is higher; ties count half.
-        prompts: Prompts that both answered.
-    """
-
-    mean: float
-    low: float
-    high: float
-    win_rate: float
-    prompts: int
+from w2s_chains.comparison.report.columns import (
+    ALWAYS,
+    COSTS,
+    MEANINGS,
+    OLD_GUIDE_TOKENS,
+    about_rewards,
+    costs,
+)
+from w2s_chains.comparison.report.escape import for_markdown
+from w2s_chains.comparison.report.paired import LEAST, ROUGH, Difference, compare_paired, values
+from w2s_chains.comparison.report.terminal import make_console, print_legend, print_table
+from w2s_chains.comparison.rows import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +57,14 @@ class Summary:
         rewards: Names of the rewards, in order.
         lines: One per config, in order.
         prompts: Number of prompts.
+        meanings: What the rewards mean, with their units and which way is better.
     """
 
     baseline: str
     rewards: tuple[str, ...]
     lines: tuple[Line, ...]
     prompts: int
+    meanings: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def _kl_column(self) -> list[str]:
@@ -102,29 +88,46 @@ class Summary:
 
     @property
     def caption(self) -> str:
-        """What the numbers mean, to be written below the table."""
-        kl = (
-            " KL is to the frozen model's own sampling, in nats per answer: an estimate for "
-            "steering, an upper bound for searches."
-        )
+        """How many prompts the table rests on, and whether they are too few for its intervals."""
+        shared = [d.prompts for line in self.lines for d in line.differences.values()]
+        few = min(shared, default=self.prompts)
+        told = f"{self.prompts} prompt{'s' * (self.prompts != 1)}"
+        if few < self.prompts:
+            told += f", but only {few} that a config shares with {self.baseline!r}"
+        if not shared or few >= ROUGH:
+            return f"{told}."
+        if few < LEAST:
+            return (
+                f"{told}: too few to say which config is better. A difference may be chance, and "
+                f"gets no interval. Use {LEAST} prompts or more, better {ROUGH} or more."
+            )
         return (
-            f"{self.prompts} prompts. In brackets: 95% interval of the paired difference to "
-            f"{self.baseline!r}, bootstrap over prompts ({DRAWS:,} draws); win: share of pairs "
-            "above it. Repetition is 1 - distinct / all words; loglikelihood is the frozen "
-            f"model's own, in nats per token. {about_costs(self.counts_rows)}"
-            + kl
-            * len(self._kl_column)
+            f"{told}: so few that the intervals are rough, and narrower than they should be. Use "
+            f"{ROUGH} prompts or more."
         )
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Each column of the table and what it means, in order, without the configs' names."""
+        own = dict(MEANINGS)
+        if not self.counts_rows:
+            own["guide tokens"] = OLD_GUIDE_TOKENS
+        others = [name for header, _ in self.tables()[bool(self.rewards) :] for name in header[1:]]
+        return [
+            *about_rewards(self.rewards, self.meanings, self.baseline),
+            *((name, own[name]) for name in others),
+        ]
+
     def tables(self) -> list[tuple[list[str], list[list[str]]]]:
-        """Return header and rows of two tables for people: the rewards, and the costs."""
-        failures = any(line.failed for line in self.lines)
-        judged, cost = ["config"], ["config", "answers", *(["failed"] if failures else [])]
+        """Return header and rows of tables for people: rewards, answers, costs."""
+        judged = ["config"]
         for name in self.rewards:
             judged += [name, "difference", "win"]
-        cost += ["guide score", "repetition", "loglikelihood", *self._kl_column]
-        cost += self._costs.values()
+        failures = ["failed"] if any(line.failed for line in self.lines) else []
+        about = ["config", "answers", *failures, "guide score", *ALWAYS, *self._kl_column]
+        cost = ["config", *self._costs.values()]
         judged_rows: list[list[str]] = []
+        about_rows: list[list[str]] = []
         cost_rows: list[list[str]] = []
         for line in self.lines:
             row = [line.config]
@@ -133,45 +136,39 @@ class Summary:
                 row += [_number(line.means[name])]
                 row += ["", ""] if difference is None else _cells(difference)
             judged_rows.append(row)
-            row = [line.config, str(line.answers), *([str(line.failed)] if failures else [])]
+            row = [line.config, str(line.answers), *(str(line.failed) for _ in failures)]
             row += [_number(line.means[c]) for c in ("guide_score", *ALWAYS)]
             row += [_number(line.means["kl"]) for _ in self._kl_column]
-            row += [_cost(name, line.costs[name]) for name in self._costs]
-            cost_rows.append(row)
-        return [(judged, judged_rows)] * bool(self.rewards) + [(cost, cost_rows)]
+            about_rows.append(row)
+            cost_rows.append([line.config, *(_cost(c, line.costs[c]) for c in self._costs)])
+        found = [(judged, judged_rows), (about, about_rows), (cost, cost_rows)]
+        return [(header, rows) for header, rows in found if len(header) > 1]
 
     def print(self) -> None:
-        """Show the tables in the terminal.
+        """Show the tables in the terminal, and what their columns mean.
 
         Columns that do not fit side by side go into further tables. If even a reward alone does
         not fit beside the configs' names, every number gets a line of its own.
         """
-        console = Console(markup=False, emoji=False, highlight=False)
+        console = make_console()
         for at, (header, rows) in enumerate(self.tables()):
-            size = 3 if self.rewards and at == 0 else 1  # a reward, its difference, its win rate
-            groups = [range(first, first + size) for first in range(1, len(header), size)]
-            tables = list(_tables(header, rows, groups, console))
-            if any(_width(table, console) > console.width for table in tables):
-                for line in _stacked(header, rows):
-                    console.print(line, soft_wrap=True)
-                console.print()
-                continue
-            for table in tables:
-                console.print(table)
-        console.print(self.caption, style="dim")
+            # A reward, its difference and its win rate stay together.
+            print_table(console, header, rows, 3 if self.rewards and at == 0 else 1)
+        console.print(self.caption)
+        console.print()
+        print_legend(console, self.legend)
+        console.print()
 
     def markdown(self) -> str:
-        """Return one wide table, and what its numbers mean."""
+        """Return one wide table, and what its columns mean."""
         tables = self.tables()
         header = [name for header, _ in tables for name in header[header is not tables[0][0] :]]
         rows = [
             [cell for part in parts for cell in part[part is not parts[0] :]]
             for parts in zip(*(rows for _, rows in tables), strict=True)
         ]
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-        cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in cells)
-        return f"{table}\n\n{self.caption}\n"
+        legend = (f"* {for_markdown(name)}: {for_markdown(m)}\n" for name, m in self.legend)
+        return f"{markdown_table(header, rows)}\n{self.caption}\n\n{''.join(legend)}"
 
     def csv(self) -> str:
         """Return all numbers with six significant digits; a cell without a number is empty."""
@@ -200,7 +197,11 @@ class Summary:
 
 
 def summarize(
-    rows: Iterable[Row], configs: Sequence[str], rewards: Sequence[str], baseline: str
+    rows: Iterable[Row],
+    configs: Sequence[str],
+    rewards: Sequence[str],
+    baseline: str,
+    meanings: Mapping[str, str] | None = None,
 ) -> Summary:
     """Make the table.
 
@@ -209,6 +210,8 @@ def summarize(
         configs: Names of the configs, in the order of the table.
         rewards: Names of the rewards, in order; repetition and loglikelihood are always included.
         baseline: The config to compare the others with.
+        meanings: What the rewards mean, as ``Reward.meaning`` says it; by default that higher is
+            better.
     """
     own: dict[str, list[Row]] = {name: [] for name in configs}
     for row in rows:
@@ -241,89 +244,27 @@ def summarize(
             )
         )
     prompts = len({row.index for answers in own.values() for row in answers})
-    return Summary(baseline=baseline, rewards=tuple(columns), lines=tuple(lines), prompts=prompts)
+    return Summary(
+        baseline=baseline,
+        rewards=tuple(columns),
+        lines=tuple(lines),
+        prompts=prompts,
+        meanings=meanings or {},
+    )
 
 
-ALWAYS = ("repetition", "loglikelihood")
-"""Columns of every comparison: one of them shows when a search over-optimises."""
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], last: str = "---:") -> str:
+    """Write a table as Markdown: the first column to the left, the others to the right.
 
-
-def value(row: Row, column: str) -> float | None:
-    """Return the value that a row has in a column of the table."""
-    if column in ("guide_score", "loglikelihood", "kl"):
-        return getattr(row, column)
-    return row.rewards.get(column)
-
-
-def values(rows: Iterable[Row], column: str) -> list[float]:
-    """Return the values that rows have in a column, without those that have none."""
-    return [v for row in rows if (v := value(row, column)) is not None]
-
-
-def compare_paired(rows: Iterable[Row], baseline: Iterable[Row], column: str) -> Difference | None:
-    """Return the paired difference of two configs; None if no prompt and seed is in both."""
-    theirs = {(row.index, row.seed): value(row, column) for row in baseline}
-    gains: dict[int, list[float]] = {}
-    for row in rows:
-        mine, other = value(row, column), theirs.get((row.index, row.seed))
-        if mine is not None and other is not None:
-            gains.setdefault(row.index, []).append(mine - other)
-    if not gains:
-        return None
-    flat = [gain for own in gains.values() for gain in own]
-    mean, low, high = bootstrap([float(np.mean(own)) for own in gains.values()])
-    wins = sum((gain > 0) + 0.5 * (gain == 0) for gain in flat) / len(flat)
-    return Difference(mean=mean, low=low, high=high, win_rate=wins, prompts=len(gains))
-
-
-def bootstrap(per_prompt: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95% interval: percentiles over resampled prompts, seed 0."""
-    sample = np.array(per_prompt, dtype=float)
-    draws = np.random.default_rng(0).integers(0, len(sample), (DRAWS, len(sample)))
-    means = sample[draws].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(sample.mean()), float(low), float(high)
-
-
-def _tables(
-    header: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequence[range], console: Console
-) -> Iterator[Table]:
-    """Divide groups of columns among as few tables as fit the console, in order."""
-    while groups:
-        fit = 1
-        for count in range(2, len(groups) + 1):
-            if _width(_table(header, rows, groups[:count]), console) > console.width:
-                break
-            fit = count
-        yield _table(header, rows, groups[:fit])
-        groups = groups[fit:]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], groups: Iterable[range]) -> Table:
-    """Make a table of the first column and of those in ``groups``; no cell may wrap."""
-    columns = [0, *(at for group in groups for at in group)]
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for at in columns:
-        justify = "right" if at else "left"
-        table.add_column("\n".join(header[at].split()), justify=justify, no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[at] for at in columns))
-    return table
-
-
-def _width(table: Table, console: Console) -> int:
-    """Return the width that a table needs to show every cell on one line."""
-    return Measurement.get(console, console.options.update(max_width=10**6), table).maximum
-
-
-def _stacked(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield a line for each config, followed by a line for each of its numbers."""
-    widest = max(map(cell_len, header))
-    for row in rows:
-        yield row[0]
-        for name, cell in zip(header[1:], row[1:], strict=True):
-            if cell:
-                yield f"  {name}{' ' * (widest - cell_len(name))}  {cell}"
+    Args:
+        header: The titles.
+        rows: The cells; any text.
+        last: The rule of the last column, ``---`` if it is text.
+    """
+    rule = ["---", *["---:"] * (len(header) - 2), *[last] * (len(header) > 1)]
+    cells = [[for_markdown(cell) for cell in line] for line in (header, *rows)]
+    cells.insert(1, rule)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _mean(found: Sequence[float]) -> float:
@@ -333,6 +274,8 @@ def _mean(found: Sequence[float]) -> float:
 def _cells(difference: Difference) -> list[str]:
     """Return a difference with its interval, and the win rate, as cells of the table."""
     interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+    if difference.prompts < LEAST:
+        interval = "[too few prompts]"
     return [f"{difference.mean:+.2f} {interval}", f"{difference.win_rate:.0%}"]
 
 
@@ -341,8 +284,9 @@ def _number(number: float, digits: int = 2) -> str:
 
 
 def _cost(name: str, number: float) -> str:
-    ratio = name == "guide_flops_ratio" and not np.isnan(number)
-    return f"{number:.1%}" if ratio else _number(number, 0)
+    if name == "guide_flops_ratio":
+        return "" if np.isnan(number) else f"{number:.1%}"
+    return _number(number, 2 if name == "seconds" and number < 100 else 0)
 
 
 def _exact(number: float) -> str:
