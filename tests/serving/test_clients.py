@@ -104,7 +104,7 @@ def test_openai_calls_tools(client: openai.OpenAI) -> None:
     asked: Any = {"model": "film@sampling", "messages": ASKED, "tools": [WEATHER]}
     asked |= {"tool_choice": "required", "max_completion_tokens": 40}
     whole = client.chat.completions.create(**asked)
-    [call] = whole.choices[0].message.tool_calls or ()
+    [call] = whole.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
     with client.chat.completions.stream(**asked) as stream:
@@ -112,7 +112,7 @@ def test_openai_calls_tools(client: openai.OpenAI) -> None:
             pass
         last = stream.get_final_completion().choices[0]
     assert last.finish_reason == "tool_calls"
-    [streamed] = last.message.tool_calls or ()
+    [streamed] = last.message.tool_calls or []
     assert streamed.function.arguments == call.function.arguments
 
 

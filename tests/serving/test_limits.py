@@ -15,7 +15,7 @@ from tests.helpers.serving import serving
 from w2s_chains import W2SLLM, ConfigError
 from w2s_chains.serving.catalog import Catalog, Served
 from w2s_chains.serving.limits import Keys, Limits
-from w2s_chains.serving.telemetry import JsonLines
+from w2s_chains.serving.telemetry import JsonFormatter
 
 
 @pytest.mark.parametrize("header", ["Bearer one", "Bearer three", "Bearer x", "Basic one", ""])
@@ -81,7 +81,7 @@ def test_the_log_tells_where_an_error_was_raised_and_not_what_it_says() -> None:
         raise ValueError("sesame")
     except ValueError:
         record = logging.LogRecord("x", 40, __file__, 1, "it failed", (), sys.exc_info())
-    line = JsonLines().format(record)
+    line = JsonFormatter().format(record)
     assert "sesame" not in line
     told = json.loads(line)
     assert told["error_type"] == "ValueError"

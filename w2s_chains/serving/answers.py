@@ -28,8 +28,8 @@ from w2s_chains.langchain.tracing import builder_of
 from w2s_chains.serving.catalog import Served, changed
 from w2s_chains.serving.limits import Gate, Limits
 from w2s_chains.serving.refusals import RefusedError, refusal_of
-from w2s_chains.serving.replies import ChatReply, Reply, TextReply
-from w2s_chains.serving.requests import Asked, ChatRequest, CompletionRequest
+from w2s_chains.serving.replies import AnyReply, ChatReply, TextReply
+from w2s_chains.serving.requests import AnyRequest, ChatRequest, CompletionRequest
 from w2s_chains.tracing.builder import TraceBuilder
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,14 @@ class Call:
 
     model: W2SLLM | ChatW2S
     jobs: list[Job]
-    reply: Reply
+    reply: AnyReply
     stream: bool
     trace: bool
 
     @classmethod
-    def prepare(cls, served: Served, strategy: str | None, asked: Asked, limits: Limits) -> Call:
+    def prepare(
+        cls, served: Served, strategy: str | None, asked: AnyRequest, limits: Limits
+    ) -> Call:
         """Check a request, down to the length of its prompt; no model runs.
 
         Raises:
@@ -71,7 +73,7 @@ class Call:
                 overrides["strategy"] = served.strategy(strategy, asked.options)
             except ConfigError as error:
                 raise RefusedError(400, str(error), "invalid_value", param="w2s") from error
-        reply: Reply
+        reply: AnyReply
         if isinstance(asked, ChatRequest):
             if served.chat is None:
                 raise _wrong_kind(served.name, "raw text", "/v1/completions", "chat")

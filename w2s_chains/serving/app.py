@@ -22,7 +22,7 @@ from w2s_chains.serving.catalog import Catalog, Served
 from w2s_chains.serving.limits import Gate, Keys, Limits
 from w2s_chains.serving.refusals import RefusedError, refusal_of
 from w2s_chains.serving.requests import (
-    Asked,
+    AnyRequest,
     ChatRequest,
     CompletionRequest,
     read_json,
@@ -65,7 +65,7 @@ def create_app(
     metrics = Metrics(gate)
     created = int(time.time())
 
-    async def answer(request: Request, kind: type[Asked]) -> Response:
+    async def answer(request: Request, kind: type[AnyRequest]) -> Response:
         gate.check()
         values: dict[str, Any] | None = None
         try:

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 _REASONS = {"eos": "stop", "stop": "stop", "length": "length", None: "stop"}
 
 
-class Reply(ABC):
+class AnyReply(ABC):
     """Forms the answers to one request.
 
     Attributes:
@@ -146,7 +146,7 @@ class Reply(ABC):
         }
 
 
-class TextReply(Reply):
+class TextReply(AnyReply):
     """Answers of ``/v1/completions``."""
 
     whole_kind = chunk_kind = "text_completion"
@@ -164,7 +164,7 @@ class TextReply(Reply):
         yield self._chunk(index, self._nothing, reason, self._info(index, answer))
 
 
-class ChatReply(Reply):
+class ChatReply(AnyReply):
     """Answers of ``/v1/chat/completions``."""
 
     whole_kind, chunk_kind = "chat.completion", "chat.completion.chunk"
@@ -177,9 +177,9 @@ class ChatReply(Reply):
         """Begin a reply.
 
         Args:
-            model: As for ``Reply``.
-            n: As for ``Reply``.
-            usage: As for ``Reply``.
+            model: As for ``AnyReply``.
+            n: As for ``AnyReply``.
+            usage: As for ``AnyReply``.
             readers: Tell thoughts, text and calls apart, one for each answer.
             formed: Whether answers are JSON, which is whole even where ``max_tokens`` ends it:
                 clients throw away what ends by "length".

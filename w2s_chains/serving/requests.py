@@ -67,7 +67,7 @@ class Options(Checked):
     trace: _Flag = None
 
 
-class Asked(Checked):
+class AnyRequest(Checked):
     """What both kinds of requests have. What is left out is as the config says."""
 
     model: str
@@ -126,7 +126,7 @@ class Asked(Checked):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(AnyRequest):
     """The body of ``/v1/completions``."""
 
     prompt: str | Annotated[list[str], Field(min_length=1)]
@@ -159,7 +159,7 @@ class CompletionRequest(Asked):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-class TextPart(Checked):
+class ContentPart(Checked):
     """A part of a message."""
 
     type: Literal["text", "refusal"]
@@ -200,7 +200,7 @@ class Turn(Checked):
     """A message of a conversation, with what this server's own answers have."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | list[ContentPart] | None = None
     name: _Text = None
     tool_calls: list[MadeCall] | None = None
     tool_call_id: _Text = None
@@ -248,7 +248,7 @@ class Turn(Checked):
         )
 
 
-class ChatRequest(Asked):
+class ChatRequest(AnyRequest):
     """The body of ``/v1/chat/completions``."""
 
     messages: Annotated[list[Turn], Field(min_length=1)]
@@ -300,7 +300,7 @@ class ChatRequest(Asked):
         return found | given
 
 
-R = TypeVar("R", bound=Asked)
+R = TypeVar("R", bound=AnyRequest)
 
 
 def read_json(body: bytes) -> dict[str, Any]:

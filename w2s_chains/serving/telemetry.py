@@ -98,7 +98,7 @@ def log_request(
     logger.info("request", extra={"w2s": values})
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON, without the messages of errors."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -121,7 +121,7 @@ class JsonLines(logging.Formatter):
 def log_as_json() -> None:
     """Send all logs and warnings to stderr, a line of JSON for each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
     for quiet in ("httpx", "httpcore", "openai"):
