@@ -224,7 +224,7 @@ class Answering(Response):
 
     def _refusal(self, error: Exception) -> RefusedError:
         refusal = refusal_of(error)
-        if refusal.status == 500:
+        if refusal.is_ours:
             logger.error("an answer failed", exc_info=error)
         self._notes["error"] = refusal.error["code"]
         return refusal

@@ -74,10 +74,12 @@ def create_app(
             served, strategy = _found(catalog, asked.model)
             call = await run_sync(Call.prepare, served, strategy, asked, limits)
         except Exception as error:
-            raise refusal_of(error, values) from error
+            refused = refusal_of(error, values)
+            if refused.is_ours:
+                logger.error("a request failed", exc_info=error)
+            raise refused from error
         notes = request.scope["w2s"]
-        searching = call.model.strategy.type
-        notes.update(model=served.name, strategy=searching, stream=call.stream)
+        notes.update(model=served.name, strategy=call.model.strategy.type, stream=call.stream)
         gate.check()
         return Answering(call, gate, limits, notes)
 
@@ -96,7 +98,7 @@ def create_app(
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [entry(name) for name in catalog.names()]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict[str, Any]:
         _found(catalog, name)
         return entry(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
 from w2s_chains.engine.job import Job
 from w2s_chains.engine.scheduler import Engine
-from w2s_chains.errors import ConfigError, W2SError, did_you_mean
+from w2s_chains.errors import ConfigError, ServerError, W2SError, did_you_mean
 from w2s_chains.langchain.chat_models import ChatW2S
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.search import STRATEGY, SearchStrategy, build_strategy
@@ -75,6 +75,8 @@ class Served:
                 scorer=model.scorer,
                 guides=model.guides,
             ).check()
+        except ServerError:  # it may be there when it is asked
+            return True
         except W2SError:
             return False
         return True
@@ -114,16 +116,17 @@ class Catalog:
             ConfigError: There is no model, a name is given twice, or names a search.
         """
         _check_names([served.name for served in models])
+        self._names = {served.name: served.offered for served in models}  # found out once, now
         self._served = {served.name: served for served in models}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 
     def find(self, name: str) -> tuple[Served, str | None] | None:
         """Return a model, and the search that the name asks for; None if there is no such one."""
         model, at, strategy = name.partition(AT)
         served = self._served.get(model)
-        if served is None or (at and strategy not in served.offered):
+        if served is None or (at and strategy not in self._names[model]):
             return None
         return served, strategy if at else None
 
@@ -132,14 +135,14 @@ class Catalog:
         model, _, _ = name.partition(AT)
         if model not in self._served:
             return did_you_mean(name, self._served)
-        return did_you_mean(name, [f"{model}{AT}{one}" for one in self._served[model].offered])
+        return did_you_mean(name, [f"{model}{AT}{one}" for one in self._names[model]])
 
     def names(self) -> list[str]:
         """Return all names that a request may give, each model before its searches."""
         return [
             name
-            for served in self
-            for name in (served.name, *(f"{served.name}{AT}{one}" for one in served.offered))
+            for model, searches in self._names.items()
+            for name in (model, *(f"{model}{AT}{one}" for one in searches))
         ]
 
 

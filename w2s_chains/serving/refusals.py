@@ -50,6 +50,11 @@ class RefusedError(Exception):
         }
 
     @property
+    def is_ours(self) -> bool:
+        """Whether something in the server is broken, which belongs in its log."""
+        return self.status in (500, 502)
+
+    @property
     def body(self) -> dict[str, Any]:
         """What is sent, as a body or as an event of a stream."""
         return {"error": self.error}
