@@ -71,7 +71,7 @@ def test_no_answer_is_wrong_and_nothing_stays_behind(llm: W2SLLM) -> None:
         found = asyncio.run(crowd(str(client.base_url), bodies))
         until(lambda: client.get("/health").json() == {"status": "ok", "running": 0, "queued": 0})
         left = found.count(None)
-        [told] = re.findall(r"w2s_clients_left_total (\S+)", client.get("/metrics").text)
+        [told] = re.findall(r"(?m)^w2s_clients_left_total (\S+)", client.get("/metrics").text)
         assert 0 < float(told) <= left, "some leave before the server hears of them"
     wait_for_engine()
     assert 5 < left < REQUESTS / 2
