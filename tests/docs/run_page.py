@@ -9,11 +9,12 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import chdir, redirect_stdout
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
 from inspect import CO_COROUTINE
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class PageRun:
             BlockError: One is wrong; the message has its page and line.
         """
         modules = set(sys.modules)
+        self._servers = ExitStack()
         paths = [str(self.folder), *sys.path]
         with (
             chdir(self.folder),
@@ -69,8 +71,9 @@ class PageRun:
             patch.object(sys, "path", paths),
         ):
             try:
-                for block in blocks:
-                    self._run(block)
+                with self._servers:
+                    for block in blocks:
+                        self._run(block)
             finally:
                 for name in set(sys.modules) - modules:
                     file = getattr(sys.modules[name], "__file__", None) or ""
@@ -192,6 +195,8 @@ class PageRun:
     def _command(self, block: Block, words: list[str]) -> str:
         if words[0] == "w2s":
             return self._w2s(block, words[1:])
+        if words[0] == "curl":
+            return subprocess.run(words, check=True, capture_output=True, text=True).stdout
         if words[0] == "make":
             targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
             unknown = set(words[1:]) - targets
@@ -212,6 +217,9 @@ class PageRun:
         return ""
 
     def _w2s(self, block: Block, words: list[str]) -> str:
+        if words[0] == "serve" and "--help" not in words:
+            self._servers.enter_context(_served(words))
+            return ""
         target = None
         if ">" in words:
             at = words.index(">")
@@ -225,6 +233,23 @@ class PageRun:
             return done.stdout
         (self.folder / target).write_text(done.stdout, encoding="utf-8")
         return ""
+
+
+@contextmanager
+def _served(words: list[str]) -> Generator[None]:
+    """Run a server while the rest of the page runs."""
+    command = [sys.executable, "-m", "w2s_chains", *words]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("Serving"), "it did not start"
+            yield
+        finally:
+            process.terminate()
 
 
 def _entry_points(toml: str) -> Mapping[str, Mapping[str, str]]:

@@ -17,7 +17,10 @@ BEGIN, END = "<!-- house:begin -->", "<!-- house:end -->"
 FLOORS: list[list[tuple[str, str]]] = [
     [("__main__", "`python -m w2s_chains`")],
     [("cli", "the command line, `w2s`")],
-    [("tuning", "`w2s tune`: the search that gains most for what is read")],
+    [
+        ("tuning", "`w2s tune`: the search that gains most for what is read"),
+        ("serving", "`w2s serve`: an OpenAI-compatible server"),
+    ],
     [
         ("comparison", "`w2s compare`: configs on the same prompts"),
         ("doctor", "`w2s doctor`: what a config will do, before any answer"),
@@ -71,12 +74,14 @@ ALLOWED = {
         "scorers.llm_judge",
         "backend.remote.langchain_models",
     ),
+    "fastapi": ("serving",),
 }
 """Modules that may import a family of packages; everything else must do without."""
 
 FAMILIES = {
     "torch": ("torch", "transformers", "tokenizers", "peft"),
     "langchain": ("langchain", "langchain_core", "langgraph", "langsmith"),
+    "fastapi": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
 
 

@@ -14,6 +14,7 @@ from w2s_chains.cli.doctor import doctor
 from w2s_chains.cli.init import init, schema
 from w2s_chains.cli.run import chat, run
 from w2s_chains.cli.score import score
+from w2s_chains.cli.serve import serve
 
 app = typer.Typer(
     help="Weak-to-strong search: steer a large frozen language model with two small ones.",
@@ -37,5 +38,5 @@ def main(
         raise typer.Exit
 
 
-for command in (init, doctor, run, chat, compare, tune, score, schema):
+for command in (init, doctor, run, chat, serve, compare, tune, score, schema):
     app.command()(command)

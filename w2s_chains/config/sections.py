@@ -97,11 +97,14 @@ class W2SConfig(PartsConfig):
 
     Attributes:
         strategy: How to search.
+        strategies: Other searches by name. Clients of ``w2s serve`` ask for them as
+            ``MODEL@NAME``.
         generation: How to sample.
     """
 
     proposer: AnyProposer  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     strategy: AnyStrategy = Field(default_factory=ChunkBeamSearch)
+    strategies: dict[str, AnyStrategy] = Field(default_factory=dict[str, AnyStrategy])
     generation: GenerationConfig = GenerationConfig()
 
     @model_validator(mode="after")

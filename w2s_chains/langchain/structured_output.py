@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from w2s_chains.backend.chat.thoughts import ThoughtReader
 from w2s_chains.core.parts import PromptTokenizer, Proposer
-from w2s_chains.core.prompts import CallFormat, Prompt
+from w2s_chains.core.prompts import CallFormat, Message, Prompt
 from w2s_chains.core.sampling import Constraint
 from w2s_chains.engine.job import check_constraint
 from w2s_chains.errors import ConfigError
@@ -125,7 +125,7 @@ class ToolCalling(GuidedModel):
         """
         known = {name: value for name, value in kwargs.items() if name in self.call_fields}
         model = self._overridden(None, {**known, "tools": tools, "tool_choice": tool_choice})
-        model._check_form()
+        model.check_form()
         return self.bind(**{**kwargs, "tools": model.tools, "tool_choice": model.tool_choice})
 
     def with_structured_output(
@@ -182,7 +182,7 @@ class ToolCalling(GuidedModel):
                 **kwargs,
                 "response_format": form,
             }
-            self._overridden(None, bound)._check_form()
+            self._overridden(None, bound).check_form()
             model = self.bind(ls_structured_output_format=told, **bound)
             parser = parser_of(schema)
             if bound["tools"]:
@@ -212,8 +212,8 @@ class ToolCalling(GuidedModel):
     def _call_format(self) -> CallFormat:
         return Proposer.of(self.proposer).call_format
 
-    def _check_form(self) -> None:
-        """Refuse a form that would fail in every call."""
+    def check_form(self) -> None:
+        """Refuse tools or a form of answers that would fail in every call; see ``bind_tools``."""
         if (constraint := self._constraint()) is not None:
             check_constraint(constraint, self.proposer, self._sampling())
         tokenizer: PromptTokenizer | None = Proposer.of(self.proposer).tokenizer
@@ -229,11 +229,17 @@ class ToolCalling(GuidedModel):
         return self._prompt(value.to_messages())
 
     def _prompt(self, messages: Sequence[BaseMessage]) -> Prompt:
+        return self.as_prompt(to_prompt(messages).messages)
+
+    def as_prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Return a conversation as the models read it, with the tools and the answer's schema."""
         told = None
         if self.response_format is not None and self.response_format["type"] == "json_schema":
             told = json.dumps(response_schema(self.response_format), ensure_ascii=False)
         tools = self.tools if self._calls else []
-        return to_prompt(messages, tuple(map(as_tool, tools)), told)
+        return Prompt(
+            messages=tuple(messages), tools=tuple(map(as_tool, tools)), answer_schema=told
+        )
 
     @property
     def _calls(self) -> bool:
@@ -247,6 +253,7 @@ class ToolCalling(GuidedModel):
         return getattr(chat, "thoughts", None) is not None
 
     def answer_reader(self, prompt: Prompt) -> AnswerReader:
+        """Return what tells thoughts, text and calls of one answer to ``prompt`` apart."""
         formed = response_schema(self.response_format) is not None
         free = self.constraint is None and not formed and self.tool_choice in ("auto", "none")
         form = Proposer.of(self.proposer).thoughts(prompt) if free else None

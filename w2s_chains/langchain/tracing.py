@@ -63,6 +63,18 @@ def current_runs() -> Sequence[BaseRunManager]:
     return _runs.get()
 
 
+def builder_of(job: Job, model: str) -> TraceBuilder:
+    """Return what builds the tree of a search, for callers who run the engine themselves."""
+    prompt = job.root.prompt
+    return TraceBuilder(
+        prompt=prompt_of(prompt.plain_text, prompt.messages),
+        model=model,
+        strategy=job.strategy.model_dump(mode="json"),
+        sampling=job.sampling.model_dump(mode="json", exclude={"seed"}),
+        seed=job.seed,
+    )
+
+
 class TracedSearch(EventStream):
     """The events of one search, which also build its tree.
 
@@ -72,14 +84,7 @@ class TracedSearch(EventStream):
 
     def __init__(self, engine: Engine, job: Job, model: str) -> None:
         """Prepare the search; entering starts it."""
-        prompt = job.root.prompt
-        self.builder = TraceBuilder(
-            prompt=prompt_of(prompt.plain_text, prompt.messages),
-            model=model,
-            strategy=job.strategy.model_dump(mode="json"),
-            sampling=job.sampling.model_dump(mode="json", exclude={"seed"}),
-            seed=job.seed,
-        )
+        self.builder = builder_of(job, model)
         super().__init__(engine, [job], (Committed, Scored, Grown))
 
     def _opened(self, item: tuple[int, Event]) -> tuple[int, Event]:

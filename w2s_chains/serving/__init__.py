@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server for guided models: ``w2s serve``."""
