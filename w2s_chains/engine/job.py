@@ -174,6 +174,7 @@ class SearchHandle:
         future: The answer, or the error that ended the search.
         watched: Whether any listener uses events before the last one.
         traced: Whether events tell the tree of the search: ``Grown``, and numbers of nodes.
+        scored: Whether events tell the candidates and their scores.
         cancelled: Whether ``cancel`` was called.
     """
 
@@ -183,6 +184,7 @@ class SearchHandle:
         on_event: Callable[[Event], None] | None = None,
         watched: bool = True,
         traced: bool = False,
+        scored: bool = True,
     ) -> None:
         """Create a handle; this does not start the search.
 
@@ -192,10 +194,12 @@ class SearchHandle:
             watched: Whether ``on_event`` uses events before the last one; if not, events that are
                 costly to create are skipped.
             traced: Whether to tell the tree of the search.
+            scored: Whether to tell ``Scored``, which holds the texts of all candidates.
         """
         self.job = job
         self.watched = watched and on_event is not None
         self.traced = traced and self.watched
+        self.scored = scored and self.watched
         self.future: Future[Finished] = Future()
         self.future.set_running_or_notify_cancel()  # so that only ``cancel`` below stops a search
         self._on_event = on_event

@@ -235,7 +235,7 @@ class SearchState:
         if self._answer is not None:
             self._finish(self._answer)
             return
-        if self.running.watched:
+        if self.running.scored:
             texts = tuple(h.response for h in ask.hypotheses)
             ids = () if self._tree is None else tuple(map(self._tree.id, ask.hypotheses))
             guided, self._guided = self._guided, {}

@@ -20,7 +20,7 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-from w2s_chains.core.events import Event, Failed, Finished, Grown
+from w2s_chains.core.events import Event, Failed, Finished, Grown, Scored
 from w2s_chains.engine.job import Job, SearchHandle
 from w2s_chains.engine.scheduler import Engine
 from w2s_chains.errors import W2SError
@@ -56,7 +56,8 @@ class EventStream:
             jobs: Checked jobs (``Job.check``).
             wanted: The types of events to yield in addition to ``Finished``; with ``Grown``, the
                 searches are traced.
-            listener: Called with every event, on the engine's thread.
+            listener: Called with the events of these types, and with text and progress, on the
+                engine's thread.
         """
         self.engine = engine
         self.jobs = jobs
@@ -72,7 +73,11 @@ class EventStream:
         watched = bool(self.wanted) or self.listener is not None
         self._searches = [
             SearchHandle(
-                job, partial(_tell, self._events, i, told, self.listener), watched, Grown in told
+                job,
+                partial(_tell, self._events, i, told, self.listener),
+                watched,
+                traced=Grown in told,
+                scored=Scored in told,
             )
             for i, job in enumerate(self.jobs)
         ]
