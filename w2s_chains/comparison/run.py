@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from w2s_chains.comparison.answers import answer, judge, unjudged
 from w2s_chains.comparison.checks import Models, check_plots, check_study
@@ -32,6 +31,7 @@ from w2s_chains.comparison.study import Entry, Study, make_study
 from w2s_chains.comparison.summary import Summary, summarize
 from w2s_chains.core.events import Event, Progressed
 from w2s_chains.errors import ConfigError, shown
+from w2s_chains.langchain.generation import bar_of
 from w2s_chains.langchain.llms import W2SLLM
 from w2s_chains.rewards import Repetition
 
@@ -206,7 +206,8 @@ class _Run:
         """Answer all prompts that have no answer yet, config by config."""
         models = Models()
         missing = {name: keys for name in self.study.configs if (keys := self._missing(name))}
-        with _bar(_cost(self.study, missing), "answers", self.progress) as bar:
+        total = _cost(self.study, missing)
+        with bar_of(total, "answers", "tokens", self.progress) as bar:
             for name, keys in missing.items():
                 bar.set_description(name)
                 llm = models.llm(self.study.configs[name])
@@ -228,7 +229,8 @@ class _Run:
     def judge_all(self) -> None:
         """Judge all answers that have no reward yet, reward by reward."""
         work = [(reward, unjudged(reward, self._answers())) for reward in self.rewards]
-        with _bar(sum(len(rows) for _, rows in work), "rewards", self.progress) as bar:
+        total = sum(len(rows) for _, rows in work)
+        with bar_of(total, "rewards", "answers", self.progress) as bar:
             for reward, rows in work:
                 bar.set_description(reward.column)
                 for start in range(0, len(rows), _JUDGED_TOGETHER):
@@ -288,7 +290,3 @@ def _listener(bar: Any, branches: int) -> Callable[[Event], None]:
             bar.update(event.tokens * branches)
 
     return listen
-
-
-def _bar(total: int, name: str, shown: bool) -> Any:
-    return tqdm(total=total, desc=name, unit="", unit_scale=True, disable=not shown or not total)

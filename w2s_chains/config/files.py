@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from w2s_chains.config.changes import Changes
 from w2s_chains.config.sections import GenerationConfig, ModelType, W2SConfig
-from w2s_chains.core.configs import config_errors
+from w2s_chains.core.configs import FindLine, config_errors
 from w2s_chains.core.contracts import BaseGuidePair, config_of
 from w2s_chains.core.parts import Parts, Proposer, Scorer
 from w2s_chains.errors import ConfigError
@@ -18,21 +19,31 @@ from w2s_chains.search import SearchStrategy
 from w2s_chains.user_files import line_of, read_yaml
 
 
-def load_config(config: str | Path | Mapping[str, Any], kind: ModelType | None = None) -> W2SConfig:
+def load_config(
+    config: str | Path | Mapping[str, Any],
+    kind: ModelType | None = None,
+    changes: Sequence[str] = (),
+) -> W2SConfig:
     """Read a config.
 
     Args:
         config: A YAML file, or a mapping of the same form.
         kind: The type of a config that says none.
+        changes: What a file should say instead: "strategy.width=2"; see ``Changes``.
 
     Raises:
         ConfigError: It is not valid; the message has every fault with file, line and choices.
     """
     if isinstance(config, Mapping):
+        assert not changes  # a mapping is changed more simply
         with config_errors(W2SConfig, config, "config"):
             return W2SConfig.model_validate({"type": kind, **config})
     tree, values = read_yaml(config, "config", W2SConfig.model_fields)
-    with config_errors(W2SConfig, values, str(config), partial(line_of, tree)):
+    place: FindLine = partial(line_of, tree)
+    if changes:
+        told = Changes(values, changes, W2SConfig)
+        values, place = told.values, partial(told.place, tree, str(config))
+    with config_errors(W2SConfig, values, str(config), place):
         return W2SConfig.model_validate({"type": kind, **values})
 
 

@@ -6,6 +6,7 @@ and which choices there are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -32,8 +33,11 @@ C = TypeVar("C", bound=BaseModel)
 MOST_FAULTS = 20
 """The most faults that one message lists."""
 
-FindLine = Callable[[Sequence[str]], int | None]
-"""Maps the path of a value to the line where it is written."""
+Held = Slot[Any] | type[BaseModel]
+"""What a field may hold: the classes of a slot, or one class."""
+
+FindLine = Callable[[Sequence[str]], int | str | None]
+"""Maps the path of a value to the line where it is written, or to the option that says it."""
 
 
 class Checked(BaseModel):
@@ -124,12 +128,14 @@ def config_errors(
     try:
         yield
     except ValidationError as error:
-        faults: dict[tuple[int, str, str], list[str]] = {}
+        faults: dict[tuple[int, str, str], list[str]] = {}  # options after all lines
         causes = _causes(error)
         for fault in causes[:MOST_FAULTS]:
             path = _path(fault, values)
-            line = (line_of(path) if line_of is not None else None) or 0
-            where = ": ".join(filter(None, [source + (f":{line}" if line else ""), ".".join(path)]))
+            place = line_of(path) if line_of is not None else None
+            line = place if isinstance(place, int) else 0 if place is None else sys.maxsize
+            said = place if isinstance(place, str) else source + (f":{place}" if place else "")
+            where = ": ".join(filter(None, [said, ".".join(path)]))
             told = faults.setdefault((line, where, _given(fault)), [])
             message = _message(fault, path, values, model)
             told += [] if message in told else [message]
@@ -207,21 +213,29 @@ def _choices(
 ) -> Iterable[str]:
     """Return the names of the fields allowed in the mapping at ``path``."""
     node: Any = values
-    found: list[Slot[Any] | type[BaseModel]] = [model]
+    found: list[Held] = [model]
     for step in path:
-        # A step that is not a field is a mapping key or a list index.
-        field = _field(_class_at(found, node), step)
-        found = (field and list(_slots(field))) or found
+        found = held_at(found, node, step)
         node = _inside(node, step)
-    return _class_at(found, node).model_fields
+    return class_at(found, node).model_fields
 
 
-def _field(cls: type[BaseModel], name: str) -> FieldInfo | None:
-    """Return the field called ``name``, now or formerly."""
-    return next(
-        (field for own, field in cls.model_fields.items() if name == own or name in aliases(field)),
-        None,
-    )
+def held_at(found: list[Held], node: Any, step: str) -> list[Held]:
+    """Return what a value may be that stands at ``step`` of a mapping or a list.
+
+    Args:
+        found: What the mapping or the list may be.
+        node: What it is.
+        step: The name of a field; a key or an index leaves ``found`` as it is.
+    """
+    field = field_called(class_at(found, node), step)
+    return (field and list(_slots(field[1]))) or found
+
+
+def field_called(cls: type[BaseModel], name: str) -> tuple[str, FieldInfo] | None:
+    """Return the field called ``name``, now or formerly, and its name."""
+    fields = cls.model_fields.items()
+    return next((pair for pair in fields if name == pair[0] or name in aliases(pair[1])), None)
 
 
 def aliases(field: FieldInfo) -> list[str]:
@@ -231,7 +245,7 @@ def aliases(field: FieldInfo) -> list[str]:
     return [choice for choice in choices if isinstance(choice, str)]
 
 
-def _class_at(found: Sequence[Slot[Any] | type[BaseModel]], node: Any) -> type[BaseModel]:
+def class_at(found: Sequence[Held], node: Any) -> type[BaseModel]:
     """Return the class that ``node`` is meant for: the one with the most of its keys."""
     classes = [_class_in(one, node) if isinstance(one, Slot) else one for one in found]
     keys: set[Any] = set(node) if is_mapping(node) else set()
@@ -255,7 +269,7 @@ def _is_list(node: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(node, list | tuple)
 
 
-def _slots(field: FieldInfo) -> Iterator[Slot[Any] | type[BaseModel]]:
+def _slots(field: FieldInfo) -> Iterator[Held]:
     """Yield the slots and pydantic models that a field may hold."""
     slots: list[Slot[Any]] = [one for one in field.metadata if isinstance(one, Slot)]
     yield from slots or _held(field.annotation)
@@ -265,7 +279,7 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _held(annotation: Any) -> Iterator[Slot[Any] | type[BaseModel]]:
+def _held(annotation: Any) -> Iterator[Held]:
     if isinstance(annotation, Slot) or _is_model(annotation):
         yield annotation
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from tqdm.auto import tqdm
+from tqdm.notebook import tqdm_notebook
 
 from w2s_chains.core.events import Committed, Event, Finished, Progressed, Scored
 from w2s_chains.core.hypothesis import Hypothesis
@@ -212,6 +214,20 @@ def calls_of(
     return [*calls], configs[0].get("max_concurrency") if configs else None
 
 
+def bar_of(total: int, title: str, unit: str, shown: bool = True) -> tqdm[Any]:
+    """Return a progress bar that draws on a terminal and in a notebook, and nowhere else.
+
+    Args:
+        total: What it counts to.
+        title: What stands before it.
+        unit: What it counts, in the plural.
+        shown: Whether it draws at all.
+    """
+    draws = shown and total > 0 and (issubclass(tqdm, tqdm_notebook) or sys.stderr.isatty())
+    large = total >= 100_000
+    return tqdm(total=total, desc=title, unit=f" {unit}", unit_scale=large, disable=not draws)
+
+
 @contextmanager
 def progress_bar(shown: bool, tokens: int, title: str) -> Generator[Listener | None]:
     """Show a bar that counts tokens, since the answers of a batch end together.
@@ -223,7 +239,7 @@ def progress_bar(shown: bool, tokens: int, title: str) -> Generator[Listener | N
     elif (listener := listener_of_batch()) is not None:
         yield listener
     else:
-        with tqdm(total=tokens, desc=title, unit="token") as bar:
+        with bar_of(tokens, title, "tokens") as bar:
 
             def listen(event: Event) -> None:
                 if isinstance(event, Progressed):

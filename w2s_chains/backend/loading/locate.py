@@ -25,6 +25,7 @@ from w2s_chains.errors import (
     W2SError,
     brief,
 )
+from w2s_chains.forks import ForkSafeLock
 from w2s_chains.user_files import local_path
 
 _hub = cast(Any, huggingface_hub)  # it is only partly typed
@@ -76,11 +77,46 @@ def held_back() -> Generator[None]:
         say()
 
 
+class _Silence:
+    """The calls that load now, on all threads; transformers has one hook for its bars."""
+
+    def __init__(self) -> None:
+        self._lock = ForkSafeLock()
+        self._loading = 0
+        self._before: Any = None
+
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """Keep transformers from drawing its own bars; downloads from the hub show theirs."""
+        from transformers.utils import logging as bars
+
+        def none(factory: object, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+            return cast("Any", bars).EmptyTqdm(*args, **options)
+
+        with self._lock:
+            if not self._loading:
+                self._before = bars.set_tqdm_hook(none)
+            self._loading += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loading -= 1
+                if not self._loading:
+                    bars.set_tqdm_hook(self._before)
+
+
+without_bars = _Silence().kept
+
+
 @contextmanager
 def clear_errors_of(name: str) -> Generator[None]:
-    """Turn any error that transformers raises while it loads ``name`` into a ``W2SError``."""
+    """Turn any error that transformers raises while it loads ``name`` into a ``W2SError``.
+
+    What it warns of is said afterwards, and it draws no bars.
+    """
     try:
-        with held_back():
+        with held_back(), without_bars():
             yield
     except W2SError:
         raise
@@ -136,7 +172,8 @@ def locate(
     path = Path(local_path(name)).expanduser()
     found: tuple[str, dict[str, Any]]
     if name.startswith("embedded:"):
-        found = str(embedded_path(name.removeprefix("embedded:"))), {}
+        with without_bars():  # a model may have to be converted first
+            found = str(embedded_path(name.removeprefix("embedded:"))), {}
     elif path.suffix == ".gguf" and path.is_file():
         found = str(path.parent), {"gguf_file": path.name}
     elif path.is_dir():
