@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
+import json
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -25,6 +29,7 @@ def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
     fresh = copy.deepcopy(notebook)
     for cell in code_cells(fresh):
         cell.outputs, cell.execution_count = [], None
+    import_module("matplotlib.font_manager")  # the first time ever it says that it builds a cache
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     client = NotebookClient(
         fresh,
@@ -48,8 +53,37 @@ def shown(notebook: NotebookNode) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def output_text(output: NotebookNode) -> tuple[str, str]:
+    """The kind of an output and its text: of a table its source, of a picture that there is one."""
     if output.output_type == "stream":
         return output.name, output.text
     if output.output_type == "error":
         return "error", f"{output.ename}: {output.evalue}"
-    return output.output_type, output.data["text/plain"]
+    data = output.data
+    parts = [data["text/plain"], data.get("text/markdown", "")]
+    if page := data.get("text/html"):
+        parts.append(trees(page) if TRACES in html.unescape(page) else page)
+    parts += [kind for kind in data if kind.startswith("image/")]
+    return output.output_type, "\n".join(filter(None, parts))
+
+
+TRACES = '[{"version":'
+
+
+def trees(page: str) -> str:
+    """The trees that a page shows, without timings and what another processor rounds otherwise."""
+    text = html.unescape(page)
+    traces: list[dict[str, Any]]
+    traces, _ = json.JSONDecoder().raw_decode(text, text.index(TRACES))
+    told = ("id", "parent", "round", "text", "state")
+    return json.dumps(
+        [
+            {
+                "prompt": trace["prompt"],
+                "nodes": [
+                    [*map(node.get, told), f"{node.get('score', 0):.1f}"] for node in trace["nodes"]
+                ],
+                "answer": trace["answer"]["text"],
+            }
+            for trace in traces
+        ]
+    )

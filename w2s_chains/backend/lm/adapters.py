@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,9 @@ class Adapters:
     @torch.inference_mode()  # PEFT switches gradients of weights that are made in this mode
     def _load(self, name: str, folder: Path, key: str) -> None:
         try:
-            self._add(name, folder, key)
+            with warnings.catch_warnings():  # PEFT reads what transformers is about to rename
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                self._add(name, folder, key)
         except BaseException:
             self._rows = ()
             if self._peft is not None and self._names:
