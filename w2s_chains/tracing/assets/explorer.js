@@ -46,9 +46,13 @@ class Explorer {
   grown() {
     const { search } = this;
     const last = Math.max(1, search.last);
+    const now = (node) => node && search.nodes.get(node.id); // a whole trace has nodes of its own
+    const looked = now(this.looked);
     this.tree.grown();
     this.at(this.follows ? last : this.round);
-    if (this.follows) this.choose(search.leader(last), {});
+    this.choose((this.follows ? null : now(this.selected)) ?? search.leader(last), { reveal: this.follows });
+    this.looked = null;
+    if (looked) this.look(looked);
   }
 
   step(round) {

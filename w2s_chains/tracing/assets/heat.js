@@ -84,10 +84,10 @@ class Heat {
       start += points(word.text);
       const end = start - node.start;
       if (end <= begin || begin !== at) continue;
-      const text = inline(cut(node.text, begin, end));
-      const made = el("span", { class: "word" }, at === 0 ? text.trimStart() : text);
-      this.paint(made, word.ratio);
-      all.append(made);
+      const [, space, text] = /^( *)([^]*)$/.exec(inline(cut(node.text, begin, end)));
+      const made = el("span", { class: "word" }, text);
+      if (text) this.paint(made, word.ratio);
+      all.append(at === 0 ? "" : space, made);
       at = end;
     }
     const rest = inline(cut(node.text, at));
