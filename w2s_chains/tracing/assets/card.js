@@ -56,15 +56,17 @@ class Card {
     this.numbers.hidden = !found;
     const id = found ? found.id : search.leader(search.last).id;
     answer.replaceChildren(this.heat.text(search, id));
-    answer.normalize();
-    const first = answer.firstChild;
-    const before = first?.length ?? 0;
-    if (first) first.textContent = first.textContent.trimStart();
-    this.skipped = before - (first?.length ?? 0); // characters that are not shown
-    if (!answer.textContent) answer.append(el("i", { class: "quiet" }, found ? "an empty answer" : "no text yet"));
     const walker = document.createTreeWalker(answer, NodeFilter.SHOW_TEXT);
     this.texts = [];
     while (walker.nextNode()) this.texts.push(walker.currentNode);
+    this.skipped = 0; // white space at the beginning, which is not shown
+    for (const text of this.texts) {
+      const rest = text.data.trimStart();
+      this.skipped += text.length - rest.length;
+      text.data = rest;
+      if (rest) break;
+    }
+    if (!answer.textContent) answer.append(el("i", { class: "quiet" }, found ? "an empty answer" : "no text yet"));
   }
 
   /** Show how much of the answer was certain after a round. */
