@@ -67,7 +67,14 @@ format: $(VENV)/ready
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+# The pages are tested in a real browser; without one those tests are skipped, or fail in CI.
+BROWSER := command -v chromium || command -v chromium-browser || command -v google-chrome
+
 $(VENV)/ready: pyproject.toml constraints.txt
+	@if ! ($(BROWSER)) >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	   echo "Installing chromium"; \
+	   { apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu; } >/dev/null 2>&1 \
+	     || echo "chromium cannot be installed: the browser's tests need it"; fi
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch"
 	$(RUN) -m pip install --quiet --no-index --no-deps $(TORCH) 2>/dev/null \

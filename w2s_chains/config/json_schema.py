@@ -34,6 +34,11 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": _Documented.schema_dialect, **schema}
 
 
+def fields_of(cls: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schemas of a section's fields, each with its description."""
+    return cls.model_json_schema(schema_generator=_Documented)["properties"]
+
+
 class _Documented(GenerateJsonSchema):
     """Takes descriptions from docstrings, and knows what validators take or refuse."""
 

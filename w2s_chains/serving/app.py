@@ -29,6 +29,7 @@ from w2s_chains.serving.requests import (
     read_request,
 )
 from w2s_chains.serving.telemetry import Metrics, log_request
+from w2s_chains.tracing.page import playground
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,17 @@ def create_app(
     async def completions(request: Request) -> Response:
         return await answer(request, CompletionRequest)
 
+    @app.get("/v1/w2s/models")
+    async def describe() -> Response:
+        told = await run_sync(lambda: [served.described for served in catalog])
+        return Response(to_json({"models": told}), media_type="application/json")
+
+    @app.get("/")
+    async def show_page() -> Response:
+        html, policy = playground(bool(keys))
+        headers = {"content-security-policy": f"{policy}; frame-ancestors 'none'", **_PAGE}
+        return Response(html, media_type="text/html; charset=utf-8", headers=headers)
+
     def entry(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": created, "owned_by": "w2s_chains"}
 
@@ -126,6 +138,13 @@ def create_app(
             expose_headers=["x-request-id", "retry-after"],
         )
     return app
+
+
+_PAGE = {
+    "cache-control": "no-cache",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
 def _found(catalog: Catalog, name: str) -> tuple[Served, str | None]:

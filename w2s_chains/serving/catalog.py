@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from w2s_chains.config.files import load_config
+from w2s_chains.config.json_schema import fields_of
 from w2s_chains.core.hypothesis import Hypothesis
 from w2s_chains.core.parts import Proposer
 from w2s_chains.core.prompts import Prompt
@@ -64,6 +65,31 @@ class Served:
         """The names of the searches that this model can run."""
         types = [*STRATEGY.builtins, *sorted(STRATEGY.entry_points)]
         return [*self.strategies, *(t for t in types if t not in self.strategies and self._can(t))]
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """Return what a page needs to ask this model: its config, and the fields of searches."""
+        model = self.model
+        try:
+            config = model.to_config()
+        except ConfigError:  # a part was built by hand
+            config = None
+        types = {name: build_strategy(name) for name in self.offered if name not in self.strategies}
+        kinds = {"chat": self.chat, "completion": self.llm}
+        return {
+            "name": self.name,
+            "model": model.model_name,
+            "kinds": [kind for kind, found in kinds.items() if found is not None],
+            "config": config,
+            "generation": {k: getattr(model, k) for k in ("temperature", "max_tokens", "seed")},
+            "strategy": model.strategy.model_dump(mode="json"),
+            "strategies": {k: one.model_dump(mode="json") for k, one in self.strategies.items()},
+            "types": {name: one.model_dump(mode="json") for name, one in types.items()},
+            "fields": {
+                one.type: fields_of(type(one))
+                for one in (model.strategy, *self.strategies.values(), *types.values())
+            },
+        }
 
     def _can(self, name: str) -> bool:
         model = self.model

@@ -73,7 +73,8 @@ class AnyReply(ABC):
         elif isinstance(event, Grown):
             yield self._chunk(index, self._nothing, info={"grown": asdict(event)})
         elif isinstance(event, Scored):
-            scored = {"ids": event.ids, "scores": event.scores}
+            tokens = {id: asdict(found) for id, found in event.tokens.items()}
+            scored = {"ids": event.ids, "scores": event.scores, "tokens": tokens}
             yield self._chunk(index, self._nothing, info={"scored": scored})
 
     @abstractmethod

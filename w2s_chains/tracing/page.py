@@ -12,7 +12,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-STYLES = ("colours.css", "page.css", "tree.css")
+STYLES = ("colours.css", "tree.css")
 SCRIPTS = (
     "dom.js",
     "search.js",
@@ -22,8 +22,11 @@ SCRIPTS = (
     "details.js",
     "steps.js",
     "explorer.js",
+    "card.js",
 )
-"""What a page that shows searches needs; each builds on those before it."""
+"""What pages that show searches share; each file builds on those before it."""
+
+_TITLE, _DATA = "{title of the page}", "{data of the page}"
 
 
 def page(traces: Sequence[str]) -> str:
@@ -35,38 +38,64 @@ def page(traces: Sequence[str]) -> str:
     read: list[dict[str, Any]] = [json.loads(one) for one in traces]
     data = f"[{','.join(traces)}]".replace("<", "\\u003c")  # no text can end the script
     prompt = _plain(read[0]["prompt"])
-    return document(
+    found, _ = _document(
         "page.html",
-        styles=STYLES,
-        scripts=(*SCRIPTS, "page.js"),
+        ("page.css",),
+        ("page.js",),
         title=html.escape(f"Trace: {prompt[:80]}"),
         data=data,
         plain="".join(f"<pre>{html.escape(text)}</pre>" for text in (prompt, *map(_answer, read))),
     )
-
-
-def document(name: str, *, styles: Sequence[str], scripts: Sequence[str], **values: str) -> str:
-    """Return a page whose styles and scripts are in it, and which may load no others.
-
-    Args:
-        name: The file of its HTML among the assets.
-        styles: Files of its styles, in order.
-        scripts: Files of its scripts, which share one scope, in order.
-        **values: Further values of the HTML, escaped.
-    """
-    style, script = ("\n".join(map(asset, names)) for names in (styles, scripts))
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "connect-src $connect; img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    policy = policy.replace("$connect", values.pop("connect", "'none'"))
-    return Template(asset(name)).substitute(values, style=style, script=script, policy=policy)
+    return found
 
 
 @cache
-def asset(name: str) -> str:
-    """Return the text of a file that pages are made of."""
-    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+def playground(keys: bool) -> tuple[str, str]:
+    """Return the page of a server, and its policy (CSP).
+
+    Args:
+        keys: Whether the server asks for a key.
+    """
+    blank = _document("page.html", ("page.css",), ("page.js",), title=_TITLE, data=_DATA, plain="")
+    return _document(
+        "playground.html",
+        ("page.css", "playground.css"),
+        ("form.js", "playground.js"),
+        connect="'self'",
+        keys="yes" if keys else "no",
+        blank=json.dumps([blank[0], _TITLE, _DATA]).replace("<", "\\u003c"),
+    )
+
+
+def _document(
+    name: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    connect: str = "'none'",
+    **values: str,
+) -> tuple[str, str]:
+    """Return a page whose styles and scripts are in it, and its policy: it may load no others.
+
+    Args:
+        name: The file of its HTML among the assets.
+        styles: Files of its own styles, in order.
+        scripts: Files of its own scripts, in order.
+        connect: Where its script may send requests, as the policy says it.
+        **values: Further values of the HTML, escaped.
+    """
+    style = "\n".join(map(_asset, (*STYLES, *styles)))
+    code = "\n".join(map(_asset, (*SCRIPTS, *scripts)))
+    policy = (
+        f"default-src 'none'; script-src {_hash(code)}; style-src {_hash(style)}; "
+        f"connect-src {connect}; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    html = Template(_asset(name)).substitute(values, style=style, script=code, policy=policy)
+    return html, policy
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("w2s_chains.tracing").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def frame(source: str, height: int = 720) -> str:

@@ -6,10 +6,12 @@ const REASONS = {
   length: "the limit of tokens was reached",
 };
 
+const LONG = 1600; // characters of a text that are shown at once
+
 /** Everything about one candidate. */
 function details(search, node, heat) {
   const state = search.state(node);
-  const root = node.parent === undefined;
+  const root = node.depth === 0;
   const made = document.createDocumentFragment();
   made.append(el("p", { class: `state ${state}` }, el("span", { class: "mark" }), root ? "The prompt: every candidate begins here" : STATES[state].says));
   if (!root) {
@@ -21,8 +23,8 @@ function details(search, node, heat) {
     if (Number.isFinite(node.score)) {
       row("Score", number(node.score), rank ? `number ${rank} of ${rivals.length} in round ${node.round}` : null);
       if (Number.isFinite(parent.score)) row("Change", number(node.score - parent.score, 2, true), "against the text before");
-    } else row("Score", "–", `not scored, round ${node.round}`);
-    if (node.logprob !== undefined)
+    } else row("Score", "–", node.again ? "the same text as another candidate" : `not scored, round ${node.round}`);
+    if (Number.isFinite(node.logprob))
       row("Log p", number(node.logprob, 1), `nats, frozen model; ${number(node.logprob / Math.max(1, node.tokens), 1)} a token`);
     row("Tokens", count(node.tokens));
     if (node.finish_reason) row("Ended", node.finish_reason, REASONS[node.finish_reason] ?? "");
@@ -31,10 +33,18 @@ function details(search, node, heat) {
   const text = el("div", { class: "whole", dir: "auto", tabindex: "0", role: "group", "aria-label": "Whole text up to here" });
   text.append(el("span", { class: "quiet" }, shortPrompt(search.trace.prompt)));
   if (!root) {
-    const before = heat.text(search, node.parent);
-    const own = el("mark", { class: "own" });
-    own.append(heat.text(search, node.id, node.start));
-    text.append(before, own);
+    const from = node.start > LONG ? node.start - LONG / 2 : 0;
+    const fill = (from) => {
+      const own = el("mark", { class: "own" });
+      own.append(heat.text(search, node.id, node.start));
+      text.append(heat.text(search, node.parent, from), own);
+    };
+    if (from)
+      text.append(" ", el("button", { type: "button", class: "more-text", onclick: () => {
+        text.replaceChildren(text.firstChild);
+        fill(0);
+      } }, `… ${plural(from, "character")} before`));
+    fill(from);
   }
   made.append(el("h3", {}, root ? "Prompt" : "Whole text up to here"), text);
   return made;
@@ -59,12 +69,12 @@ const COSTS = [
   ["Rows read", (a) => count(a.read_tokens), "Positions that the large model read: the main cost of a search. All candidates for one token come from one row."],
   ["Rounds", (a) => count(a.rounds), "Times that the large model was asked, each after the answer to the one before."],
   ["Seconds", (a, t) => number(t.seconds, 1), "Of the whole search on that machine, with whatever else ran on it."],
-  ["KL", (a) => (a.kl === undefined ? "–" : number(a.kl, 1)), "How far answers are from the frozen model's, in nats: an upper bound for searches, an estimate for steering."],
+  ["KL", (a) => number(a.kl, 1), "How far answers are from the frozen model's, in nats: an upper bound for searches, an estimate for steering."],
   ["Answer tokens", (a) => count(a.completion_tokens), "The large model's tokens in the answer."],
   ["Candidate tokens", (a) => count(a.proposed_tokens), "Tokens sampled in all branches, rejected ones too."],
   ["Candidates", (a, t, s) => count(s.nodes.size - 1), "Partial answers in this tree."],
   ["Guide tokens", (a) => count(a.guide_tokens), "Positions that both small models read."],
-  ["Guide FLOPs", (a) => (a.guide_flops_ratio === undefined ? "–" : `${number(a.guide_flops_ratio * 100, 1)} %`), "Arithmetic of the guides, as a share of the large model's."],
+  ["Guide FLOPs", (a) => (Number.isFinite(a.guide_flops_ratio) ? `${number(a.guide_flops_ratio * 100, 1)} %` : "–"), "Arithmetic of the guides, as a share of the large model's."],
   ["Prompt tokens", (a) => count(a.prompt_tokens), "Read once, however many candidates grow from them."],
 ];
 
@@ -75,7 +85,7 @@ function costs(searches) {
     el("tr", {}, el("th", { scope: "row" }, name),
       ...searches.map((search) => el("td", { class: "value" }, search.answer ? value(search.answer, search.trace, search) : "–")),
       el("td", { class: "meaning" }, meaning)));
-  const made = el("table", { class: "costs" }, el("thead", {}, head), el("tbody", {}, ...rows));
+  const made = el("table", { class: searches.length > 1 ? "costs" : "costs single" }, el("thead", {}, head), el("tbody", {}, ...rows));
   made.style.setProperty("--searches", searches.length);
   return made;
 }

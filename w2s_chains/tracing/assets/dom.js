@@ -26,13 +26,13 @@ function set(element, properties) {
   }
 }
 
+const formats = [];
+
 /** A number with a real minus sign; "–" where there is none. */
 function number(value, digits = 2, signed = false) {
   if (value === null || value === undefined) return "–";
-  const shown = Math.abs(value).toLocaleString("en", {
-    minimumFractionDigits: digits,
-    maximumFractionDigits: digits,
-  });
+  formats[digits] ??= new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const shown = formats[digits].format(Math.abs(value));
   const zero = !/[1-9]/.test(shown);
   return (value < 0 && !zero ? "\u2212" : signed && !zero ? "+" : "") + shown;
 }

@@ -1,13 +1,14 @@
 // Words coloured by what the guides think of them.
 
 const unspaced = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u;
-const inWord = /[\p{L}\p{M}\p{N}'’]/u;
+const endsWord = /[\p{L}\p{M}\p{N}'’]$/u;
+const beginsWord = /^[\p{L}\p{M}\p{N}'’]/u;
 
 /** Whether two tokens belong to one word. */
 function joined(before, after) {
-  const a = [...before].at(-1) ?? "";
-  const b = [...after][0] ?? "";
-  return inWord.test(a) && inWord.test(b) && !unspaced.test(a) && !unspaced.test(b);
+  const a = before.slice(-2);
+  const b = after.slice(0, 2);
+  return endsWord.test(a) && beginsWord.test(b) && !unspaced.test(a) && !unspaced.test(b);
 }
 
 /** Join tokens to words; log-ratios of the tokens of a word add up to that of the word. */
@@ -27,13 +28,13 @@ function words(tokens) {
 class Heat {
   /** Choose one scale for several searches: 19 of 20 words lie on it. */
   constructor(searches) {
-    const sizes = [];
-    for (const search of searches)
-      for (const node of search.nodes.values())
-        if (node.ratios) for (const word of words(node.ratios)) sizes.push(Math.abs(word.ratio));
-    sizes.sort((a, b) => a - b);
-    const most = sizes[Math.floor(sizes.length * 0.95)] ?? 0;
-    this.known = sizes.length > 0;
+    this.known = false;
+    this.most = 3; // nats, until there are words to choose by
+    const nodes = searches.flatMap((search) => [...search.nodes.values()]);
+    const sizes = nodes.flatMap((node) => words(node.ratios ?? []).map((word) => Math.abs(word.ratio)));
+    if (!sizes.length) return;
+    const most = sizes.sort((a, b) => a - b)[Math.floor(sizes.length * 0.95)];
+    this.known = true;
     this.most = [0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30].find((nice) => nice >= most) ?? 50;
   }
 
@@ -78,15 +79,15 @@ class Heat {
     const all = document.createDocumentFragment();
     let at = 0;
     let start = node.ratios_from ?? node.start;
-    for (const token of node.ratios ?? []) {
+    for (const word of words(node.ratios ?? [])) {
       const begin = Math.max(at, start - node.start);
-      const end = start - node.start + points(token.text);
-      start += points(token.text);
+      start += points(word.text);
+      const end = start - node.start;
       if (end <= begin || begin !== at) continue;
-      const text = inline(cut(node.text, begin, end));
-      const made = el("span", { class: "word" }, at === 0 ? text.trimStart() : text);
-      this.paint(made, token.ratio);
-      all.append(made);
+      const [, space, text] = /^( *)([^]*)$/.exec(inline(cut(node.text, begin, end)));
+      const made = el("span", { class: "word" }, text);
+      if (text) this.paint(made, word.ratio);
+      all.append(at === 0 ? "" : space, made);
       at = end;
     }
     const rest = inline(cut(node.text, at));

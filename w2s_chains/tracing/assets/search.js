@@ -37,6 +37,32 @@ class Search {
     (this.columns[depth] ??= []).push(own);
   }
 
+  /** Add what the server tells of a running search, in a choice of a chunk; returns the search. */
+  take({ text, delta, w2s }) {
+    const said = text ?? `${delta?.reasoning_content ?? ""}${delta?.content ?? ""}`;
+    this.committed += points(said);
+    if (w2s?.grown) {
+      const { round, candidates, ...costs } = w2s.grown;
+      for (const node of candidates) this.add({ ...node, round });
+      const proposed = candidates.map((node) => node.id);
+      this.rounds.push({ ...costs, number: round, proposed });
+    }
+    if (w2s?.scored) {
+      const { ids, scores, tokens = {} } = w2s.scored;
+      ids.forEach((id, i) => {
+        const node = this.nodes.get(id);
+        if (node) node.score = scores[i];
+        if (!node || !tokens[id]) return;
+        const { begin, texts, ratios } = tokens[id];
+        node.ratios_from = begin;
+        node.ratios = texts.map((text, at) => ({ text, ratio: ratios[at] }));
+      });
+    }
+    if (this.rounds.length) this.rounds.at(-1).committed = this.committed;
+    this.arrange();
+    return w2s?.trace ? new Search(w2s.trace) : this;
+  }
+
   finish(answer) {
     this.answer = answer;
     this.chosen = new Set(this.path(answer.id).map((node) => node.id));
@@ -47,7 +73,13 @@ class Search {
     const worth = (node) => node.score ?? -Infinity;
     for (const column of this.columns) {
       column.sort((a, b) => worth(b) - worth(a) || a.id - b.id);
-      column.forEach((node, row) => (node.row = row));
+      const seen = new Set();
+      column.forEach((node, row) => {
+        const same = `${node.parent} ${node.text}`;
+        node.row = row;
+        node.again = seen.has(same) && !Number.isFinite(node.score);
+        seen.add(same);
+      });
     }
   }
 
@@ -57,7 +89,7 @@ class Search {
 
   state(node) {
     if (this.chosen.has(node.id)) return "answer";
-    if (node.children.length || node.parent === undefined) return "kept";
+    if (node.children.length || !node.round) return "kept";
     if (node.finish_reason) return "finished";
     return this.answer || node.round < this.last ? "rejected" : "open";
   }

@@ -165,9 +165,10 @@ class TreeView {
     if (!item) {
       const { left, top } = this.place(node);
       const text = el("span", { class: "row-text", dir: "auto" });
-      text.append(node.parent === undefined ? "Prompt" : this.heat.chunk(node));
+      text.append(node.depth === 0 ? "Prompt" : this.heat.chunk(node));
       item = el("div", { role: "treeitem", id: `node-${node.id}`, "data-id": node.id }, el("span", { class: "mark" }), text);
-      if (Number.isFinite(node.score)) item.append(el("span", { class: "row-score" }, number(node.score, 1, true)));
+      if (node.again) item.append(el("span", { class: "row-score" }, "again"));
+      else if (Number.isFinite(node.score)) item.append(el("span", { class: "row-score" }, number(node.score, 1, true)));
       item.style.left = `${left}px`;
       item.style.top = `${top + 2}px`;
       item.style.width = `${this.columns[node.depth].width}px`;
@@ -175,15 +176,15 @@ class TreeView {
       this.space.append(item);
     }
     const selected = node === this.selected;
-    item.className = `row ${state}${node.parent === undefined ? " root" : ""}${hot && state !== "answer" ? " hot" : ""}`;
-    const score = Number.isFinite(node.score) ? `score ${number(node.score)}` : "no score";
+    item.className = `row ${state}${node.depth === 0 ? " root" : ""}${hot && state !== "answer" ? " hot" : ""}`;
+    const score = Number.isFinite(node.score) ? `score ${number(node.score)}` : node.again ? "proposed again" : "no score";
     set(item, {
       "aria-level": node.depth + 1,
       "aria-posinset": node.row + 1,
       "aria-setsize": this.search.columns[node.depth].length,
       "aria-selected": String(selected),
       "aria-expanded": node.children.length ? String(node.children[0].round <= this.round) : null,
-      "aria-label": node.parent === undefined ? "Prompt" : `${inline(node.text).trim()}, ${score}, ${STATES[state].name.toLowerCase()}, round ${node.round}`,
+      "aria-label": node.depth === 0 ? "Prompt" : `${inline(node.text).trim()}, ${score}, ${STATES[state].name.toLowerCase()}, round ${node.round}`,
     });
   }
 
@@ -207,7 +208,7 @@ class TreeView {
     const before = this.columns[node.depth - 1];
     let x = scrollLeft;
     if (right + this.gap > scrollLeft + clientWidth) x = right + this.gap + Math.min(180, clientWidth / 4) - clientWidth;
-    if (left - this.gap < x) x = Math.max(0, (before ? Math.max(before.left, left - clientWidth / 3) : left) - EDGE);
+    if (left - this.gap < x) x = Math.max(0, (before ? Math.max(before.left, left - Math.min(clientWidth / 3, clientWidth - (right - left) - 2 * EDGE)) : left) - EDGE);
     let y = scrollTop;
     if (top < scrollTop) y = top;
     if (top + this.row + HEAD > scrollTop + clientHeight) y = top + this.row + HEAD + EDGE - clientHeight;
