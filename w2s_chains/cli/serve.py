@@ -84,6 +84,6 @@ def serve(
                     file=sys.stderr,
                 )
             names = ", ".join(served.name for served in app.state.catalog)
-            told = f"Serving {names} at {url}/v1; Ctrl-C ends it"
+            told = f"Serving {names} at {url}/v1; {url} is a page to try it; Ctrl-C ends it"
             running = server.DrainingServer(app, lambda: print(told, flush=True))
             running.run(sockets=[listener])
