@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +142,8 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_alone(
         terminal.type("/set generation.max_tokens=90000")
         terminal.until("\r\n> ")
         terminal.type("hello again")
-        terminal.more()
-        time.sleep(2)  # it answers by now; control: it goes on, so that there is something to stop
+        terminal.until("hello again\r\n")
+        terminal.more()  # control: it goes on, so that there is something to stop
         terminal.interrupt()
         assert "Stopped; the " in terminal.until("\r\n> ")
         terminal.interrupt()
