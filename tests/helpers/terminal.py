@@ -53,6 +53,16 @@ class Terminal:
                 raise AssertionError(f"no {text!r} in {self.output[begin:]!r}")
         return self.output[begin:]
 
+    def interrupt_until(self, text: str) -> None:
+        """Interrupt until a text comes: Python misses a signal just before it waits for a key."""
+        begin = len(self.output)
+        end = time.monotonic() + _PATIENCE
+        while text not in self.output[begin:]:
+            self.interrupt()
+            if select.select([self._master], [], [], 2)[0]:
+                assert self._read(end)
+            assert time.monotonic() < end, f"no {text!r} in {self.output[begin:]!r}"
+
     def more(self) -> None:
         """Read what comes next."""
         assert self._read(time.monotonic() + _PATIENCE)
