@@ -59,8 +59,8 @@ class Terminal:
         end = time.monotonic() + _PATIENCE
         while text not in self.output[begin:]:
             self.interrupt()
-            if select.select([self._master], [], [], 2)[0]:
-                assert self._read(end)
+            while text not in self.output[begin:] and select.select([self._master], [], [], 3)[0]:
+                assert self._read(end), self.output[begin:]
             assert time.monotonic() < end, f"no {text!r} in {self.output[begin:]!r}"
 
     def more(self) -> None:
