@@ -195,13 +195,18 @@ def test_words_are_coloured_by_what_the_guides_think(opened: Open, beam: Trace) 
 
 def test_strategies_stand_side_by_side(opened: Open, beam: Trace) -> None:
     other = drawn(1, 1, 20, words=8, seed=5, strategy={"type": "best_of_n", "n": 20})
+    other = other.model_copy(update={"name": "twenty <b>whole</b>"})
     third = drawn(9, 1, 3, words=1, seed=6, strategy={"type": "token_search", "candidates": 3})
     with opened(beam, other, third) as it:
         page = it.page
         boxes = [card.bounding_box() for card in page.locator(".card").all()]
         assert len({box["y"] for box in boxes if box}) == 1
         head = page.locator(".costs thead").inner_text().split("\t")
-        assert [one.strip() for one in head][1:4] == ["Chunk beam", "Best of N", "Token search"]
+        assert [one.strip() for one in head][1:4] == [
+            "Chunk beam",
+            "twenty <b>whole</b>",
+            "Token search",
+        ]
         page.get_by_role("button", name="Token search").press("Enter")
         assert "of 9" in page.locator(".says").inner_text()
         assert (

@@ -77,6 +77,7 @@ def test_a_trace_says_where_it_leads() -> None:
     assert [node.id for node in trace.path(1)] == [0, 1]
     assert trace.text(1) == "a"
     assert "1 rounds, 2 candidates, answer='a'" in repr(trace)
+    assert str(trace) == repr(trace)
     talk = trace.model_copy(update={"prompt": ({"role": "user", "content": "hi"},)})
     assert talk.prompt_text == "user: hi"
 

@@ -251,6 +251,8 @@ class Trace(Checked):
             f"{len(self.rounds)} rounds, {len(self.nodes) - 1} candidates, answer={shown(answer)})"
         )
 
+    __str__ = __repr__
+
 
 def prompt_of(text: str, messages: Sequence[Any]) -> str | tuple[dict[str, str], ...]:
     """Return what ``Trace.prompt`` says of a prompt: its text, or its messages."""

@@ -139,6 +139,7 @@ class Search {
   }
 
   get title() {
+    if (this.trace.name) return this.trace.name;
     const type = String(this.trace.strategy?.type ?? "search");
     const words = type.replaceAll("_", " ");
     return NAMES[type] ?? words[0].toUpperCase() + words.slice(1);
