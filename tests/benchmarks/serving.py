@@ -3,7 +3,8 @@
     python -m tests.benchmarks.serving --out serving.json
 
 The server is a process of its own, ``w2s serve`` on small random models. The smaller they are
-(``--hidden 32``), the more counts what a request costs beside its search. Three times in turn, the
+(``--hidden 32``), the more counts what a request costs beside its search; ``--embedded`` takes the
+models of the examples instead. Three times in turn, the
 searches run as one batch here, and then as requests of clients that each wait for one answer before
 they ask again. Then a third of the clients leaves in the middle of every answer. Every answer that
 ends is compared with the one of the same seed here. On a machine that does other work, too, CPU
@@ -38,8 +39,30 @@ from w2s_chains.engine.waiting import EventStream
 WORDS = ["film", "plot", "music", "camera", "actor", "scene", "ending", "story", "light"]
 
 
-def write_config(folder: Path, tokens: int, hidden: int) -> Path:
-    """Save small models and their config."""
+def write_config(folder: Path, tokens: int, hidden: int | None) -> Path:
+    """Save small models and their config; without a width, a config of the embedded models."""
+    path = folder / "tiny.yaml"
+    if hidden is None:
+        parts: dict[str, Any] = {
+            "proposer": "embedded:smollm2-135m-instruct",
+            "guides": {"tuned": "embedded:reviews-tuned", "untuned": "embedded:reviews-untuned"},
+        }
+    else:
+        parts = {
+            "proposer": {"model": str(folder / "proposer")},
+            "guides": {name: str(folder / name) for name in ("tuned", "untuned")},
+        }
+        _save_models(folder, hidden)
+    values = {
+        **parts,
+        "strategy": {"type": "chunk_beam", "width": 2, "successors": 2, "chunk_tokens": 4},
+        "generation": {"max_tokens": tokens},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def _save_models(folder: Path, hidden: int) -> None:
     size: dict[str, Any] = {
         "hidden_size": hidden,
         "intermediate_size": 4 * hidden,
@@ -52,15 +75,6 @@ def write_config(folder: Path, tokens: int, hidden: int) -> Path:
     ):  # fmt: skip
         model.save_pretrained(folder / name)
         tiny.byte_tokenizer().save_pretrained(folder / name)
-    values = {
-        "proposer": {"model": str(folder / "proposer")},
-        "guides": {name: str(folder / name) for name in ("tuned", "untuned")},
-        "strategy": {"type": "chunk_beam", "width": 2, "successors": 2, "chunk_tokens": 4},
-        "generation": {"max_tokens": tokens},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 @contextmanager
@@ -161,7 +175,9 @@ def part(values: Sequence[float], share: float) -> float:
     return values[min(int(share * len(values)), len(values) - 1)]
 
 
-def measure(clients: int, requests: int, tokens: int, hidden: int, repeats: int) -> dict[str, Any]:
+def measure(
+    clients: int, requests: int, tokens: int, hidden: int | None, repeats: int
+) -> dict[str, Any]:
     """All numbers."""
     numbers = random.Random(1)
     bodies = [
@@ -195,7 +211,7 @@ def measure(clients: int, requests: int, tokens: int, hidden: int, repeats: int)
             return {
                 "clients": clients,
                 "requests": requests,
-                "width of the large model": hidden,
+                "width of the large model": hidden or "SmolLM2",
                 "processors": os.cpu_count(),
                 "wrong answers": wrong,
                 "left": sum(one is None for one in left),
@@ -221,10 +237,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = measure(given.clients, given.requests, given.tokens, given.hidden, given.repeats)
+    hidden = None if given.embedded else given.hidden
+    found = measure(given.clients, given.requests, given.tokens, hidden, given.repeats)
     for name, value in found.items():
         print(f"{name:<28}{value}")
     if given.out is not None:
