@@ -39,7 +39,7 @@ def test_the_exit_code_says_it(config: Path) -> None:
     config.write_text(text.replace("max_tokens", "max_tokns"))
     code, output = run(config)
     assert code == 2
-    assert "did you mean 'max_tokens'" in output
+    assert "did you mean 'max_tokens'" in " ".join(output.split())
     config.write_text("proposer: {model: [}\n")
     code, output = run(config)
     assert code == 2
