@@ -54,13 +54,18 @@ class Terminal:
         return self.output[begin:]
 
     def interrupt_until(self, text: str) -> None:
-        """Interrupt until a text comes: Python misses a signal just before it waits for a key."""
+        """Interrupt until a text comes.
+
+        Python misses a signal just before it waits for a key, and in a weak reference's callback.
+        """
         begin = len(self.output)
         end = time.monotonic() + _PATIENCE
         while text not in self.output[begin:]:
             self.interrupt()
-            while text not in self.output[begin:] and select.select([self._master], [], [], 3)[0]:
-                assert self._read(end), self.output[begin:]
+            again = time.monotonic() + 3
+            while text not in self.output[begin:] and (left := again - time.monotonic()) > 0:
+                if select.select([self._master], [], [], left)[0]:
+                    assert self._read(end), self.output[begin:]
             assert time.monotonic() < end, f"no {text!r} in {self.output[begin:]!r}"
 
     def more(self) -> None:
