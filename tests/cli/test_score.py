@@ -227,7 +227,8 @@ def drawn(found: TextScore, **options: Any) -> tuple[str, str]:
     """The text, and the text with its codes."""
     to = console(**options)
     Report(to).show("text 1", found)
-    codes = to.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]  # a StringIO
+    assert isinstance(to.file, io.StringIO)
+    codes = to.file.getvalue()
     return to.export_text(styles=False), codes
 
 

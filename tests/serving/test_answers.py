@@ -15,7 +15,7 @@ from w2s_chains.serving.catalog import Served
 from w2s_chains.tracing import Trace
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -329,9 +329,7 @@ def test_tools_are_called(client: httpx.Client) -> None:
 
 
 def test_an_answer_has_the_form_that_is_asked_for(client: httpx.Client) -> None:
-    import json
-
-    schema = WEATHER["function"]["parameters"]  # type: ignore[index]
+    schema = WEATHER["function"]["parameters"]
     form = {"type": "json_schema", "json_schema": {"name": "weather", "schema": schema}}
     answer = json.loads(content(talk(client, response_format=form, max_tokens=40)))
     assert list(answer) == ["days"]

@@ -88,7 +88,9 @@ def test_it_fits_and_never_shrinks(
             heights.append(len(lines))
             assert all(cell_len(line) <= width for line in lines)
     assert max(heights) < height or height < 5
-    assert live.committed == search.builder.trace().answer.text  # type: ignore[union-attr]
+    answer = search.builder.trace().answer
+    assert answer is not None
+    assert live.committed == answer.text
     assert heights == sorted(heights)
 
 

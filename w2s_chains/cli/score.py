@@ -93,33 +93,24 @@ _FIELDS = (*_TEXT, "prompt", "finish_reason")
 
 
 def _given(arguments: Sequence[str], file: str | None, prompt: str | None) -> Iterator[Given]:
+    from w2s_chains.comparison.prompts import read_records, records_in, standard_input
+
     if file == "-" and "-" in arguments:
         raise ConfigError("standard input can be read once: as a text, or with --texts")
     for at, text in enumerate(arguments, 1):
         place = f"text {at}"
         if text == "-":
-            place, text = "standard input", _standard_input().removesuffix("\n")
+            place, text = "standard input", standard_input().removesuffix("\n")
         yield _checked(Given(place=place, prompt=prompt, text=text))
     if file is None:
         return
-    from w2s_chains.comparison.prompts import read_records, records_in
-
     found = (
-        records_in(_standard_input(), "standard input", _FIELDS)
+        records_in(standard_input(), "standard input", _FIELDS)
         if file == "-"
         else read_records(file, "texts", _FIELDS)
     )
     for place, record in found:
         yield _checked(_from_record(place, record, prompt))
-
-
-def _standard_input() -> str:
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"standard input:{line}: not UTF-8: {error.reason}") from error
 
 
 def _from_record(place: str, record: object, prompt: str | None) -> Given:
